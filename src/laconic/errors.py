@@ -1,0 +1,109 @@
+"""Every error that Laconic raises on purpose.
+
+```
+LaconicError
+├── ConfigError                what a person wrote in a file, a variable or an argument
+├── ModelError                 an ONNX model or a training bundle that cannot be used
+│   └── UnsupportedOperator    no gradient rule for a node on the way from a weight to the loss
+├── WireError                  bytes from outside are not what the specification says
+│   ├── Malformed              wrong magic, length, type or structure
+│   ├── ChecksumMismatch       the bytes are not those that were promised
+│   ├── LimitExceeded          well formed, but larger than the caller allows
+│   ├── UnsupportedVersion     from a version, or with a stage, that this release does not know
+│   └── NonFinite              NaN or infinity where a finite number is due
+├── ProtocolError              a well-formed message that is not allowed now
+│   ├── LocalProtocolError     this program's mistake
+│   └── RemoteProtocolError    the other side's mistake
+├── StorageError               a file or database that cannot be read or written
+└── TransportError             a broker that cannot be reached, or refuses
+```
+
+An error is a value: `thing` names what is wrong, `value` what was found, `limit` what was allowed,
+`remedy` the way out. `str(error)` puts the four into one sentence.
+"""
+
+from __future__ import annotations
+
+
+class LaconicError(Exception):
+    """Base of every error that Laconic raises on purpose."""
+
+    def __init__(self, thing: str, *, value: object = None, limit: object = None, remedy: str = "") -> None:
+        self.thing = thing
+        self.value = value
+        self.limit = limit
+        self.remedy = remedy
+        parts = [thing]
+        if value is not None:
+            parts.append(f"found {_short(value)}")
+        if limit is not None:
+            parts.append(f"allowed {_short(limit)}")
+        text = ", ".join(parts)
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+def _short(value: object) -> str:
+    """A value as a person can read it in a log line: hostile input must not fill the disk."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+class ConfigError(LaconicError):
+    """What a person wrote in a file, a variable or an argument cannot be used."""
+
+
+class ModelError(LaconicError):
+    """An ONNX model or a training bundle cannot be used."""
+
+
+class UnsupportedOperator(ModelError):
+    """No gradient rule covers a node on the way from a trainable weight to the loss."""
+
+    def __init__(self, op_type: str, *, domain: str, opset: int, node: str, remedy: str) -> None:
+        self.op_type, self.domain, self.opset, self.node = op_type, domain, opset, node
+        where = f"{domain or 'ai.onnx'}.{op_type} (opset {opset}) at node {node!r}"
+        super().__init__(f"no gradient rule for {where}", remedy=remedy)
+
+
+class WireError(LaconicError):
+    """Bytes from outside are not what the specification says."""
+
+
+class Malformed(WireError):
+    """Wrong magic, length, type or structure."""
+
+
+class ChecksumMismatch(WireError):
+    """The bytes are not those that were promised."""
+
+
+class LimitExceeded(WireError):
+    """Well formed, but larger than the caller allows."""
+
+
+class UnsupportedVersion(WireError):
+    """From a version, or with a stage, that this release does not know."""
+
+
+class NonFinite(WireError):
+    """NaN or infinity where a finite number is due."""
+
+
+class ProtocolError(LaconicError):
+    """A well-formed message that is not allowed now."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program's mistake."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side's mistake."""
+
+
+class StorageError(LaconicError):
+    """A file or database cannot be read or written."""
+
+
+class TransportError(LaconicError):
+    """A broker cannot be reached, or refuses."""
