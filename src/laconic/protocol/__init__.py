@@ -1,1 +1,1 @@
-"""protocol"""
+"""The wire contract: topics, messages, chunking, manifests. Pure; specified in docs/spec/protocol.md."""

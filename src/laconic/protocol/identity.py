@@ -1,0 +1,80 @@
+"""Identities that both ends derive for themselves: weights, tasks, updates, and who is selected."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+import numpy as np
+
+from laconic.errors import ChecksumMismatch
+from laconic.protocol.messages import Manifest, encode
+from laconic.schema import Schema, Vector
+
+SIGNATURE_ALGORITHM = "hmac-sha256"
+
+
+def weights_hash(weights: Vector, schema: Schema) -> bytes:
+    """SHA-256 (32 bytes) of a schema's digest and its weights as little-endian float32."""
+    h = hashlib.sha256(schema.digest)
+    h.update(np.ascontiguousarray(weights, "<f4").data)
+    return h.digest()
+
+
+def short(sha256: bytes) -> str:
+    """The 16 hexadecimal digits by which a hash is named in topics and messages."""
+    return sha256[:8].hex()
+
+
+def task_id(fleet: str, round_number: int, base: str) -> str:
+    """Identity of a round's task."""
+    return short(_digest(fleet, str(round_number), base))
+
+
+def update_id(device: str, task: str, base: str, attempt: int) -> str:
+    """Identity of one device's update for one task: sent twice, it is counted once."""
+    return short(_digest(device, task, base, str(attempt)))
+
+
+def selected(device: str, task: str, share: float) -> bool:
+    """Whether `device` is among the `share` of its cohort that `task` asks.
+
+    A hash, so that devices select themselves from one retained message and the coordinator knows who did.
+    """
+    return int.from_bytes(_digest(device, task)[:6], "big") < share * 2**48
+
+
+def _digest(*parts: str) -> bytes:
+    h = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        h.update(len(raw).to_bytes(4, "little") + raw)
+    return h.digest()
+
+
+def sign(manifest: Manifest, key: bytes | None) -> Manifest:
+    """The manifest with its signature under the fleet's key; without a key, as it is."""
+    if key is None:
+        return manifest
+    unsigned = msgspec.structs.replace(manifest, algorithm=SIGNATURE_ALGORITHM, signature=b"")
+    return msgspec.structs.replace(unsigned, signature=hmac.digest(key, encode(unsigned), "sha256"))
+
+
+def verify(manifest: Manifest, key: bytes | None) -> None:
+    """Accept a manifest only if the holder of `key` signed it; without a key, accept any.
+
+    Raises `ChecksumMismatch` for a missing, foreign or wrong signature.
+    """
+    if key is None:
+        return
+    expected = sign(manifest, key)
+    if manifest.algorithm != SIGNATURE_ALGORITHM or not hmac.compare_digest(
+        manifest.signature, expected.signature
+    ):
+        raise ChecksumMismatch(
+            f"signature of the manifest of version {manifest.version}",
+            value=manifest.algorithm or "none",
+            limit=SIGNATURE_ALGORITHM,
+            remedy="give coordinator and devices the same fleet_key_file",
+        )

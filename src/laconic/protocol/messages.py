@@ -1,0 +1,215 @@
+"""Control messages: msgspec structs as MessagePack arrays.
+
+Fields are only ever appended, each with a default, so that a reader skips what a newer writer added and
+fills in what an older one left out. Every text and list is bounded when it is decoded.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from laconic.errors import LimitExceeded, Malformed
+
+PROTOCOL: Final = 1
+MESSAGE_LIMIT_BYTES: Final = 16 * 1024
+
+Text: TypeAlias = Annotated[str, Meta(max_length=128)]
+Hash: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+OptionalHash: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?$")]
+Sha256: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**48)]
+Fraction: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+# A signalling value such as NaN or 1e300 in a report must not reach a sum: the bounds refuse both.
+Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e15)]
+Real: TypeAlias = Annotated[float, Meta(ge=-1e15, le=1e15)]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all control messages."""
+
+
+class State(Message, frozen=True):
+    """A device is here (retained), or has gone (its last will)."""
+
+    online: bool
+    cohort: Text = "default"
+    protocol: Count = PROTOCOL
+    samples: Count = 0
+    charge: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    """State of charge; None where there is no battery."""
+    charging: bool = False
+    metered: bool = False
+    software: Text = ""
+
+
+class Training(Message, frozen=True):
+    """How a device trains."""
+
+    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1e3)] = 0.1
+
+
+class Gate(Message, frozen=True):
+    """When a device speaks: see `laconic.compression.gate`."""
+
+    mode: Text = "off"
+    threshold: Amount = 0.0
+    force_after: Count = 4
+    """Silent rounds after which the device sends whatever it has; 0 for never."""
+
+
+class Eligibility(Message, frozen=True):
+    """What a device must have to work on a task; it checks this itself before it spends anything."""
+
+    min_charge: Fraction = 0.0
+    only_charging: bool = False
+    only_unmetered: bool = False
+
+
+class Offer(Message, frozen=True):
+    """Work on offer: train this model, answer with an update or a skip."""
+
+    task: Hash
+    round: Count
+    model: Hash
+    version: Count
+    bundle: Hash
+    share: Fraction = 1.0
+    """The part of the cohort that is asked; each device decides by `laconic.protocol.identity.selected`."""
+    deadline_s: Amount = 0.0
+    training: Training = Training()
+    codec: Annotated[bytes, Meta(max_length=1024)] = b""
+    """The encoder's settings, as MessagePack."""
+    gate: Gate = Gate()
+    eligibility: Eligibility = Eligibility()
+
+
+class Fin(Message, frozen=True):
+    """The promise of an update whose chunks have been sent."""
+
+    task: Hash
+    base: Hash
+    size: Count
+    chunks: Annotated[int, Meta(ge=1, le=1_000_000)]
+    sha256: Sha256
+    weight: Annotated[int, Meta(ge=1, le=2**24)]
+    """Training samples behind the update: its weight in the average."""
+    norm: Amount = 0.0
+    threshold: Amount = 0.0
+    loss_before: Real | None = None
+    loss_after: Real | None = None
+    seconds: Amount = 0.0
+
+
+class Skip(Message, frozen=True):
+    """Nothing worth sending: `why` is gate, battery, charging, metered, budget, data or model."""
+
+    task: Hash
+    base: Hash
+    why: Text
+    weight: Annotated[int, Meta(ge=0, le=2**24)] = 0
+    """Training samples behind the silence; a gated device weighs as much as one that sends."""
+    norm: Amount = 0.0
+    threshold: Amount = 0.0
+    seconds: Amount = 0.0
+
+
+class Telemetry(Message, frozen=True):
+    """Totals over the device's life: idempotent, so that losing one loses nothing."""
+
+    charge: Annotated[float, Meta(ge=0.0, le=1.0)] | None
+    charging: bool
+    metered: bool
+    bytes_up: Count
+    bytes_down: Count
+    joules_compute: Amount
+    joules_radio: Amount
+    measured: bool = False
+    """False where the joules are modelled from the device's profile."""
+
+
+class Fate(IntEnum):
+    """What became of an update."""
+
+    COMMITTED = 0
+    MISSING = 1
+    REJECTED = 2
+
+
+class Ack(Message, frozen=True):
+    """The coordinator's answer to a `Fin`."""
+
+    update: Hash
+    fate: Fate
+    missing: Annotated[list[Annotated[int, Meta(ge=0, le=1_000_000)]], Meta(max_length=1024)] = []
+    why: Annotated[str, Meta(max_length=512)] = ""
+
+
+class Blob(Message, frozen=True):
+    """Bytes that lie in chunks at `m/{address}/{i}`."""
+
+    size: Count
+    chunk_bytes: Annotated[int, Meta(ge=1, le=262_144)]
+    sha256: Sha256
+
+    @property
+    def address(self) -> str:
+        """The first 8 bytes of the hash in hexadecimal: where the chunks lie."""
+        return self.sha256[:8].hex()
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are (an empty blob has one empty chunk)."""
+        return max(1, -(-self.size // self.chunk_bytes))
+
+
+class Manifest(Message, frozen=True):
+    """A model version: where it comes from and where its bytes lie."""
+
+    version: Count
+    weights: Sha256
+    """Identity of the weights: see `laconic.protocol.identity.weights_hash`."""
+    bundle: Hash
+    parent: OptionalHash
+    delta: Blob | None
+    """An update frame that turns the parent into this version."""
+    full: Blob | None
+    """The whole model as an update frame on zeros; kept for the newest versions only."""
+    oldest: Count
+    """The oldest version whose manifest is still there: no use to look for deltas before it."""
+    algorithm: Text = ""
+    signature: Annotated[bytes, Meta(max_length=128)] = b""
+
+
+M = TypeVar("M", bound=Message)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODERS: Final[dict[type[Message], msgspec.msgpack.Decoder[Message]]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (State, Offer, Fin, Skip, Telemetry, Ack, Manifest)
+}
+
+
+def encode(message: Message) -> bytes:
+    """A message as bytes."""
+    return _ENCODER.encode(message)
+
+
+def decode(kind: type[M], payload: bytes) -> M:
+    """Bytes from outside as a message of the kind that its topic promises.
+
+    Raises `LimitExceeded` above `MESSAGE_LIMIT_BYTES`, `Malformed` for anything that is not such a message.
+    """
+    if len(payload) > MESSAGE_LIMIT_BYTES:
+        raise LimitExceeded(
+            f"size of a {kind.__name__} message in bytes", value=len(payload), limit=MESSAGE_LIMIT_BYTES
+        )
+    try:
+        message = _DECODERS[kind].decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise Malformed(f"{kind.__name__} message ({e})", value=payload[:32]) from e
+    assert isinstance(message, kind)
+    return message

@@ -1,0 +1,116 @@
+"""Durable key-value storage: all of a write or none of it, on disk before the call returns."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from laconic.errors import StorageError
+
+
+class Store(Protocol):
+    """What a driver writes `Save` effects to; `get` and `keys` make it a `StoreView`."""
+
+    def get(self, key: str) -> bytes | None:
+        """The blob under `key`, or None."""
+        ...
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Every key that starts with `prefix`, in sorted order."""
+        ...
+
+    def write(self, entries: Mapping[str, bytes | None]) -> None:
+        """Write all of `entries` or none, durably; None deletes a key."""
+        ...
+
+
+class MemoryStore:
+    """A store in memory: for virtual devices, and for tests that crash a node but keep its disk."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self._entries.get(key)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return iter(sorted(k for k in self._entries if k.startswith(prefix)))
+
+    def write(self, entries: Mapping[str, bytes | None]) -> None:
+        for key, blob in entries.items():
+            if blob is None:
+                self._entries.pop(key, None)
+            else:
+                self._entries[key] = blob
+
+
+class SqliteStore:
+    """A store in one SQLite file.
+
+    Write-ahead log with `synchronous=FULL`: a write is on the disk when `write` returns, and a kill at any
+    moment leaves the last complete write. One process at a time holds the file.
+
+    Raises `StorageError` wherever SQLite reports a fault.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            os.chmod(path, 0o600)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        except (sqlite3.Error, OSError) as e:
+            raise StorageError(
+                f"cannot open the store {path} ({e})",
+                remedy="is another process using it, is the folder writable, is it a SQLite file?",
+            ) from e
+
+    def get(self, key: str) -> bytes | None:
+        row = self._read("SELECT value FROM entries WHERE key = ?", key)
+        return bytes(row[0][0]) if row else None
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        # Keys are ASCII: the prefix and the highest character end the range.
+        rows = self._read(
+            "SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key", prefix, prefix + "\x7f"
+        )
+        return iter([str(row[0]) for row in rows])
+
+    def write(self, entries: Mapping[str, bytes | None]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for key, blob in entries.items():
+                    if blob is None:
+                        self._db.execute("DELETE FROM entries WHERE key = ?", (key,))
+                    else:
+                        self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", (key, blob))
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as e:
+            raise StorageError(
+                f"cannot write to the store {self.path} ({e})", remedy="is the disk full or read-only?"
+            ) from e
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in."""
+        self._db.close()
+
+    def _read(self, sql: str, *arguments: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, arguments).fetchall()
+        except sqlite3.Error as e:
+            raise StorageError(
+                f"cannot read the store {self.path} ({e})",
+                remedy="move the file away; what it held is fetched again",
+            ) from e

@@ -1,0 +1,166 @@
+"""Runs a Node in real time: a link for messages, a store for what is saved, threads for what is computed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from laconic.errors import LimitExceeded, LocalProtocolError
+from laconic.node import (
+    Compute,
+    Computed,
+    Connected,
+    Effect,
+    Event,
+    Node,
+    Note,
+    Received,
+    Save,
+    Send,
+    Started,
+    Subscribe,
+    Unsubscribe,
+    Woke,
+)
+from laconic.storage import Store
+from laconic.transport.link import Link, LinkDown, LinkEvent, LinkUp, Message
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[Note, float], None]
+
+
+class Driver:
+    """One node on one link. See `laconic.node` for the contract that it keeps."""
+
+    def __init__(
+        self,
+        node: Node,
+        link: Link,
+        store: Store,
+        *,
+        observe: Observer = lambda note, now: None,
+        clock: Callable[[], float] = time.time,
+        executor: Executor | None = None,
+    ) -> None:
+        """`clock` gives seconds; where it steps back the node sees time stand still.
+
+        `executor` runs `Compute` effects; by default one thread of this driver's own, so that a device
+        trains one thing at a time.
+        """
+        self._node, self._link, self._store = node, link, store
+        self._observe, self._clock = observe, clock
+        self._own_executor = executor is None
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._computed: asyncio.Queue[Computed] = asyncio.Queue()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._now = 0.0
+
+    async def run(self) -> None:
+        """Drive the node until cancelled.
+
+        Raises `StorageError` when something cannot be saved: a node that cannot remember must not go on.
+        """
+        link_event: asyncio.Task[LinkEvent] | None = None
+        computed: asyncio.Task[Computed] | None = None
+        try:
+            self._feed(Started(self._store))
+            await self._link.open(self._node.will)
+            while True:
+                # A busy queue must not starve a wake: look at the clock before every event.
+                if self._overdue():
+                    self._wake()
+                    continue
+                link_event = link_event or asyncio.ensure_future(self._link.next_event())
+                computed = computed or asyncio.ensure_future(self._computed.get())
+                done, _ = await asyncio.wait(
+                    (link_event, computed), timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if self._overdue():
+                    continue
+                if computed in done:
+                    self._feed(computed.result())
+                    computed = None
+                if link_event in done and not self._overdue():
+                    self._from_link(link_event.result())
+                    link_event = None
+        finally:
+            for task in (link_event, computed, *self._jobs):
+                if task is not None:
+                    task.cancel()
+            await self._link.close()
+            if self._own_executor:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _from_link(self, event: LinkEvent) -> None:
+        match event:
+            case LinkUp():
+                self._feed(Connected())
+            case LinkDown(why):
+                log.info("link down: %s", why)
+            case Message(topic, payload, receipt):
+                self._feed(Received(topic, payload))
+                self._link.acknowledge(receipt)
+
+    def _wake(self) -> None:
+        before = self._node.wake_at
+        self._feed(Woke())
+        after = self._node.wake_at
+        if after is not None and before is not None and after <= before:
+            raise LocalProtocolError(
+                "wake time after a wake",
+                value=after,
+                limit=f"later than {before}",
+                remedy="a node must move it",
+            )
+
+    def _overdue(self) -> bool:
+        wake_at = self._node.wake_at
+        return wake_at is not None and wake_at <= self._tick()
+
+    def _patience(self) -> float | None:
+        wake_at = self._node.wake_at
+        return None if wake_at is None else max(0.0, wake_at - self._tick())
+
+    def _tick(self) -> float:
+        self._now = max(self._now, self._clock())
+        return self._now
+
+    def _feed(self, event: Event) -> None:
+        for effect in self._node.handle(event, self._tick()):
+            self._apply(effect)
+
+    def _apply(self, effect: Effect) -> None:
+        match effect:
+            case Send(topic, payload, qos, retain):
+                try:
+                    self._link.publish(topic, payload, qos=qos, retain=retain)
+                except LimitExceeded as e:
+                    # A packet over the broker's limit would be sent again for ever: it is refused here.
+                    self._observe(Note("unsendable", {"topic": topic, "error": str(e)}), self._now)
+            case Subscribe(filters):
+                self._link.subscribe(filters)
+            case Unsubscribe(filters):
+                self._link.unsubscribe(filters)
+            case Save(entries):
+                self._store.write(entries)
+            case Compute():
+                job = asyncio.ensure_future(self._compute(effect))
+                self._jobs.add(job)
+                job.add_done_callback(self._jobs.discard)
+            case Note():
+                self._observe(effect, self._now)
+
+    async def _compute(self, effect: Compute) -> None:
+        def timed() -> Computed:
+            begin = time.perf_counter()
+            try:
+                result: object = effect.run()
+            except Exception as e:
+                result = e
+            return Computed(effect.job, result, time.perf_counter() - begin)
+
+        self._computed.put_nowait(await asyncio.get_running_loop().run_in_executor(self._executor, timed))

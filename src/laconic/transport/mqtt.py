@@ -1,0 +1,279 @@
+"""A link over MQTT 3.1.1: paho-mqtt on asyncio's event loop, so that one process can hold thousands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from laconic.errors import ConfigError, LimitExceeded, TransportError
+from laconic.node import Will
+from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
+from laconic.transport.meter import SocketMeter
+
+_BACK_OFF_FIRST_S: Final = 0.5
+_BACK_OFF_MOST_S: Final = 120.0
+_SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a broker is and how to be let in."""
+
+    host: str
+    port: int = 1883
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keep_alive_s: int = 60
+    max_packet_bytes: int = 128 * 1024
+    """Nothing larger is published: a broker that drops the connection over one would be sent it for ever."""
+
+    @staticmethod
+    def parse(url: str) -> Address:
+        """`mqtt://[user[:password]@]host[:port]`, or `mqtts://` for TLS.
+
+        Raises `ConfigError` for anything else.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as e:
+            raise ConfigError(f"broker address ({e})", value=url, limit="mqtt://host:port") from e
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            raise ConfigError("broker address", value=url, limit="mqtt://host:port or mqtts://host:port")
+        return Address(
+            parts.hostname,
+            port or _SCHEMES[parts.scheme],
+            tls=parts.scheme == "mqtts",
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+        )
+
+
+class MqttLink:
+    """One MQTT client. Everything runs on the event loop but the blocking TCP connect."""
+
+    def __init__(self, address: Address, client_id: str, *, persistent: bool = False) -> None:
+        """`persistent` keeps the session at the broker, which then redelivers what was not acknowledged."""
+        self._address = address
+        self._events: deque[LinkEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._meter = SocketMeter()
+        self._packet_up = self._packet_down = 0
+        self._receipts: dict[int, tuple[int, int]] = {}
+        self._receipt = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+        self._up = False
+        self._client = c = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=not persistent,
+            protocol=paho.MQTTv311,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        c.on_connect, c.on_disconnect, c.on_message = self._on_connect, self._on_disconnect, self._on_message
+        c.on_socket_open, c.on_socket_close = self._on_socket_open, self._on_socket_close
+        c.on_socket_register_write = self._on_register_write
+        c.on_socket_unregister_write = self._on_unregister_write
+        c.max_inflight_messages_set(64)
+        if address.username is not None:
+            c.username_pw_set(address.username, address.password)
+        if address.tls:
+            c.tls_set_context(_tls_context(address))
+
+    # --- Link
+
+    async def open(self, will: Will | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
+        self._keeper = asyncio.ensure_future(self._keep_connected())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._client.is_connected():
+            self._client.disconnect()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await self._lost.wait()
+        self._meter.detach()
+
+    async def next_event(self) -> LinkEvent:
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._events.popleft()
+
+    def pending(self) -> bool:
+        return bool(self._events)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        size = len(topic) + len(payload) + 9
+        if size > self._address.max_packet_bytes:
+            raise LimitExceeded(
+                f"size of a packet to {topic}", value=size, limit=self._address.max_packet_bytes
+            )
+        if self._up:
+            self._packet_up += size
+            self._client.publish(topic, payload, qos=qos, retain=retain)
+
+    def subscribe(self, filters: tuple[str, ...]) -> None:
+        if self._up:
+            self._packet_up += sum(len(f) + 3 for f in filters) + 4
+            # Some brokers take no more than eight filters in one packet.
+            for i in range(0, len(filters), 8):
+                self._client.subscribe([(f, 1) for f in filters[i : i + 8]])
+
+    def unsubscribe(self, filters: tuple[str, ...]) -> None:
+        if self._up:
+            self._packet_up += sum(len(f) + 2 for f in filters) + 4
+            for i in range(0, len(filters), 8):
+                self._client.unsubscribe(list(filters[i : i + 8]))
+
+    def acknowledge(self, receipt: int) -> None:
+        mid, qos = self._receipts.pop(receipt, (0, 0))
+        if qos and self._up:
+            self._client.ack(mid, qos)
+
+    def wire_bytes(self) -> WireBytes:
+        if self._meter.supported:
+            return WireBytes(*self._meter.totals(), measured=True)
+        return WireBytes(self._packet_up, self._packet_down, measured=False)
+
+    # --- connection
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        back_off = _BACK_OFF_FIRST_S
+        while True:
+            self._lost.clear()
+            try:
+                await loop.run_in_executor(
+                    None,
+                    lambda: self._client.connect(
+                        self._address.host, self._address.port, self._address.keep_alive_s
+                    ),
+                )
+            except (OSError, ValueError) as e:
+                self._report(LinkDown(f"{self._address.host}:{self._address.port}: {e}"))
+            else:
+                began = loop.time()
+                while not self._lost.is_set():
+                    self._client.loop_misc()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            await self._lost.wait()
+                if loop.time() - began > 30:
+                    back_off = _BACK_OFF_FIRST_S
+            # Jitter, so that a fleet that lost its broker does not come back as one.
+            await asyncio.sleep(back_off * random.uniform(0.5, 1.5))
+            back_off = min(_BACK_OFF_MOST_S, back_off * 2)
+
+    def _report(self, event: LinkEvent) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    def _on_connect(
+        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._report(LinkDown(f"refused by the broker: {reason}"))
+            self._client.disconnect()
+        else:
+            self._up = True
+            self._report(LinkUp())
+
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
+    ) -> None:
+        self._up = False
+        self._receipts.clear()
+        self._report(LinkDown(str(reason)))
+        self._lost.set()
+
+    def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
+        self._receipt += 1
+        self._receipts[self._receipt] = (message.mid, message.qos)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        self._packet_down += len(topic) + len(message.payload) + 7
+        self._report(Message(topic, bytes(message.payload), self._receipt))
+
+    # --- paho's sockets on asyncio; connect() calls back from its own thread
+
+    def _on_loop(self, action: Any, *arguments: Any) -> None:
+        assert self._loop is not None
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            action(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(action, *arguments)
+
+    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._on_loop(self._attach, sock)
+
+    def _attach(self, sock: Any) -> None:
+        assert self._loop is not None
+        if sock.fileno() >= 0:
+            self._meter.attach(sock)
+            self._loop.add_reader(sock, self._readable)
+
+    def _readable(self) -> None:
+        if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._lost.set()
+
+    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._meter.detach()
+        if self._loop is not None and sock.fileno() >= 0:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+
+    def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._on_loop(self._watch_write, sock)
+
+    def _watch_write(self, sock: Any) -> None:
+        assert self._loop is not None
+        if sock.fileno() >= 0:
+            self._loop.add_writer(sock, self._client.loop_write)
+
+    def _on_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        assert self._loop is not None
+        if sock.fileno() >= 0:
+            self._on_loop(self._loop.remove_writer, sock)
+
+
+def _tls_context(address: Address) -> ssl.SSLContext:
+    """TLS 1.2 or later, certificates checked. Raises `TransportError` for files that cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file)
+        if address.cert_file is not None:
+            context.load_cert_chain(address.cert_file, address.key_file)
+    except (OSError, ssl.SSLError) as e:
+        raise TransportError(
+            f"TLS files cannot be used ({e})", remedy="check ca_file, cert_file, key_file"
+        ) from e
+    return context
