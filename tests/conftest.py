@@ -1,0 +1,108 @@
+"""What some tests need from the machine, and what happens where it is absent.
+
+A test marked `broker`, `data` or `torch` is skipped, with the reason, on a machine without the thing. Where
+everything is known to be there, `LACONIC_REQUIRE=broker,data,torch` turns such a skip into a failure, so that
+a suite which checks less than it should cannot pass.
+
+Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Debian keeps daemons out of an ordinary user's PATH.
+DAEMON_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+
+def find_mosquitto() -> str | None:
+    """The mosquitto broker's path, or None."""
+    return shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), *DAEMON_FOLDERS]))
+
+
+def data_folder() -> Path:
+    """Where the shared data should lie, whether it does or not; a relative path starts at the repository."""
+    return REPOSITORY / (os.environ.get("LACONIC_DATA") or "../shared/data")
+
+
+def _lacks_broker() -> str | None:
+    return None if find_mosquitto() else "no mosquitto on the PATH (Debian: apt install mosquitto)"
+
+
+def _lacks_data() -> str | None:
+    folder = data_folder()
+    return None if folder.is_dir() else f"no shared data at {folder} (set LACONIC_DATA)"
+
+
+def _lacks_torch() -> str | None:
+    found = importlib.util.find_spec("torch")
+    return None if found else "no torch (LACONIC_TEST_TORCH=1 scripts/test installs it)"
+
+
+NEEDS: Mapping[str, Callable[[], str | None]] = {
+    "broker": _lacks_broker,
+    "data": _lacks_data,
+    "torch": _lacks_torch,
+}
+
+
+def required() -> frozenset[str]:
+    """The needs that must be met on this machine, from `LACONIC_REQUIRE`."""
+    names = frozenset(filter(None, os.environ.get("LACONIC_REQUIRE", "").replace(",", " ").split()))
+    if unknown := names - NEEDS.keys():
+        raise pytest.UsageError(
+            f"LACONIC_REQUIRE names {', '.join(sorted(unknown))}; it may name {', '.join(NEEDS)}"
+        )
+    return names
+
+
+def need(name: str) -> None:
+    """Go on where the thing is there; else skip the test, or fail it where the thing is required."""
+    if reason := NEEDS[name]():
+        if name in required():
+            pytest.fail(f"{reason}; LACONIC_REQUIRE says that it must be there", pytrace=False)
+        pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a mistyped LACONIC_REQUIRE before any test runs."""
+    required()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out, unless the marker expression speaks of them."""
+    if "soak" in config.getoption("markexpr"):
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Meet the markers' needs before any fixture is made."""
+    for name in NEEDS:
+        if item.get_closest_marker(name):
+            need(name)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets that are not part of the project."""
+    need("data")
+    return data_folder()
+
+
+@pytest.fixture(scope="session")
+def mosquitto_path() -> str:
+    """The mosquitto broker's path."""
+    need("broker")
+    return find_mosquitto() or ""
