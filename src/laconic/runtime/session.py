@@ -1,0 +1,27 @@
+"""Opens an onnxruntime session the way a small device wants it: few threads, no spinning, from bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnxruntime as ort
+
+from laconic.errors import ModelError
+
+
+def open_session(graph: bytes, *, name: str, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU.
+
+    Raises `ModelError` when onnxruntime refuses the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # A spinning thread costs energy while it waits, and time when cores are shared.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's exceptions share no base below Exception
+        raise ModelError(f"onnxruntime {ort.__version__} refuses the {name} graph", value=str(e)) from e

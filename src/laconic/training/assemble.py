@@ -1,0 +1,136 @@
+"""Makes a finished ONNX graph of what a builder holds: drops what is unused, names the rest compactly.
+
+Names of inputs and outputs are the contract with the device and stay; all others are only bytes to carry.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
+
+from laconic.training.builder import GraphBuilder, Shape, TensorType
+
+OPSET = 18
+IR_VERSION = 8
+
+
+def assemble(
+    builder: GraphBuilder, name: str, inputs: Sequence[str], outputs: Mapping[str, tuple[str, TensorType]]
+) -> GraphProto:
+    """A graph whose inputs keep their names, and whose outputs map a public name to (tensor, type)."""
+    names = _Names(inputs, avoid=[*inputs, *outputs])
+    return _graph(builder, name, inputs, outputs, names)
+
+
+def assemble_body(
+    builder: GraphBuilder,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Mapping[str, tuple[str, TensorType]],
+    captured: Sequence[str],
+    avoid: Collection[str],
+) -> GraphProto:
+    """The same as the body of a Scan: inputs and outputs go by position and get new names, since a body must
+    not redefine a name of the graph around it (`avoid`); `captured` tensors are read from there."""
+    names = _Names(captured, avoid=[*captured, *avoid])
+    return _graph(builder, name, inputs, outputs, names, public=False)
+
+
+def model(graph: GraphProto) -> bytes:
+    """The graph as a checked ONNX file, opset 18, IR version 8; equal graphs give equal bytes."""
+    proto: ModelProto = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="laconic",
+    )
+    checker.check_model(proto, full_check=True)
+    encoded: bytes = proto.SerializeToString(deterministic=True)
+    return encoded
+
+
+def value_info(name: str, dtype: int, shape: Shape | None) -> ValueInfoProto:
+    """The declaration of one input or output."""
+    info: ValueInfoProto = helper.make_tensor_value_info(name, dtype, shape)
+    return info
+
+
+def live_nodes(nodes: Sequence[NodeProto], results: Collection[str]) -> list[NodeProto]:
+    """The nodes that some result depends on, in their order."""
+    needed, kept = set(results), []
+    for node in reversed(nodes):
+        if any(o in needed for o in node.output):
+            kept.append(node)
+            needed.update(filter(None, node.input))
+    return kept[::-1]
+
+
+class _Names:
+    """New names for tensors: `kept` stay, the others are numbered in order of appearance."""
+
+    def __init__(self, kept: Collection[str], avoid: Collection[str]) -> None:
+        self._known = {"": "", **{n: n for n in kept}}
+        taken = set(avoid)
+        self._numbered: Iterator[str] = (
+            n for n in map(lambda i: f"t{i}", itertools.count()) if n not in taken
+        )
+
+    def fix(self, tensor: str, name: str) -> bool:
+        """Give `tensor` this very name, unless it has one."""
+        return self._known.setdefault(tensor, name) == name
+
+    def __getitem__(self, tensor: str) -> str:
+        if tensor not in self._known:
+            self._known[tensor] = next(self._numbered)
+        return self._known[tensor]
+
+
+def _graph(
+    builder: GraphBuilder,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Mapping[str, tuple[str, TensorType]],
+    names: _Names,
+    public: bool = True,
+) -> GraphProto:
+    live = live_nodes(builder.nodes, [tensor for tensor, _ in outputs.values()])
+    made = {o for node in live for o in node.output}
+    used = {i for node in live for i in node.input} | {tensor for tensor, _ in outputs.values()}
+    declared = [value_info(names[i], builder.types[i].dtype, builder.types[i].shape) for i in inputs]
+    tail, results, seen = [], [], set()
+    for public_name, (tensor, kind) in outputs.items():
+        # A tensor that nobody makes here, or that is a result already, reaches the outside through a copy.
+        own = tensor in made and tensor not in seen
+        seen.add(tensor)
+        if public:
+            result = public_name
+            own = own and names.fix(tensor, public_name)
+        else:
+            result = names[tensor] if own else names[f"copy of {tensor} as {public_name}"]
+        if not own:
+            tail.append(helper.make_node("Identity", [names[tensor]], [result]))
+        results.append(value_info(result, kind.dtype, kind.shape))
+    nodes = [_renamed(node, names, used) for node in live]
+    constants = [
+        numpy_helper.from_array(array, names[n]) for n, array in builder.constants.items() if n in used
+    ]
+    graph: GraphProto = helper.make_graph([*nodes, *tail], name, declared, results, initializer=constants)
+    return graph
+
+
+def _renamed(node: NodeProto, names: _Names, used: Collection[str]) -> NodeProto:
+    out = NodeProto()
+    out.op_type = node.op_type
+    out.input.extend(names[i] for i in node.input)
+    out.output.extend(names[o] for o in node.output)
+    out.attribute.extend(node.attribute)
+    # Optional outputs that nobody reads are not asked for: some cost time.
+    while len(out.output) > 1 and node.output[len(out.output) - 1] not in used:
+        del out.output[-1]
+    return out
+
+
+SCALAR = TensorType(TensorProto.FLOAT, ())
+"""A float32 scalar."""

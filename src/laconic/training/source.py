@@ -1,0 +1,208 @@
+"""Reads an ONNX inference model and brings it into the one shape that the rest of the package works on.
+
+That is: opset 18, no functions, a batch axis of any size, weights lifted out of the graph. Weights are
+lifted before anything is folded: an optimizer that saw them as constants would merge and transpose them, and
+the parameters would no longer be those of the source model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from laconic.errors import ConfigError, ModelError
+from laconic.runtime.manifest import CONTROL_NAMES, Role
+from laconic.training.assemble import live_nodes
+from laconic.training.batch_axis import free_batch_axis, tensor_types
+from laconic.training.builder import BATCH, GraphBuilder, TensorType
+from laconic.training.modern import modernised
+
+
+@dataclass(frozen=True, slots=True)
+class SourceParameter:
+    """One weight of the source model: its name there, its float32 value, and what happens to it."""
+
+    name: str
+    value: NDArray[np.float32]
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model ready to be differentiated; `inputs` and `output` are tensor names, described in `types`."""
+
+    nodes: tuple[NodeProto, ...]
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, NDArray[Any]]
+    parameters: tuple[SourceParameter, ...]
+    inputs: tuple[str, ...]
+    output: str
+
+    def builder(self) -> GraphBuilder:
+        """A builder that holds the forward pass, with weights and data as inputs."""
+        return GraphBuilder(self.nodes, self.types, self.constants)
+
+    def prediction(self, absorbs: Collection[str]) -> str:
+        """The tensor that a loss works on: the output, or what goes into a final activation that the loss
+        contains itself."""
+        made = {o: node for node in self.nodes for o in node.output}
+        tensor = self.output
+        while tensor in made and made[tensor].op_type == "Identity":
+            tensor = made[tensor].input[0]
+        node = made.get(tensor)
+        if node is None or node.op_type not in absorbs:
+            return tensor
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        shape = self.types[tensor].shape
+        last = axis == -1 or (shape is not None and axis == len(shape) - 1)
+        return str(node.input[0]) if last else tensor
+
+
+def load(
+    data: bytes, *, output: str | None = None, frozen: Sequence[str] = (), local: Sequence[str] = ()
+) -> Source:
+    """Read a model.
+
+    `output` names the output to train, the first one by default. `frozen` and `local` are shell patterns of
+    parameter names; all other parameters are trainable. Raises `ModelError` (with `UnsupportedOperator`) for
+    the model, `ConfigError` for a pattern or output that matches nothing.
+    """
+    model, order = modernised(data)
+    graph = model.graph
+    target = _chosen_output(graph, output)
+    live = live_nodes(graph.node, [target])
+    del graph.node[:]
+    graph.node.extend(live)
+    values = _lift_weights(graph, order)
+    free_batch_axis(model, values)
+    try:
+        inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as e:  # onnx raises its own InferenceError, ValueError or RuntimeError here
+        raise ModelError("shapes of the model cannot be inferred", value=str(e)) from e
+    types = tensor_types(inferred.graph)
+    constants = {i.name: numpy_helper.to_array(i) for i in inferred.graph.initializer}
+    nodes, constants = _folded(inferred.graph.node, types, constants)
+    nodes = live_nodes(nodes, [target])
+    used = {i for node in nodes for i in node.input}
+    roles = _roles([n for n in values if n in used], frozen, local)
+    inputs = tuple(i.name for i in inferred.graph.input if i.name not in values and i.name in used)
+    _check_interface([*roles, *inputs], inputs, roles)
+    return Source(
+        nodes=tuple(nodes),
+        types=types,
+        constants={n: a for n, a in constants.items() if n in used},
+        parameters=tuple(SourceParameter(n, values[n], role) for n, role in roles.items()),
+        inputs=inputs,
+        output=target,
+    )
+
+
+def _chosen_output(graph: GraphProto, output: str | None) -> str:
+    names = [o.name for o in graph.output]
+    if output is None and names:
+        return names[0]
+    if output not in names:
+        raise ConfigError("output of the model", value=output, limit=names)
+    return output
+
+
+def _lift_weights(graph: GraphProto, order: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Take the weights out of the graph and make them inputs; their values in canonical order.
+
+    A weight is a float32 initializer with at least one axis, or a Constant node's with several elements;
+    scalars are constants of a formula. Initializers come first, in the source's order, then Constants.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    for initializer in graph.initializer:
+        if initializer.data_type == TensorProto.FLOAT and len(initializer.dims) >= 1:
+            found[initializer.name] = numpy_helper.to_array(initializer)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 1 and np.prod(tensor.dims) > 1:
+                found[node.output[0]] = numpy_helper.to_array(tensor)
+    used = {i for node in graph.node for i in node.input}
+    position = {name: i for i, name in enumerate(order)}
+    names = sorted((n for n in found if n in used), key=lambda n: position.get(n, len(position)))
+    values = {n: np.ascontiguousarray(found[n], np.float32) for n in names}
+    kept = [i for i in graph.initializer if i.name not in values]
+    nodes = [n for n in graph.node if not (n.op_type == "Constant" and n.output[0] in values)]
+    constant = {i.name for i in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in constant]
+    for proto_field, items in ((graph.initializer, kept), (graph.node, nodes), (graph.input, inputs)):
+        del proto_field[:]
+        proto_field.extend(items)
+    return values
+
+
+def _folded(
+    nodes: Sequence[NodeProto], types: dict[str, TensorType], constants: dict[str, NDArray[Any]]
+) -> tuple[list[NodeProto], dict[str, NDArray[Any]]]:
+    """Compute what depends on neither data nor weights: constants, and the arithmetic of known shapes."""
+    constants = dict(constants)
+    kept: list[NodeProto] = []
+    for node in nodes:
+        results = _constant_results(node, types, constants)
+        if results is None:
+            kept.append(node)
+            continue
+        for name, array in zip(node.output, results, strict=False):
+            constants[name] = np.asarray(array)
+    return kept, constants
+
+
+def _constant_results(
+    node: NodeProto, types: Mapping[str, TensorType], constants: Mapping[str, NDArray[Any]]
+) -> Sequence[Any] | None:
+    if node.op_type == "Shape":
+        known = types.get(node.input[0])
+        if known is None or known.shape is None:
+            return None
+        bounds = {a.name: a.i for a in node.attribute}
+        wanted = known.shape[bounds.get("start", 0) : bounds.get("end", len(known.shape))]
+        if any(not isinstance(d, int) for d in wanted):
+            return None
+        return [np.array(wanted, np.int64)]
+    if node.op_type in _RANDOM or any(i and i not in constants for i in node.input):
+        return None
+    feeds = {i: constants[i] for i in node.input if i}
+    try:
+        results: Sequence[Any] = ReferenceEvaluator(node).run(None, feeds)
+    except Exception:  # what the reference cannot compute stays in the graph, where onnxruntime may
+        return None
+    return results
+
+
+_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
+
+
+def _roles(names: Sequence[str], frozen: Sequence[str], local: Sequence[str]) -> dict[str, Role]:
+    """The role of every parameter, in order; frozen wins over local."""
+    for pattern in (*frozen, *local):
+        if not any(fnmatchcase(n, pattern) for n in names):
+            raise ConfigError("pattern matches no parameter", value=pattern, limit=list(names))
+    roles: dict[str, Role] = {}
+    for name in names:
+        if any(fnmatchcase(name, p) for p in frozen):
+            roles[name] = "frozen"
+        else:
+            roles[name] = "local" if any(fnmatchcase(name, p) for p in local) else "trainable"
+    return roles
+
+
+def _check_interface(names: Sequence[str], inputs: Sequence[str], roles: Mapping[str, Role]) -> None:
+    if taken := sorted(CONTROL_NAMES.intersection(names)):
+        raise ModelError("name of a parameter or input is reserved", value=taken[0], remedy="rename it")
+    if not inputs:
+        raise ModelError(f"the output depends on no data input with a {BATCH} axis")
+    if "trainable" not in roles.values():
+        raise ModelError(
+            "the model has no trainable float32 parameter", remedy="export in float32, or freeze fewer"
+        )
