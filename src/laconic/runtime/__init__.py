@@ -1,6 +1,6 @@
 """Runs a training bundle on a device: numpy, onnxruntime and msgspec, nothing else.
 
-`Bundle` reads the file that `laconic.training.prepare` wrote; `Trainer` trains, evaluates and predicts with it.
+`Bundle` reads the file that `laconic.training.prepare` wrote; `Trainer` trains, evaluates and predicts.
 """
 
 from laconic.runtime.bundle import Bundle, pack

@@ -155,7 +155,7 @@ class Trainer:
         samples = len(next(iter(data.values())))
         data["labels"] = check_labels(manifest, y, samples)
         data["mask"] = np.ones(samples, np.float32)
-        constants = self._parameters(weights, local) | self.bundle.frozen
+        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
         session = self._session("evaluation")
         total = np.zeros(3, np.float64)
         for feeds in evaluation_batches(data, check_positive("batch size", batch_size)):
@@ -171,7 +171,7 @@ class Trainer:
         Raises as `train` does.
         """
         data = check_inputs(self.bundle.manifest, x)
-        constants = self._parameters(weights, local) | self.bundle.frozen
+        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
         session = self._session("inference")
         name = self.bundle.manifest.output.name
         outputs = [

@@ -73,9 +73,7 @@ class _Names:
     def __init__(self, kept: Collection[str], avoid: Collection[str]) -> None:
         self._known = {"": "", **{n: n for n in kept}}
         taken = set(avoid)
-        self._numbered: Iterator[str] = (
-            n for n in map(lambda i: f"t{i}", itertools.count()) if n not in taken
-        )
+        self._numbered: Iterator[str] = (n for n in (f"t{i}" for i in itertools.count()) if n not in taken)
 
     def fix(self, tensor: str, name: str) -> bool:
         """Give `tensor` this very name, unless it has one."""

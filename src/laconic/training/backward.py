@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from onnx import NodeProto, TensorProto
+from onnx import AttributeProto, NodeProto, TensorProto
 
 from laconic.errors import UnsupportedOperator
+from laconic.training.assemble import OPSET, live_nodes
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules import RULES, Application, Rule
 
-OPSET = 18
+STANDARD_DOMAINS = ("", "ai.onnx")
+"""Two spellings of the domain of the ONNX standard itself."""
 
 
 def gradients(
@@ -39,9 +41,9 @@ def gradients(
         dys = tuple(_total(graph, arrived, o) if o in varying else None for o in node.output)
         if all(dy is None for dy in dys):
             continue
-        rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = _rule(node, rules)
         if rule is None:
-            raise unsupported(node, rules)
+            raise unsupported(node)
         application = Application(graph, node, tuple(i in varying for i in node.input))
         for name, gradient in zip(node.input, rule(application, dys), strict=True):
             if gradient is not None and name in varying:
@@ -50,19 +52,38 @@ def gradients(
     return {name: total for name, total in totals.items() if total is not None}
 
 
-def unsupported(
-    node: NodeProto, rules: Mapping[str, Rule] = RULES, opset: int = OPSET
-) -> UnsupportedOperator:
+def require_rules(
+    graph: GraphBuilder,
+    nodes: Sequence[NodeProto],
+    wanted: Collection[str],
+    target: str,
+    rules: Mapping[str, Rule] = RULES,
+) -> None:
+    """Raise `UnsupportedOperator` for the first node without a rule between a wanted tensor and `target`.
+
+    The same refusal as in `gradients`, but before anything else about the model is looked at.
+    """
+    varying = _varying(graph, nodes, wanted)
+    for node in live_nodes(nodes, [target]):
+        carries = any(o in varying for o in node.output) and any(i in varying for i in node.input)
+        if carries and _rule(node, rules) is None:
+            raise unsupported(node)
+
+
+def unsupported(node: NodeProto, opset: int = OPSET) -> UnsupportedOperator:
     """The error for a node that cannot be trained through."""
-    known = ", ".join(sorted(rules))
-    return UnsupportedOperator(
-        node.op_type,
-        domain=node.domain,
-        opset=opset,
-        node=node.name or (node.output[0] if node.output else ""),
-        remedy=f"freeze every weight before it, rewrite it with {known}, "
-        "or add a rule (docs/add-an-operator.md)",
-    )
+    if node.domain not in STANDARD_DOMAINS:
+        remedy = "export the model with operators of the standard ONNX domain only"
+    elif any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+        remedy = "export the model without branches and loops"
+    else:
+        remedy = "freeze every weight before it, or add a rule (docs/add-an-operator.md)"
+    name = node.name or next(filter(None, node.output), "")
+    return UnsupportedOperator(node.op_type, domain=node.domain, opset=opset, node=name, remedy=remedy)
+
+
+def _rule(node: NodeProto, rules: Mapping[str, Rule]) -> Rule | None:
+    return rules.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
 
 
 def _varying(graph: GraphBuilder, nodes: Sequence[NodeProto], wanted: Collection[str]) -> set[str]:

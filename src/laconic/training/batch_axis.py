@@ -7,20 +7,25 @@ targets of Reshape nodes. A device trains with another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, numpy_helper, shape_inference
 from onnx import helper as onnx_helper
 
-from laconic.errors import ModelError
+from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, Shape, TensorType
 
 
-def free_batch_axis(model: ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+def free_batch_axis(
+    model: ModelProto, weights: Mapping[str, NDArray[Any]], input_shapes: Mapping[str, Sequence[int]]
+) -> None:
     """Rewrite `model` in place; `weights` are those already lifted, they become inputs here.
 
-    Raises `ModelError` for a data input without axes.
+    `input_shapes` replaces the declared shape of one sample. Raises `ModelError` for a data input without
+    axes, `ConfigError` for a shape that fits no input.
     """
     graph = model.graph
     data = [i for i in graph.input if i.name not in weights]
@@ -35,6 +40,10 @@ def free_batch_axis(model: ModelProto, weights: Mapping[str, np.ndarray]) -> Non
             raise ModelError(
                 f"input {declared.name!r} has no axes", remedy="export with an input of shape (batch, ...)"
             )
+    if unknown := sorted(set(input_shapes) - {i.name for i in inputs}):
+        raise ConfigError("name in input_shapes", value=unknown[0], limit=[i.name for i in inputs])
+    for declared in inputs:
+        _fix_sample(declared, input_shapes.get(declared.name))
     _forget_shapes(graph)
     _free_reshapes(model, {i.name for i in inputs})
     for declared in inputs:
@@ -77,7 +86,7 @@ def _free_reshapes(model: ModelProto, inputs: Collection[str]) -> None:
                 node.input[1] = name
 
 
-def _freed(node: NodeProto, shape: Shape | None, target: np.ndarray) -> np.ndarray | None:
+def _freed(node: NodeProto, shape: Shape | None, target: NDArray[Any]) -> NDArray[Any] | None:
     """The Reshape's target with its first axis copied, or None when that would change its meaning."""
     if shape is None or len(shape) < 1 or target.ndim != 1 or len(target) < 1:
         return None
@@ -98,6 +107,21 @@ def _freed(node: NodeProto, shape: Shape | None, target: np.ndarray) -> np.ndarr
     if first not in (0, -1, shape[0]) or math.prod(sizes) != sample:
         return None
     return np.array([0, *sizes], np.int64)
+
+
+def _fix_sample(declared: ValueInfoProto, sample: Sequence[int] | None) -> None:
+    dims = declared.type.tensor_type.shape.dim
+    if sample is None:
+        return
+    fits = len(sample) == len(dims) - 1 and all(
+        size > 0 and (not d.HasField("dim_value") or d.dim_value == size)
+        for size, d in zip(sample, list(dims)[1:], strict=True)
+    )
+    if not fits:
+        declared_as = [d.dim_value or d.dim_param or "?" for d in list(dims)[1:]]
+        raise ConfigError(f"shape of input {declared.name!r}", value=tuple(sample), limit=declared_as)
+    for size, dim in zip(sample, list(dims)[1:], strict=True):
+        dim.dim_value = size
 
 
 def _forget_shapes(graph: GraphProto) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import cast, get_args
 
 import numpy as np
 from onnx import helper
@@ -20,10 +20,11 @@ from laconic.runtime.manifest import (
     OptimizerInfo,
     Parameter,
 )
+from laconic.training.backward import require_rules
 from laconic.training.graphs import epoch_model, evaluation_model, inference_model, step_model, training_step
 from laconic.training.losses import Loss, loss_named, width
 from laconic.training.optimizers import Optimizer, optimizer_named
-from laconic.training.source import Source, load
+from laconic.training.source import Source, check_interface, load
 
 
 def prepare(
@@ -33,6 +34,7 @@ def prepare(
     optimizer: str | Optimizer = "sgd",
     proximal: bool = False,
     output: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
     frozen: Sequence[str] = (),
     local: Sequence[str] = (),
 ) -> bytes:
@@ -41,6 +43,7 @@ def prepare(
     `model` is a whole ONNX file in float32 with samples on axis 0 of its inputs; the batch size it was
     exported with does not matter. `proximal` adds the term of FedProx. `output` names the output to train,
     the first by default; if it ends in the activation that belongs to the loss, the loss is put before it.
+    `input_shapes` gives the shape of one sample, by input name, when the file leaves it open.
     `frozen` and `local` are shell patterns of parameters that stay as they are, or that are trained but
     never sent. The same arguments give the same bytes.
 
@@ -48,7 +51,10 @@ def prepare(
     `ModelError` for any other trouble with the model, `ConfigError` for the other arguments.
     """
     chosen_loss, chosen_optimizer = loss_named(loss), optimizer_named(optimizer)
-    source = load(model, output=output, frozen=frozen, local=local)
+    source = load(model, output=output, input_shapes=input_shapes, frozen=frozen, local=local)
+    trained = [p.name for p in source.parameters if p.role != "frozen"]
+    require_rules(source.builder(), source.nodes, trained, source.prediction(chosen_loss.absorbs))
+    check_interface(source)
     step = training_step(source, chosen_loss, chosen_optimizer, proximal=proximal)
     weights = np.concatenate([p.value.ravel() for p in source.parameters])
     if not np.isfinite(weights).all():
@@ -80,7 +86,6 @@ def _manifest(source: Source, model: bytes, loss: Loss, optimizer: Optimizer, pr
 def _dtype(source: Source, name: str) -> DType:
     code = source.types[name].dtype
     known = str(helper.tensor_dtype_to_np_dtype(code))
-    for dtype in get_args(DType.__value__ if hasattr(DType, "__value__") else DType):
-        if dtype == known:
-            return dtype  # type: ignore[no-any-return]
-    raise ModelError(f"element type of input {name!r}", value=known, limit=get_args(DType))
+    if known not in get_args(DType):
+        raise ModelError(f"element type of input {name!r}", value=known, limit=get_args(DType))
+    return cast(DType, known)

@@ -125,7 +125,7 @@ class GraphBuilder:
                 f"shape of tensor {name!r}",
                 value=self.shape(name),
                 limit=f"sizes known from axis {start} on",
-                remedy="export the model with only the batch axis dynamic",
+                remedy="give `input_shapes`, or export with only the batch axis dynamic",
             )
         return known
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx import TensorProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 
 from laconic.training.assemble import SCALAR, assemble, assemble_body, model, value_info
 from laconic.training.backward import gradients
@@ -96,7 +96,7 @@ def epoch_model(step: Step) -> bytes:
         "Scan", [*step.state, *step.data], list(step.results), body=body, num_scan_inputs=len(step.data)
     )
 
-    def declared(name: str, kind: TensorType, many: bool) -> object:
+    def declared(name: str, kind: TensorType, many: bool) -> ValueInfoProto:
         shape = kind.shape or ()
         return value_info(name, kind.dtype, (STEPS, *shape) if many else shape)
 

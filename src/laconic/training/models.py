@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,11 @@ def digits_cnn(seed: int = 0) -> bytes:
 
     nodes: list[NodeProto] = []
 
-    def node(op_type: str, result: str, *inputs: str, **attributes: object) -> str:
+    def node(op_type: str, result: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op_type, inputs, [result], name=result, **attributes))
         return result
 
-    same = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    same: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
     x = node("Conv", "conv1", "image", *layer("conv1", 16, 1, 3, 3), **same)
     x = node("Relu", "relu1", x)
     x = node("Conv", "conv2", x, *layer("conv2", 32, 16, 3, 3), **same)

@@ -6,9 +6,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, inlin
 
 from laconic.errors import ModelError
 from laconic.training.assemble import IR_VERSION, OPSET
-from laconic.training.backward import unsupported
-
-STANDARD = ("", "ai.onnx")
+from laconic.training.backward import STANDARD_DOMAINS, unsupported
 
 
 def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
@@ -27,9 +25,9 @@ def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
     if model.functions:
         model = inliner.inline_local_functions(model)
     versions = {o.domain: o.version for o in model.opset_import}
-    version = max((versions[d] for d in STANDARD if d in versions), default=0)
+    version = max((versions[d] for d in STANDARD_DOMAINS if d in versions), default=0)
     for node in model.graph.node:
-        if node.domain not in STANDARD:
+        if node.domain not in STANDARD_DOMAINS:
             raise unsupported(node, opset=versions.get(node.domain, 0))
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             raise unsupported(node, opset=version)

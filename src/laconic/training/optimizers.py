@@ -1,4 +1,4 @@
-"""Optimizers: how a weight and its gradient become the next weight, as graph fragments with explicit state."""
+"""Optimizers: how a weight and its gradient become the next weight, as graph fragments."""
 
 from __future__ import annotations
 

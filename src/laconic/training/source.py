@@ -21,7 +21,7 @@ from laconic.errors import ConfigError, ModelError
 from laconic.runtime.manifest import CONTROL_NAMES, Role
 from laconic.training.assemble import live_nodes
 from laconic.training.batch_axis import free_batch_axis, tensor_types
-from laconic.training.builder import BATCH, GraphBuilder, TensorType
+from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.modern import modernised
 
 
@@ -66,13 +66,19 @@ class Source:
 
 
 def load(
-    data: bytes, *, output: str | None = None, frozen: Sequence[str] = (), local: Sequence[str] = ()
+    data: bytes,
+    *,
+    output: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    frozen: Sequence[str] = (),
+    local: Sequence[str] = (),
 ) -> Source:
     """Read a model.
 
-    `output` names the output to train, the first one by default. `frozen` and `local` are shell patterns of
-    parameter names; all other parameters are trainable. Raises `ModelError` (with `UnsupportedOperator`) for
-    the model, `ConfigError` for a pattern or output that matches nothing.
+    `output` names the output to train, the first one by default. `input_shapes` fixes the shape of one
+    sample of an input that was exported with other dynamic axes than the batch. `frozen` and `local` are
+    shell patterns of parameter names; all other parameters are trainable. Raises `ModelError` (with
+    `UnsupportedOperator`) for the model, `ConfigError` for a pattern or output that matches nothing.
     """
     model, order = modernised(data)
     graph = model.graph
@@ -81,7 +87,7 @@ def load(
     del graph.node[:]
     graph.node.extend(live)
     values = _lift_weights(graph, order)
-    free_batch_axis(model, values)
+    free_batch_axis(model, values, input_shapes or {})
     try:
         inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as e:  # onnx raises its own InferenceError, ValueError or RuntimeError here
@@ -93,7 +99,6 @@ def load(
     used = {i for node in nodes for i in node.input}
     roles = _roles([n for n in values if n in used], frozen, local)
     inputs = tuple(i.name for i in inferred.graph.input if i.name not in values and i.name in used)
-    _check_interface([*roles, *inputs], inputs, roles)
     return Source(
         nodes=tuple(nodes),
         types=types,
@@ -104,13 +109,25 @@ def load(
     )
 
 
+def check_interface(source: Source) -> None:
+    """Raise `ModelError` for a model that leaves nothing to feed or to train, or uses a reserved name."""
+    names = [*(p.name for p in source.parameters), *source.inputs]
+    if taken := sorted(CONTROL_NAMES.intersection(names)):
+        raise ModelError("name of a parameter or input is reserved", value=taken[0], remedy="rename it")
+    if not source.inputs:
+        raise ModelError(f"output {source.output!r} depends on no data input")
+    if not any(p.role == "trainable" for p in source.parameters):
+        raise ModelError(
+            "the model has no trainable float32 parameter", remedy="export in float32, or freeze fewer"
+        )
+
+
 def _chosen_output(graph: GraphProto, output: str | None) -> str:
-    names = [o.name for o in graph.output]
-    if output is None and names:
-        return names[0]
-    if output not in names:
+    names = [str(o.name) for o in graph.output]
+    wanted = names[0] if output is None and names else output
+    if wanted is None or wanted not in names:
         raise ConfigError("output of the model", value=output, limit=names)
-    return output
+    return wanted
 
 
 def _lift_weights(graph: GraphProto, order: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -174,10 +191,9 @@ def _constant_results(
         return None
     feeds = {i: constants[i] for i in node.input if i}
     try:
-        results: Sequence[Any] = ReferenceEvaluator(node).run(None, feeds)
+        return list(ReferenceEvaluator(node).run(None, feeds))
     except Exception:  # what the reference cannot compute stays in the graph, where onnxruntime may
         return None
-    return results
 
 
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
@@ -195,14 +211,3 @@ def _roles(names: Sequence[str], frozen: Sequence[str], local: Sequence[str]) ->
         else:
             roles[name] = "local" if any(fnmatchcase(name, p) for p in local) else "trainable"
     return roles
-
-
-def _check_interface(names: Sequence[str], inputs: Sequence[str], roles: Mapping[str, Role]) -> None:
-    if taken := sorted(CONTROL_NAMES.intersection(names)):
-        raise ModelError("name of a parameter or input is reserved", value=taken[0], remedy="rename it")
-    if not inputs:
-        raise ModelError(f"the output depends on no data input with a {BATCH} axis")
-    if "trainable" not in roles.values():
-        raise ModelError(
-            "the model has no trainable float32 parameter", remedy="export in float32, or freeze fewer"
-        )

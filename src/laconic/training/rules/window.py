@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Window:
 
     @property
     def after(self) -> tuple[int, ...]:
-        """Padding after the last element as far as a window reaches it; negative where elements stay unseen."""
+        """Padding that the last window reaches; negative where elements stay unseen."""
         return tuple(
             (o - 1) * s + d * (k - 1) + 1 - b - i
             for o, s, d, k, b, i in zip(
@@ -69,7 +70,7 @@ class Window:
             ends = [b + (o - 1) * s + 1 for b, o, s in zip(starts, self.output, self.strides, strict=True)]
             yield g.op("Slice", x, g.ints(*starts), g.ints(*ends), axes, g.ints(*self.strides))
 
-    def transposed(self) -> dict[str, list[int]]:
+    def transposed(self) -> dict[str, Any]:
         """Attributes of the ConvTranspose that maps what the windows see back to the input's size."""
         return {
             "kernel_shape": list(self.kernel),
