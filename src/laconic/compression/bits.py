@@ -1,0 +1,65 @@
+"""Fixed-width bit packing of small unsigned codes, least significant bit first."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.errors import Malformed
+
+Codes: TypeAlias = NDArray[np.uint8]
+"""Unsigned codes of at most 8 bits, shape `(count,)`."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""Which values of a tensor are kept, shape `(values,)`."""
+
+# Unpacking makes one byte per bit; a multiple of 8 codes ends on a byte, whatever the width.
+_CHUNK = 1 << 16
+
+
+def packed_size(count: int, width: int) -> int:
+    """Bytes that `count` codes of `width` bits fill."""
+    return (count * width + 7) // 8
+
+
+def pack(codes: Codes, width: int) -> bytes:
+    """Codes to bytes: code `i` fills the bits `[i * width, (i + 1) * width)`, lowest bit first.
+
+    `codes`: uint8, shape `(count,)`, each below `2 ** width`; `width` from 1 to 8. The last byte is padded
+    with zero bits.
+    """
+    if width == 8:
+        return codes.tobytes()
+    if width == 1:
+        return np.packbits(codes, bitorder="little").tobytes()
+    parts = []
+    for start in range(0, codes.size, _CHUNK):
+        bits = np.unpackbits(codes[start : start + _CHUNK, None], axis=1, count=width, bitorder="little")
+        parts.append(np.packbits(bits, bitorder="little").tobytes())
+    return b"".join(parts)
+
+
+def unpack(data: bytes | memoryview, count: int, width: int) -> Codes:
+    """The inverse of `pack`: uint8, shape `(count,)`.
+
+    Raises `Malformed` for a wrong length or padding that is not zero.
+    """
+    if len(data) != packed_size(count, width):
+        raise Malformed("length of packed codes", value=len(data), limit=packed_size(count, width))
+    spare = 8 * len(data) - count * width
+    if spare and data[-1] >> (8 - spare):
+        raise Malformed("padding of packed codes", value=data[-1] >> (8 - spare), limit=0)
+    raw = np.frombuffer(data, np.uint8)
+    if width == 8:
+        return raw
+    if width == 1:
+        return np.unpackbits(raw, count=count, bitorder="little")
+    out = np.empty(count, np.uint8)
+    for start in range(0, count, _CHUNK):
+        stop = min(start + _CHUNK, count)
+        first, last = start * width // 8, packed_size(stop, width)
+        bits = np.unpackbits(raw[first:last], count=(stop - start) * width, bitorder="little")
+        out[start:stop] = np.packbits(bits.reshape(-1, width), axis=1, bitorder="little")[:, 0]
+    return out

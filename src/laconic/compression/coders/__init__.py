@@ -1,0 +1,25 @@
+"""The entropy coders, and the choice among them by measuring."""
+
+from __future__ import annotations
+
+from laconic.compression.bits import Codes
+from laconic.compression.coders.packed import Packed
+from laconic.compression.coders.raw import Raw
+from laconic.compression.coders.zstd import PACKED_ZSTD, ZSTD
+from laconic.compression.stages import Coder, Registry, Stream
+from laconic.compression.wire import Reader
+
+CODERS: Registry[Coder] = Registry("coder", (Raw(), Packed(), ZSTD, PACKED_ZSTD))
+
+
+def write_codes(codes: Codes, width: int, level: int) -> bytes:
+    """Codes to a coder's number and its bytes, the smallest of all coders; the lowest number wins a tie.
+
+    `codes`: uint8, shape `(count,)`, each below `2 ** width`, `width` from 1 to 8. `level` is zstd's.
+    """
+    return min((bytes([c.number]) + c.encode(codes, width, level) for c in CODERS), key=len)
+
+
+def read_codes(reader: Reader, count: int, width: int) -> Stream:
+    """The inverse of `write_codes`, up to the work itself. Raises `WireError`."""
+    return CODERS.read(reader).read(reader, count, width)

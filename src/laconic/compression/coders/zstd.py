@@ -1,0 +1,98 @@
+"""Coders 0x32 `zstd` and 0x33 `packed+zstd`: Zstandard (RFC 8878) over raw or packed codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from laconic.compression.bits import Codes, pack, packed_size, unpack
+from laconic.compression.coders.raw import checked
+from laconic.compression.wire import Reader, varint
+from laconic.errors import LimitExceeded, Malformed
+
+# Every zstd frame begins with these four bytes; laconic's frames leave them out.
+_MAGIC = zstandard.FRAME_HEADER
+_MAX_WINDOW = 1 << 23
+
+
+@dataclass(frozen=True, slots=True)
+class ZstdStream:
+    """A view of one zstd frame without its magic number."""
+
+    data: memoryview
+    count: int
+    width: int
+    packed: bool
+
+    @property
+    def coder(self) -> str:
+        """Name of the coder."""
+        return (PACKED_ZSTD if self.packed else ZSTD).name
+
+    def codes(self) -> Codes:
+        """Decompress. Raises `Malformed` or `LimitExceeded`."""
+        if self.packed:
+            return unpack(inflate(self.data, packed_size(self.count, self.width)), self.count, self.width)
+        return checked(np.frombuffer(inflate(self.data, self.count), np.uint8), self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Zstd:
+    """A varint length, then one zstd frame without its magic number."""
+
+    number: int
+    name: str
+    packed: bool
+
+    def encode(self, codes: Codes, width: int, level: int) -> bytes:
+        """Compress at `level`, with the content's size in the header and no checksum."""
+        plain = pack(codes, width) if self.packed else codes.tobytes()
+        params = zstandard.ZstdCompressionParameters.from_level(
+            level, source_size=len(plain), write_content_size=1, write_checksum=0, write_dict_id=0
+        )
+        body = zstandard.ZstdCompressor(compression_params=params).compress(plain)[len(_MAGIC) :]
+        return varint(len(body)) + body
+
+    def read(self, reader: Reader, count: int, width: int) -> ZstdStream:
+        """Take the length and the frame."""
+        size = reader.varint("length of a zstd stream")
+        return ZstdStream(reader.take(size, "zstd stream"), count, width, self.packed)
+
+
+ZSTD = Zstd(0x32, "zstd", packed=False)
+PACKED_ZSTD = Zstd(0x33, "packed+zstd", packed=True)
+
+
+def inflate(body: memoryview, size: int) -> bytes:
+    """Decompress one zstd frame that must hold exactly `size` bytes.
+
+    zstd allocates what a frame declares, so what it declares is compared first; the read is bounded as well,
+    because a frame may hold more than it declares. Raises `Malformed` for anything that is not one whole
+    frame of `size` bytes, `LimitExceeded` for a window beyond 8 MiB or the content.
+    """
+    frame = _MAGIC + bytes(body)
+    try:
+        header = zstandard.get_frame_parameters(frame)
+        if header.content_size != size:
+            raise Malformed("content size of a zstd stream", value=header.content_size, limit=size)
+        if header.dict_id:
+            raise Malformed("dictionary of a zstd stream", value=header.dict_id, limit=0)
+        # A frame of a single segment has its content for a window, and needs no other memory.
+        if header.window_size > max(_MAX_WINDOW, size):
+            raise LimitExceeded("window of a zstd stream", value=header.window_size, limit=_MAX_WINDOW)
+        window = max(_MAX_WINDOW, 1 << max(size - 1, 1).bit_length())
+        decompressor = zstandard.ZstdDecompressor(max_window_size=window)
+        with decompressor.stream_reader(frame, read_across_frames=False) as stream:
+            plain = stream.read(size + 1)
+        if len(plain) != size:
+            raise Malformed("content of a zstd stream", value=len(plain), limit=size)
+        # The stream is now known to hold `size` bytes: a second, strict pass finds a missing end or a tail.
+        strict = decompressor.decompressobj()
+        strict.decompress(frame)
+        if not strict.eof or strict.unused_data:
+            raise Malformed("end of a zstd stream", value=len(strict.unused_data), limit=0)
+    except zstandard.ZstdError as error:
+        raise Malformed(f"zstd stream: {error}") from error
+    return plain

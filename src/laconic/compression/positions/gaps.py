@@ -1,0 +1,81 @@
+"""Positions 0x21 `gaps`: distances between kept values, in bytes with an escape.
+
+A gap is the number of values left out since the previous kept one. It is written as `gap // 255` bytes of
+255, then one byte `gap % 255`. Rows and columns of a weight matrix make gaps repeat, which zstd exploits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from laconic.compression.bits import Mask
+from laconic.compression.coders import read_codes, write_codes
+from laconic.compression.stages import Stream
+from laconic.compression.wire import Reader, varint
+from laconic.errors import Malformed
+
+ESCAPE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class GapPositions:
+    """Gaps as they lie in a frame."""
+
+    stream: Stream
+    values: int
+    kept: int
+
+    @property
+    def coder(self) -> str:
+        """Name of the coder behind."""
+        return self.stream.coder
+
+    def mask(self) -> Mask:
+        """Positions from the running sum of gaps. Raises `Malformed` when they leave the tensor."""
+        codes = self.stream.codes()
+        ends = codes != ESCAPE
+        if int(np.count_nonzero(ends)) != self.kept or not ends[-1]:
+            raise Malformed("number of gaps", value=int(np.count_nonzero(ends)), limit=self.kept)
+        # At most 255 * size, and `read` has bounded the size: the sum fits 64 bits.
+        positions = np.cumsum(codes, dtype=np.int64)[ends]
+        positions += np.arange(self.kept)
+        if positions[-1] >= self.values:
+            raise Malformed("last kept position", value=int(positions[-1]), limit=self.values - 1)
+        mask = np.zeros(self.values, np.bool_)
+        mask[positions] = True
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Best below one value kept in ten; not allowed above one in eight, where a bitmap is never larger."""
+
+    number: int = 0x21
+    name: str = "gaps"
+
+    def encode(self, mask: Mask, level: int) -> bytes | None:
+        """The varint number of bytes, then the bytes as codes of 8 bits through the smallest coder."""
+        positions = np.flatnonzero(mask)
+        if positions.size > most_kept(mask.size):
+            return None
+        gaps = np.diff(positions, prepend=-1) - 1
+        ends = np.cumsum(gaps // ESCAPE + 1) - 1
+        codes = np.full(int(ends[-1]) + 1, ESCAPE, np.uint8)
+        codes[ends] = gaps % ESCAPE
+        return varint(codes.size) + write_codes(codes, 8, level)
+
+    def read(self, reader: Reader, values: int, kept: int) -> GapPositions:
+        """Take the number of bytes and the codes. Raises `Malformed` beyond what `kept` gaps can need."""
+        if kept > most_kept(values):
+            raise Malformed("kept values for gaps", value=kept, limit=most_kept(values))
+        count = reader.varint("length of gaps", limit=kept + values // ESCAPE)
+        if count < kept:
+            raise Malformed("length of gaps", value=count, limit=f"at least {kept}")
+        return GapPositions(read_codes(reader, count, 8), values, kept)
+
+
+def most_kept(values: int) -> int:
+    """How many values of a tensor may be kept when their positions are listed: bounds scratch memory."""
+    return (values + 7) // 8

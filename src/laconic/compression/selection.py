@@ -1,0 +1,121 @@
+"""Which values of a sparse update are sent, and on which ladder of magnitudes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.compression.bits import Codes, Mask
+from laconic.compression.quantisers.ladder import LISTED, MAX_RUNGS, RUNG, Ladder
+from laconic.compression.wire import MIN_SCALE
+from laconic.schema import Vector
+
+DEAD = 0.6
+"""Half the width of the zone around zero that is not sent, in steps. Half a step would be the nearest
+multiple; values just above it cost more bits than their squared error is worth (Sullivan, "Efficient scalar
+quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
+
+_LLOYD_ROUNDS = 12
+_TOP_INTEGER = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Rungs:
+    """The kept values of one tensor on a ladder: `negative` and `levels` have shape `(kept,)`."""
+
+    mask: Mask
+    negative: NDArray[np.bool_]
+    levels: Codes
+    ladder: Ladder
+
+
+def root_mean_square(values: Vector) -> float:
+    """Of float32 values of any finite size: float64."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+
+
+def largest(values: Vector, count: int) -> Mask:
+    """Where the `count` (at least 1) largest magnitudes are, without zeros; of equal ones the first.
+
+    `values`: float32, shape `(values,)`; the result is bool of the same shape.
+    """
+    magnitudes = np.abs(values)
+    count = max(count, 1)
+    if count < values.size:
+        threshold = np.partition(magnitudes, values.size - count)[values.size - count]
+        mask: Mask = magnitudes > threshold
+        # Without this a vector of equal magnitudes would be kept whole.
+        ties = np.flatnonzero(magnitudes == threshold)[: count - int(np.count_nonzero(mask))]
+        mask[ties] = True
+    else:
+        mask = np.ones(values.size, np.bool_)
+    mask &= magnitudes > 0
+    return mask
+
+
+def dead_zone(values: Vector, step: float, bits: int) -> Rungs | None:
+    """Quantise to multiples of `step`, the values within `DEAD` steps of zero being left out.
+
+    Rungs lie at the centroids of what they stand for. `values`: finite float32, shape `(values,)`. At most
+    `2 ** (bits - 1)` rungs; larger values go to the last. None if no value is beyond the dead zone, or if
+    the step is too small for float32.
+    """
+    if step / RUNG < MIN_SCALE:
+        return None
+    a = np.abs(values) / np.float32(step)
+    mask = a >= np.float32(DEAD)
+    if not mask.any():
+        return None
+    kept = a[mask].astype(np.float64)
+    rungs = min(1 << (bits - 1), MAX_RUNGS)
+    q = np.minimum(np.maximum(np.floor(kept + (1 - DEAD)), 1), rungs).astype(np.int64)
+    rungs = int(q.max())
+    counts = np.bincount(q, minlength=rungs + 1)
+    sums = np.bincount(q, weights=kept, minlength=rungs + 1)
+    listed: list[int] = []
+    for rung in range(1, min(rungs, LISTED) + 1):
+        # The last listed rung carries those above it, which stand at multiples of the step.
+        centred = counts[rung] and not (rung == LISTED and rungs > LISTED)
+        centre = sums[rung] / counts[rung] if centred else rung
+        listed.append(min(max(round(centre * RUNG), listed[-1] + 1 if listed else 1), _TOP_INTEGER))
+    ladder = Ladder(tuple(listed), rungs, float(np.float32(step / RUNG)))
+    return Rungs(mask, values[mask] < 0, (q - 1).astype(np.uint8), ladder)
+
+
+def fitted(values: Vector, mask: Mask, bits: int) -> Rungs | None:
+    """Put the kept values on at most `2 ** (bits - 1)` rungs fitted to their magnitudes.
+
+    Up to 4 bits every rung is listed and fitted by Lloyd's algorithm; above, rungs stand at equal distances.
+    None if the magnitudes are too small for float32's scale.
+    """
+    kept = np.abs(values[mask]).astype(np.float64)
+    low, high = float(kept.min()), float(kept.max())
+    rungs = min(1 << (bits - 1), MAX_RUNGS)
+    step = (high - low) / rungs
+    if rungs > LISTED and step / RUNG >= MIN_SCALE and low / step < 200:
+        levels = np.minimum((kept - low) / step, rungs - 1).astype(np.uint8)
+        first = round((low / step + 0.5) * RUNG)
+        ladder = Ladder(tuple(first + i * RUNG for i in range(LISTED)), rungs, float(np.float32(step / RUNG)))
+        return Rungs(mask, values[mask] < 0, levels, ladder)
+    if high / _TOP_INTEGER < MIN_SCALE:
+        return None
+    scale = float(np.float32(high / _TOP_INTEGER))
+    centres = _lloyd(np.sort(kept), min(rungs, LISTED))
+    listed = np.unique(np.clip(np.rint(centres / scale), 1, _TOP_INTEGER).astype(np.int64))
+    edges = (listed[1:] + listed[:-1]) * (scale / 2)
+    levels = np.searchsorted(edges, kept, side="right").astype(np.uint8)
+    return Rungs(mask, values[mask] < 0, levels, Ladder(tuple(listed.tolist()), listed.size, scale))
+
+
+def _lloyd(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """At most `count` centres with a small squared error to the sorted values, which are not empty."""
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    centres = np.unique(np.linspace(ordered[0], ordered[-1], 2 * count + 1)[1::2])
+    for _ in range(_LLOYD_ROUNDS):
+        cuts = np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2, side="right")
+        bounds = np.concatenate([[0], cuts, [ordered.size]])
+        sizes = np.diff(bounds)
+        centres = np.diff(sums[bounds])[sizes > 0] / sizes[sizes > 0]
+    return centres

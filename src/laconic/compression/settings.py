@@ -1,0 +1,116 @@
+"""What an encoder is asked to do: the settings, their presets, their form in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from laconic.errors import ConfigError
+
+Kind: TypeAlias = Literal["dense", "topk", "deadzone"]
+
+EXACT_BITS = 32
+"""The value of `bits` that means float32, unquantised."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSettings:
+    """How `encode` may change an update. A decoder needs none of this: a frame describes itself.
+
+    * `kind`: "dense" sends every value; "topk" the `density` share with the largest magnitudes over all large
+      tensors; "deadzone" every value beyond 0.6 steps, the step being `step_rms` times the root mean square
+      of the large tensors' values (it adapts: the more an update is concentrated, the fewer values are sent).
+    * `density`: share of values kept, in (0, 1]; "topk" only.
+    * `step_rms`: quantiser step over RMS, positive; "deadzone" only.
+    * `bits`: 1 to 8 a sent value, sign included; 32 for float32 ("dense" and "topk").
+    * `stochastic`: round at random, so that the expectation of what is decoded is the value ("dense", and the
+      sent values of "topk").
+    * `small_tensor_values`: a tensor with at most this many values goes dense with 8 bits, or exact where
+      that is smaller or `bits` is 32.
+    * `zstd_level`: 1 to 19; speed against size.
+
+    Raises `ConfigError` for settings that contradict each other or leave their range.
+    """
+
+    kind: Kind = "deadzone"
+    density: float = 0.01
+    step_rms: float = 3.0
+    bits: int = 8
+    stochastic: bool = False
+    small_tensor_values: int = 64
+    zstd_level: int = 9
+
+    def __post_init__(self) -> None:
+        _check("kind", self.kind, "dense, topk or deadzone", self.kind in ("dense", "topk", "deadzone"))
+        _check("density", self.density, "above 0, at most 1", 0 < self.density <= 1)
+        _check("step_rms", self.step_rms, "0.01 to 1000", 0.01 <= self.step_rms <= 1000)
+        _check("bits", self.bits, "1 to 8, or 32", self.bits == EXACT_BITS or 1 <= self.bits <= 8)
+        _check("small_tensor_values", self.small_tensor_values, "0 or more", self.small_tensor_values >= 0)
+        _check("zstd_level", self.zstd_level, "1 to 19", 1 <= self.zstd_level <= 19)
+        if self.kind == "deadzone" and (self.stochastic or self.bits == EXACT_BITS):
+            raise ConfigError(
+                "codec kind 'deadzone' is a deterministic quantiser",
+                value=f"stochastic={self.stochastic}, bits={self.bits}",
+                remedy="use kind 'topk' or 'dense', or bits from 1 to 8 without stochastic rounding",
+            )
+
+    def to_builtins(self) -> str | dict[str, object]:
+        """A preset's name, or the nearest preset's name with what differs: for messages and TOML."""
+        best: tuple[str, dict[str, object]] | None = None
+        for name, preset in PRESETS.items():
+            theirs = asdict(preset)
+            differs = {k: v for k, v in asdict(self).items() if v != theirs[k]}
+            if not differs:
+                return name
+            if best is None or len(differs) < len(best[1]):
+                best = (name, differs)
+        assert best is not None
+        return {"preset": best[0], **best[1]}
+
+    @classmethod
+    def from_builtins(cls, value: object) -> CodecSettings:
+        """The inverse of `to_builtins`; without "preset" the defaults are what is overridden.
+
+        Raises `ConfigError` for an unknown preset, an unknown key, a wrong type or a wrong value.
+        """
+        if isinstance(value, str):
+            return _preset(value)
+        if not isinstance(value, Mapping):
+            raise ConfigError("codec settings", value=value, limit="a preset's name or a table")
+        overrides = dict(value)
+        base = _preset(overrides.pop("preset")) if "preset" in overrides else cls()
+        types: dict[str, type | tuple[type, ...]] = {f.name: type(getattr(base, f.name)) for f in fields(cls)}
+        for key, given in overrides.items():
+            if key not in types:
+                raise ConfigError("key of the codec settings", value=key, limit=", ".join(types))
+            expected = (int, float) if types[key] is float else types[key]
+            # bool is an int to Python, and True bits are a mistake.
+            if not isinstance(given, expected) or (isinstance(given, bool) and types[key] is not bool):
+                raise ConfigError(f"codec setting {key!r}", value=given, limit=types[key])
+        return replace(base, **overrides)
+
+
+def _check(name: str, value: object, allowed: str, fine: bool) -> None:
+    if not fine:
+        raise ConfigError(f"codec setting {name!r}", value=value, limit=allowed)
+
+
+def _preset(name: object) -> CodecSettings:
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError("codec preset", value=name, limit=", ".join(PRESETS))
+    return PRESETS[name]
+
+
+PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
+    {
+        "exact": CodecSettings(kind="dense", bits=EXACT_BITS),
+        "dense8": CodecSettings(kind="dense", bits=8),
+        "small": CodecSettings(kind="deadzone", step_rms=3.0),
+        "tiny": CodecSettings(kind="deadzone", step_rms=4.0),
+    }
+)
+"""Settings with a name. "exact": float32, four bytes a value, no entropy coder: the baseline of every
+comparison. "dense8": 8 bits a value, needs no error feedback. "small" and "tiny": about 1 and 0.5 bit a value
+before entropy coding, for use with error feedback only."""

@@ -1,0 +1,180 @@
+"""What a stage is: the four seams of the codec, and the immutable registry of permanent numbers.
+
+A tensor's section is made by a *transform* (which values are sent), whose parts are written by a *quantiser*
+(values to codes), a *position coder* (which values those are) and *coders* (codes to bytes). Every stage has
+one byte as its number, and keeps it for ever.
+
+Decoding has two steps, so that a frame can be inspected without allocating what it asks for: `read` checks
+the structure and keeps views of the frame; the value that it returns does the work later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from laconic.compression.bits import Codes, Mask
+from laconic.compression.wire import Reader
+from laconic.errors import UnsupportedVersion
+from laconic.schema import Vector
+
+BLOCK = 1 << 16
+"""Values that a decoder turns into float32 at a time: bounds its scratch memory."""
+
+
+class Stage(Protocol):
+    """Anything with a permanent number."""
+
+    @property
+    def number(self) -> int:
+        """One byte, permanent."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What `codec inspect` prints."""
+        ...
+
+
+class Stream(Protocol):
+    """Codes as they lie in a frame."""
+
+    @property
+    def coder(self) -> str:
+        """Name of the coder."""
+        ...
+
+    def codes(self) -> Codes:
+        """Decode: uint8, shape `(count,)`, each below `2 ** width`. Raises `WireError`."""
+        ...
+
+
+class Coder(Stage, Protocol):
+    """Codes of a known width and count to bytes and back."""
+
+    def encode(self, codes: Codes, width: int, level: int) -> bytes:
+        """The bytes after the coder's number. `level` is zstd's, 1 to 19."""
+        ...
+
+    def read(self, reader: Reader, count: int, width: int) -> Stream:
+        """Take this coder's bytes from `reader`."""
+        ...
+
+
+class PositionSet(Protocol):
+    """Positions as they lie in a frame."""
+
+    @property
+    def coder(self) -> str:
+        """Name of the coder behind the position coder; empty if there is none."""
+        ...
+
+    def mask(self) -> Mask:
+        """Decode: bool, shape `(values,)`, with exactly `kept` true. Raises `WireError`."""
+        ...
+
+
+class PositionCoder(Stage, Protocol):
+    """A set of positions to bytes and back."""
+
+    def encode(self, mask: Mask, level: int) -> bytes | None:
+        """The bytes after the coder's number; None if this coder does not suit the mask."""
+        ...
+
+    def read(self, reader: Reader, values: int, kept: int) -> PositionSet:
+        """Take this coder's bytes from `reader`."""
+        ...
+
+
+@runtime_checkable
+class Values(Protocol):
+    """Quantised values as they lie in a frame."""
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """What `codec inspect` prints beside the quantiser's name."""
+        ...
+
+    def blocks(self) -> Iterator[Vector]:
+        """Decode: float32 pieces of `BLOCK` values, the last one shorter. Raises `WireError`."""
+        ...
+
+
+class Quantiser(Stage, Protocol):
+    """The reading side of a quantiser; each has its own writing function, with its own arguments."""
+
+    def read(self, reader: Reader, count: int) -> Values:
+        """Take this quantiser's bytes from `reader`."""
+        ...
+
+
+class TensorPart(Protocol):
+    """One tensor as it lies in a frame."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages used, outermost first."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """The stages' parameters, by name."""
+        ...
+
+    def fill(self, out: Vector) -> None:
+        """Write the tensor into `out`: float32, shape `(values,)`, all zero before. Raises `WireError`."""
+        ...
+
+
+class Transform(Stage, Protocol):
+    """The reading side of a transform."""
+
+    def read(self, reader: Reader, values: int) -> TensorPart:
+        """Take one tensor's bytes from `reader`."""
+        ...
+
+
+S = TypeVar("S", bound=Stage)
+
+
+@dataclass(frozen=True)
+class Registry(Generic[S]):
+    """An immutable set of stages of one kind, each under its permanent number."""
+
+    kind: str
+    stages: tuple[S, ...]
+
+    def __post_init__(self) -> None:
+        numbers = [s.number for s in self.stages]
+        if len(set(numbers)) != len(numbers) or not all(0 <= n <= 255 for n in numbers):
+            raise ValueError(f"{self.kind}: two stages share a number, or one is not a byte: {numbers}")
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(self.stages)
+
+    def read(self, reader: Reader) -> S:
+        """The stage whose number comes next. Raises `UnsupportedVersion` for an unknown one."""
+        number = reader.byte(f"number of a {self.kind}")
+        for stage in self.stages:
+            if stage.number == number:
+                return stage
+        raise UnsupportedVersion(
+            f"number of a {self.kind}",
+            value=f"{number:#04x}",
+            limit=", ".join(f"{s.number:#04x} {s.name}" for s in self.stages),
+            remedy="decode with a newer release",
+        )
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """The bounds of each block of `count` values."""
+    for start in range(0, count, BLOCK):
+        yield start, min(start + BLOCK, count)
+
+
+def finite(values: Vector) -> bool:
+    """True if no value is NaN or infinite."""
+    return bool(np.isfinite(values).all())

@@ -1,0 +1,10 @@
+"""The transforms: which values of a tensor are sent."""
+
+from __future__ import annotations
+
+from laconic.compression.stages import Registry, Transform
+from laconic.compression.transforms.dense import DENSE
+from laconic.compression.transforms.sparse import SPARSE
+from laconic.compression.transforms.zero import ZERO
+
+TRANSFORMS: Registry[Transform] = Registry("transform", (ZERO, DENSE, SPARSE))

@@ -1,0 +1,51 @@
+"""Transform 0x02 `dense`: every value of the tensor is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from laconic.compression.quantisers import read_values
+from laconic.compression.stages import TensorPart, Values
+from laconic.compression.wire import Reader
+from laconic.schema import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class DensePart:
+    """Every value, quantised."""
+
+    stages: tuple[str, ...]
+    values: Values
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """The quantiser's."""
+        return self.values.params
+
+    def fill(self, out: Vector) -> None:
+        """Write the values in order. Raises `WireError`."""
+        at = 0
+        for block in self.values.blocks():
+            out[at : at + block.size] = block
+            at += block.size
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A quantiser over the whole tensor."""
+
+    number: int = 0x02
+    name: str = "dense"
+
+    def write(self, quantised: bytes) -> bytes:
+        """`quantised`: what a quantiser wrote for every value of the tensor."""
+        return bytes([self.number]) + quantised
+
+    def read(self, reader: Reader, values: int) -> TensorPart:
+        """Take the quantised values."""
+        quantiser, part = read_values(reader, values)
+        return DensePart((self.name, quantiser.name), part)
+
+
+DENSE = Dense()

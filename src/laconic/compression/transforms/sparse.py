@@ -1,0 +1,72 @@
+"""Transform 0x03 `sparse`: some values of the tensor are sent, with their positions; the others are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from laconic.compression.bits import Mask
+from laconic.compression.positions import read_positions, write_positions
+from laconic.compression.quantisers import read_values
+from laconic.compression.stages import BLOCK, PositionSet, TensorPart, Values
+from laconic.compression.wire import Reader, varint
+from laconic.errors import Malformed
+from laconic.schema import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class SparsePart:
+    """Positions and the values at them."""
+
+    stages: tuple[str, ...]
+    positions: PositionSet
+    values: Values
+    kept: int
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """How many values are kept, and the quantiser's."""
+        return MappingProxyType({"kept": self.kept, "positions": self.positions.coder, **self.values.params})
+
+    def fill(self, out: Vector) -> None:
+        """Write the kept values where they belong. Raises `WireError`."""
+        mask = self.positions.mask()
+        # The tensor is walked in pieces that hold at most one block of values, which bounds scratch memory.
+        starts = range(0, out.size, BLOCK)
+        counts = [int(np.count_nonzero(mask[s : s + BLOCK])) for s in starts]
+        pending = np.empty(0, np.float32)
+        source = self.values.blocks()
+        for start, count in zip(starts, counts, strict=True):
+            while pending.size < count:
+                pending = np.concatenate([pending, next(source)])
+            out[start : start + BLOCK][mask[start : start + BLOCK]] = pending[:count]
+            pending = pending[count:]
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """The varint number of kept values, their positions, a quantiser over the kept values in order."""
+
+    number: int = 0x03
+    name: str = "sparse"
+
+    def write(self, mask: Mask, quantised: bytes, level: int) -> bytes:
+        """`mask`: bool, shape `(values,)`, at least one true; `quantised`: what a quantiser wrote for those."""
+        _, positions = write_positions(mask, level)
+        return bytes([self.number]) + varint(int(np.count_nonzero(mask))) + positions + quantised
+
+    def read(self, reader: Reader, values: int) -> TensorPart:
+        """Take count, positions and values. Raises `Malformed` for a count of zero or beyond the tensor."""
+        kept = reader.varint("number of kept values", limit=values)
+        if not kept:
+            raise Malformed("number of kept values", value=0, limit="at least 1")
+        coder, positions = read_positions(reader, values, kept)
+        quantiser, part = read_values(reader, kept)
+        names = (self.name, coder.name, quantiser.name)
+        return SparsePart(names, positions, part, kept)
+
+
+SPARSE = Sparse()
