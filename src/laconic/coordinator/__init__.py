@@ -1,1 +1,1 @@
-"""coordinator"""
+"""The coordinator: rounds, selection, ledger, fold, model registry, daemon."""

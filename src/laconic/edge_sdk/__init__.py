@@ -1,1 +1,1 @@
-"""edge_sdk"""
+"""The device: client, engine, trainer, gate, outbox, power."""

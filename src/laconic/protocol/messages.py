@@ -57,10 +57,11 @@ class Training(Message, frozen=True):
 class Gate(Message, frozen=True):
     """When a device speaks: see `laconic.compression.gate`."""
 
-    mode: Text = "off"
+    mode: Text = "running"
     threshold: Amount = 0.0
+    """0 leaves the gate open."""
     force_after: Count = 4
-    """Silent rounds after which the device sends whatever it has; 0 for never."""
+    """Silent rounds after which the device sends whatever it has; 0 for always."""
 
 
 class Eligibility(Message, frozen=True):

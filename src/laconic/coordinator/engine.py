@@ -1,0 +1,563 @@
+"""The coordinator as a Node: messages in, effects out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from laconic.compression import CodecSettings, decode
+from laconic.coordinator import rounds, selection
+from laconic.coordinator.advance import Evaluate, Version, advance, first
+from laconic.coordinator.fold import Fold
+from laconic.coordinator.inbox import Inbox
+from laconic.coordinator.ledger import Ledger, online
+from laconic.coordinator.registry import Registry
+from laconic.coordinator.rounds import Action, Phase, Plan
+from laconic.coordinator.selection import Budget
+from laconic.errors import LaconicError, Malformed, RemoteProtocolError, StorageError, WireError
+from laconic.node import (
+    Compute,
+    Computed,
+    Connected,
+    Effect,
+    Event,
+    Note,
+    Received,
+    Save,
+    Send,
+    Started,
+    StoreView,
+    Subscribe,
+    Will,
+    Woke,
+)
+from laconic.protocol import topics
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
+from laconic.protocol.identity import task_id
+from laconic.protocol.messages import (
+    Ack,
+    Eligibility,
+    Fate,
+    Fin,
+    Gate,
+    Offer,
+    Skip,
+    State,
+    Telemetry,
+    Training,
+    encode,
+)
+from laconic.protocol.messages import decode as decode_message
+from laconic.schema import Schema, Vector
+
+_MAX_MISSING_NAMED = 256
+_RESUME_GRACE_S = 5.0
+"""How long a resumed round stays open at least: the devices must find the coordinator again."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What a coordinator is to do: one model, one cohort, so many rounds."""
+
+    fleet: str
+    cohort: str
+    plan: Plan
+    training: Training = field(default_factory=Training)
+    codec: CodecSettings = field(default_factory=CodecSettings)
+    """How devices encode updates."""
+    delta_codec: CodecSettings = field(default_factory=CodecSettings)
+    """How the coordinator encodes the next model."""
+    gate: Gate = field(default_factory=Gate)
+    eligibility: Eligibility = field(default_factory=Eligibility)
+    budget: Budget = field(default_factory=Budget)
+    share: float = 1.0
+    targeted: bool = False
+    """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
+    learning_rate_decay: float = 1.0
+    """Factor on the devices' learning rate from one round to the next."""
+    server_learning_rate: float = 1.0
+    key: bytes | None = None
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    keep_versions: int = 8
+    max_devices: int = 100_000
+    max_arriving_bytes: int = 256 * 2**20
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A committed update, until its round is folded into a version."""
+
+    update: str
+    device: str
+    weight: int
+    frame: bytes
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where the campaign stands: what survives a crash of the round machine."""
+
+    number: int = 1
+    open: bool = False
+    opened_at: float = 0.0
+    task: str = ""
+    expected: list[str] = []
+    """Who was asked when the round opened; who comes later says so by its birth."""
+    finished: bool = False
+
+
+class CoordinatorEngine:
+    """Runs a campaign. See `laconic.node.Node`.
+
+    An update is checked, saved, and only then answered `committed` and folded; a restart folds what is saved.
+    """
+
+    def __init__(
+        self, campaign: Campaign, schema: Schema, *, bundle: str, initial: Vector, evaluate: Evaluate
+    ) -> None:
+        """`bundle` is the short hash of the training bundle, `initial` the weights of version 0."""
+        self._campaign, self._schema, self._bundle = campaign, schema, bundle
+        self._initial, self._evaluate = initial, evaluate
+        self._dense_bytes = 4 * schema.size
+        self._inbox = Inbox(
+            update_limit_bytes=2 * self._dense_bytes + 4096 + 256 * len(schema.tensors),
+            total_limit_bytes=campaign.max_arriving_bytes,
+        )
+        self._progress = Progress()
+        self._round = rounds.begin(1)
+        self._fold = Fold(schema.size)
+        self._expected: set[str] = set()
+        self._committed: dict[str, str] = {}
+        self._silent: dict[str, int] = {}
+        self._ledger: Ledger
+        self._registry: Registry
+
+    # --- Node
+
+    @property
+    def will(self) -> Will | None:
+        return None
+
+    @property
+    def wake_at(self) -> float | None:
+        return self._round.deadline
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last round is over."""
+        return self._round.phase is Phase.FINISHED
+
+    def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        match event:
+            case Started(store):
+                return self._start(store, now)
+            case Connected():
+                return [Subscribe((topics.EVERY_UP,)), *self._republish(now)]
+            case Received(topic, payload):
+                return self._receive(topic, payload, now)
+            case Computed("advance", result):
+                return self._advanced(result, now)
+            case Woke():
+                return self._step(rounds.TimedOut(), now)
+            case _:
+                return ()
+
+    # --- life
+
+    def _start(self, store: StoreView, now: float) -> list[Effect]:
+        self._ledger = Ledger(store, max_devices=self._campaign.max_devices)
+        self._registry = Registry(
+            store,
+            self._schema,
+            bundle=self._bundle,
+            key=self._campaign.key,
+            chunk_bytes=self._campaign.chunk_bytes,
+            keep_versions=self._campaign.keep_versions,
+        )
+        saved = store.get("progress")
+        if saved is not None:
+            self._progress = msgspec.msgpack.decode(saved, type=Progress)
+        effects: list[Effect] = []
+        if self._registry.empty:
+            version = first(self._initial, self._schema, self._evaluate)
+            effects.append(
+                Save(self._registry.add(version, now, round_number=0, updates=0, silent=0, samples=0))
+            )
+            effects.append(self._version_note())
+        if self._progress.finished:
+            self._round = rounds.Round(self._progress.number, Phase.FINISHED)
+            return effects
+        self._round = rounds.begin(self._progress.number)
+        if self._progress.open:
+            self._resume(store, now)
+            effects.append(
+                Note("resumed", {"round": self._round.number, "committed": sorted(self._committed)})
+            )
+            effects += self._step(rounds.Resumed(), now)
+        return effects
+
+    def _resume(self, store: StoreView, now: float) -> None:
+        """Put an open round back to where it was: its committed updates are expected, reported and folded."""
+        for key in store.keys("update/"):
+            try:
+                c = msgspec.msgpack.decode(store.get(key) or b"", type=Committed)
+                update = decode(c.frame, self._schema, limit_bytes=self._dense_bytes)
+            except (msgspec.DecodeError, WireError) as e:
+                raise StorageError(
+                    f"committed update {key} ({e})", remedy="restore the store from a copy"
+                ) from e
+            self._fold.add(update, c.weight)
+            self._committed[c.device] = c.update
+            self._expected.add(c.device)
+        self._expected |= set(self._progress.expected)
+        deadline = max(self._progress.opened_at + self._campaign.plan.deadline_s, now + _RESUME_GRACE_S)
+        self._round = rounds.resume(
+            self._progress.number,
+            expected=len(self._expected),
+            reported=len(self._committed),
+            deadline=deadline,
+        )
+
+    def _republish(self, now: float) -> list[Effect]:
+        effects = list(self._registry.publish_all())
+        if self._round.phase is Phase.COLLECTING:
+            effects += self._offer(sorted(self._expected - self._committed.keys() - self._silent.keys()))
+        elif self._round.phase is Phase.FINISHED:
+            effects.append(self._withdraw())
+        return effects
+
+    # --- messages
+
+    def _receive(self, topic: str, payload: bytes, now: float) -> Sequence[Effect]:
+        try:
+            match topics.parse(topic):
+                case topics.State(device):
+                    return self._state(device, decode_message(State, payload), now)
+                case topics.Telemetry(device):
+                    t = decode_message(Telemetry, payload)
+                    self._ledger.told(device, t, now)
+                    return [Note("telemetry", {"device": device, **msgspec.structs.asdict(t)})]
+                case topics.UpdateChunk(device, update, index):
+                    self._inbox.add(device, update, index, payload)
+                    return ()
+                case topics.UpdateFin(device, update):
+                    return self._fin(device, update, decode_message(Fin, payload), now)
+                case topics.Skip(device):
+                    return self._skip(device, decode_message(Skip, payload), now)
+                case _:
+                    raise Malformed("topic", value=topic, limit="topics of devices upwards")
+        except LaconicError as e:
+            return [self._dropped(topics.sender(topic), topic, e)]
+
+    def _dropped(self, device: str, topic: str, error: LaconicError) -> Note:
+        record = self._ledger[device]
+        if record.last_seen:
+            self._ledger.put(msgspec.structs.replace(record, dropped=record.dropped + 1))
+        return Note(
+            "dropped",
+            {"device": device, "topic": topic[:200], "error": type(error).__name__, "why": str(error)},
+        )
+
+    def _state(self, device: str, state: State, now: float) -> list[Effect]:
+        topics.check_name(state.cohort, "cohort")
+        self._ledger.seen(device, state, now)
+        effects: list[Effect] = [
+            Note("state", {"device": device, "online": state.online, "charge": state.charge})
+        ]
+        if state.cohort != self._campaign.cohort:
+            return effects
+        if self._round.phase is Phase.WAITING:
+            return effects + self._try_open(now)
+        if self._round.phase is not Phase.COLLECTING:
+            return effects
+        if state.online:
+            effects += self._welcome(device, now)
+        elif self._open_for(device):
+            self._expected.discard(device)
+            effects += self._step(rounds.Left(), now)
+        return effects
+
+    def _welcome(self, device: str, now: float) -> list[Effect]:
+        """A device has come while a round is open: expect it if it is chosen, and tell it if needed."""
+        effects: list[Effect] = []
+        if device not in self._expected:
+            if device not in self._choose([device]):
+                return []
+            self._expected.add(device)
+            effects += self._step(rounds.Joined(), now)
+        if self._campaign.targeted and self._open_for(device):
+            effects += self._offer([device])
+        return effects
+
+    def _open_for(self, device: str) -> bool:
+        """Whether a device is expected to report and has not."""
+        return device in self._expected and device not in self._committed and device not in self._silent
+
+    def _fin(self, device: str, update: str, fin: Fin, now: float) -> list[Effect]:
+        record = self._ledger[device]
+        if update in (record.last_update, self._committed.get(device)):
+            self._inbox.discard(device)
+            note = Note("duplicate", {"device": device, "update": update})
+            return [note, _ack(device, update, Fate.COMMITTED)]
+        try:
+            self._check_admissible(device, fin)
+            if missing := self._inbox.missing(device, update, fin):
+                named = missing[:_MAX_MISSING_NAMED]
+                return [_ack(device, update, Fate.MISSING, missing=named)]
+            frame = self._inbox.take(device, fin)
+            vector = decode(frame, self._schema, limit_bytes=self._dense_bytes)
+            self._fold.check(vector, fin.weight)
+        except LaconicError as e:
+            effects = self._reject(device, update, e)
+            if fin.task == self._progress.task and self._open_for(device):
+                # It has answered, if badly: waiting for it would hold the round.
+                self._expected.discard(device)
+                effects += self._step(rounds.Left(), now)
+            return effects
+        return self._commit(device, update, fin, frame, vector, now)
+
+    def _check_admissible(self, device: str, fin: Fin) -> None:
+        if self._round.phase is not Phase.COLLECTING or fin.task != self._progress.task:
+            raise RemoteProtocolError(
+                "task", value=fin.task, limit=self._progress.task, remedy="its round is over"
+            )
+        if fin.base != self._registry.current.name:
+            raise RemoteProtocolError("base of an update", value=fin.base, limit=self._registry.current.name)
+        if device in self._committed:
+            raise RemoteProtocolError(
+                "second update of a device in one round", value=device, limit=self._committed[device]
+            )
+
+    def _reject(self, device: str, update: str, error: LaconicError) -> list[Effect]:
+        self._inbox.discard(device)
+        record = self._ledger[device]
+        if record.last_seen:
+            self._ledger.put(msgspec.structs.replace(record, rejected=record.rejected + 1))
+        fields = {"device": device, "update": update, "error": type(error).__name__, "why": str(error)}
+        return [Note("rejected", fields), _ack(device, update, Fate.REJECTED, why=str(error)[:500])]
+
+    def _commit(
+        self, device: str, update: str, fin: Fin, frame: bytes, vector: Vector, now: float
+    ) -> list[Effect]:
+        was_silent = device in self._silent
+        was_expected = device in self._expected
+        self._expected.add(device)
+        self._committed[device] = update
+        if was_silent:
+            self._fold.weight -= self._silent.pop(device)
+        self._fold.add(vector, fin.weight)
+        self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
+        record = self._ledger[device]
+        self._ledger.put(
+            msgspec.structs.replace(
+                record,
+                last_update=update,
+                last_round=self._round.number,
+                committed=record.committed + 1,
+                last_seen=now,
+            )
+        )
+        saved = Committed(update, device, fin.weight, frame)
+        effects: list[Effect] = [
+            Save({f"update/{device}": msgspec.msgpack.encode(saved), **self._ledger.unsaved()}),
+            _ack(device, update, Fate.COMMITTED),
+            Note(
+                "committed",
+                {
+                    "round": self._round.number,
+                    "device": device,
+                    "update": update,
+                    "frame_bytes": len(frame),
+                    "weight": fin.weight,
+                    "norm": fin.norm,
+                    "threshold": fin.threshold,
+                    "loss_before": fin.loss_before,
+                    "loss_after": fin.loss_after,
+                    "seconds": fin.seconds,
+                },
+            ),
+        ]
+        if not was_expected:
+            effects += self._step(rounds.Joined(), now)
+        if not was_silent:
+            effects += self._step(rounds.Reported(), now)
+        return effects
+
+    def _skip(self, device: str, skip: Skip, now: float) -> list[Effect]:
+        if self._round.phase is not Phase.COLLECTING or skip.task != self._progress.task:
+            return [Note("late", {"device": device, "task": skip.task, "why": skip.why})]
+        if device in self._committed or device in self._silent:
+            return []
+        was_expected = device in self._expected
+        self._expected.add(device)
+        # Only a gated device has work behind its silence; one that did not train has no say in the mean.
+        weight = skip.weight if skip.why == "gate" else 0
+        self._silent[device] = weight
+        self._fold.add_silent(weight)
+        self._ledger.timed(device, seconds=skip.seconds, samples=skip.weight)
+        record = self._ledger[device]
+        self._ledger.put(msgspec.structs.replace(record, skipped=record.skipped + 1, last_seen=now))
+        fields = {"round": self._round.number, "device": device, **msgspec.structs.asdict(skip)}
+        effects: list[Effect] = [Note("skipped", fields)]
+        if not was_expected:
+            effects += self._step(rounds.Joined(), now)
+        return effects + self._step(rounds.Reported(), now)
+
+    # --- rounds
+
+    def _step(self, given: rounds.Input, now: float) -> list[Effect]:
+        self._round, action = rounds.step(self._campaign.plan, self._round, given, now)
+        match action:
+            case Action.OPEN:
+                return self._open(now)
+            case Action.CLOSE:
+                return self._close(now)
+            case Action.EXTEND:
+                return [Note("extended", {"round": self._round.number, "reported": self._round.reported})]
+            case Action.FINISH:
+                return [self._withdraw(), Note("finished", {"rounds": self._round.number})]
+            case None if isinstance(given, rounds.TimedOut):
+                return self._try_open(now)
+            case None:
+                return []
+
+    def _try_open(self, now: float) -> list[Effect]:
+        here = online(self._ledger, self._campaign.cohort)
+        return self._step(rounds.Present(len(here)), now) if here else []
+
+    def _choose(self, among: Iterable[str]) -> list[str]:
+        c = self._campaign
+        records = [self._ledger[name] for name in among]
+        able = [r for r in records if selection.refusal(r, c.eligibility, c.budget) is None]
+        # In a cohort's offer the budgets of the ledger cannot exclude anyone: the device's own limits do.
+        return selection.chosen(able if c.targeted else records, self._progress.task, c.share)
+
+    def _open(self, now: float) -> list[Effect]:
+        base = self._registry.current
+        task = task_id(self._campaign.fleet, self._round.number, base.name)
+        self._progress = Progress(number=self._round.number, open=True, opened_at=now, task=task)
+        chosen = self._choose(r.name for r in online(self._ledger, self._campaign.cohort))
+        self._progress = msgspec.structs.replace(self._progress, expected=chosen)
+        self._fold = Fold(self._schema.size)
+        self._expected, self._committed, self._silent = set(chosen), {}, {}
+        effects: list[Effect] = [
+            Save({"progress": msgspec.msgpack.encode(self._progress), **self._ledger.unsaved()}),
+            Note(
+                "opened",
+                {"round": self._round.number, "task": task, "version": base.version, "asked": len(chosen)},
+            ),
+            *self._offer(chosen),
+        ]
+        for _ in chosen:
+            effects += self._step(rounds.Joined(), now)
+        return effects
+
+    def _offer(self, devices: list[str]) -> list[Effect]:
+        c, base = self._campaign, self._registry.current
+        rate = c.training.learning_rate * c.learning_rate_decay ** (self._round.number - 1)
+        offer = Offer(
+            task=self._progress.task,
+            round=self._round.number,
+            model=base.name,
+            version=base.version,
+            bundle=self._bundle,
+            share=c.share,
+            deadline_s=c.plan.deadline_s,
+            training=msgspec.structs.replace(c.training, learning_rate=rate),
+            codec=msgspec.msgpack.encode(c.codec.to_builtins()),
+            gate=c.gate,
+            eligibility=c.eligibility,
+        )
+        if c.targeted:
+            return [Send(topics.device_task(name), encode(offer)) for name in devices]
+        return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
+
+    def _withdraw(self) -> Effect:
+        return Send(topics.cohort_task(self._campaign.cohort), b"", retain=True)
+
+    def _close(self, now: float) -> list[Effect]:
+        """Compute the next version away from the event loop, from values that no later message changes."""
+        c, registry = self._campaign, self._registry
+        if not self._committed:
+            # Nobody had anything to say: the next round starts from the same version.
+            return self._end_round({}, [], now)
+        mean = self._fold.mean()
+        weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
+        schema, evaluate = self._schema, self._evaluate
+
+        def compute() -> Version:
+            return advance(
+                weights,
+                residual,
+                mean,
+                schema,
+                codec=c.delta_codec,
+                server_learning_rate=c.server_learning_rate,
+                seed=seed,
+                evaluate=evaluate,
+            )
+
+        return [Compute("advance", compute)]
+
+    def _advanced(self, result: object, now: float) -> list[Effect]:
+        if isinstance(result, Exception):
+            # Nothing is lost: the updates are in the store, and a restart comes back to this point.
+            raise result
+        assert isinstance(result, Version)
+        entries = self._registry.add(
+            result,
+            now,
+            round_number=self._round.number,
+            updates=len(self._committed),
+            silent=len(self._silent),
+            samples=self._fold.weight,
+        )
+        entries |= {f"update/{device}": None for device in self._committed}
+        return self._end_round(entries, [*self._registry.publish_newest(result), self._version_note()], now)
+
+    def _end_round(
+        self, entries: dict[str, bytes | None], publication: list[Effect], now: float
+    ) -> list[Effect]:
+        """One `Save` takes the folded updates out and the new version in; only then is it published."""
+        closed = Note(
+            "closed",
+            {
+                "round": self._round.number,
+                "updates": len(self._committed),
+                "silent": len(self._silent),
+                "absent": len(self._expected) - len(self._committed) - len(self._silent),
+                "seconds": now - self._progress.opened_at,
+            },
+        )
+        self._expected, self._committed, self._silent = set(), {}, {}
+        after = self._step(rounds.Advanced(), now)
+        self._progress = Progress(
+            number=self._round.number, opened_at=self._progress.opened_at, finished=self.finished
+        )
+        due = self._progress.opened_at + self._campaign.plan.interval_s
+        if self._round.phase is Phase.WAITING and due > now:
+            self._round = replace(self._round, deadline=due)
+        entries |= {"progress": msgspec.msgpack.encode(self._progress), **self._ledger.unsaved()}
+        effects = [Save(entries), *publication, closed, *after]
+        return effects if self.finished else effects + self._try_open(now)
+
+    def _version_note(self) -> Note:
+        record = self._registry.current
+        return Note(
+            "version",
+            {
+                "version": record.version,
+                "round": record.round,
+                "model": record.name,
+                "updates": record.updates,
+                "silent": record.silent,
+                "loss": record.loss,
+                "accuracy": record.accuracy,
+                "delta_bytes": 0 if record.delta is None else record.delta.size,
+                "full_bytes": record.full.size,
+            },
+        )
+
+
+def _ack(device: str, update: str, fate: Fate, *, missing: Sequence[int] = (), why: str = "") -> Effect:
+    return Send(topics.ack(device), encode(Ack(update, fate, list(missing), why)))

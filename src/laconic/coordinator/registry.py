@@ -1,0 +1,188 @@
+"""The model registry: versions with their lineage and metrics, and what of them lies at the broker."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from laconic.coordinator.advance import Version, full_frame
+from laconic.errors import StorageError
+from laconic.node import Effect, Send, StoreView
+from laconic.protocol import topics
+from laconic.protocol.chunks import split
+from laconic.protocol.identity import short, sign, weights_hash
+from laconic.protocol.messages import Blob, Manifest, encode
+from laconic.schema import Schema, Vector
+
+_FULL_MODELS_KEPT: Final = 2
+"""A device may still be fetching the version before the newest."""
+
+
+class ModelRecord(msgspec.Struct, frozen=True):
+    """One version: where it comes from and how good it is."""
+
+    version: int
+    weights: bytes
+    """SHA-256 of the weights: `laconic.protocol.identity.weights_hash`."""
+    parent: str
+    """Short hash of the version it was computed from; "" for the first."""
+    created_at: float
+    full: Blob
+    delta: Blob | None = None
+    """The update frame from the parent to this version; None for the first."""
+    round: int = 0
+    updates: int = 0
+    silent: int = 0
+    samples: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The short hash by which the version is offered."""
+        return short(self.weights)
+
+
+class Registry:
+    """All versions' records; the newest version's weights and the server's residual in memory."""
+
+    def __init__(
+        self,
+        store: StoreView,
+        schema: Schema,
+        *,
+        bundle: str,
+        key: bytes | None,
+        chunk_bytes: int,
+        keep_versions: int,
+    ) -> None:
+        """Restore from `store`. Raises `StorageError` when what it holds is damaged or of another bundle."""
+        self._store, self._schema, self._bundle, self._key = store, schema, bundle, key
+        self._chunk_bytes, self._keep = chunk_bytes, keep_versions
+        self._records = {r.version: r for r in _records(store)}
+        self.weights = self.residual = np.zeros(schema.size, np.float32)
+        if self._records:
+            self.weights = self._vector(f"weights/{self.current.version:08d}")
+            self.residual = self._vector("server-residual")
+            if weights_hash(self.weights, schema) != self.current.weights:
+                raise StorageError(
+                    f"weights of version {self.current.version} are damaged, or of another bundle",
+                    remedy="start with the bundle that this store was made with, or restore the store",
+                )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no version yet."""
+        return not self._records
+
+    @property
+    def current(self) -> ModelRecord:
+        """The newest version."""
+        return self._records[max(self._records)]
+
+    def add(
+        self, computed: Version, now: float, *, round_number: int, updates: int, silent: int, samples: int
+    ) -> dict[str, bytes | None]:
+        """Make `computed` the newest version; returns the entries of the `Save` that makes it durable."""
+        record = ModelRecord(
+            version=0 if self.empty else self.current.version + 1,
+            weights=computed.digest,
+            parent="" if self.empty else self.current.name,
+            created_at=now,
+            full=self._blob(computed.full),
+            delta=None if computed.delta is None else self._blob(computed.delta),
+            round=round_number,
+            updates=updates,
+            silent=silent,
+            samples=samples,
+            loss=None if computed.score is None else computed.score.loss,
+            accuracy=None if computed.score is None else computed.score.accuracy,
+        )
+        self._records[record.version] = record
+        self.weights, self.residual = computed.weights, computed.residual
+        too_old = record.version - self._keep
+        return {
+            f"model/{record.version:08d}": msgspec.msgpack.encode(record),
+            f"weights/{record.version:08d}": computed.weights.astype("<f4").tobytes(),
+            f"delta/{record.version:08d}": computed.delta,
+            "server-residual": computed.residual.astype("<f4").tobytes(),
+            f"weights/{too_old:08d}": None,
+            f"delta/{too_old:08d}": None,
+        }
+
+    def publish_newest(self, computed: Version) -> Iterator[Effect]:
+        """Make the newest version fetchable, and clear from the broker what is too old to be of use."""
+        record = self.current
+        yield from self._chunks(record.full, computed.full)
+        if record.delta is not None and computed.delta is not None:
+            yield from self._chunks(record.delta, computed.delta)
+        # The manifest last: whoever sees it finds what it names.
+        yield self._manifest(record)
+        if (stale := self._records.get(record.version - _FULL_MODELS_KEPT)) is not None:
+            yield from _clear(stale.full)
+        if (stale := self._records.get(record.version - self._keep)) is not None:
+            yield Send(topics.manifest(stale.name), b"", retain=True)
+            if stale.delta is not None:
+                yield from _clear(stale.delta)
+
+    def publish_all(self) -> Iterator[Effect]:
+        """Everything that should lie at the broker, which may have lost it."""
+        for version in range(self._oldest(), self.current.version + 1):
+            record = self._records[version]
+            delta = self._store.get(f"delta/{version:08d}")
+            if record.delta is not None and delta is not None:
+                yield from self._chunks(record.delta, delta)
+        yield from self._chunks(self.current.full, full_frame(self.weights, self._schema))
+        for version in range(self._oldest(), self.current.version + 1):
+            yield self._manifest(self._records[version])
+
+    def _oldest(self) -> int:
+        return max(0, self.current.version - self._keep + 1)
+
+    def _blob(self, data: bytes) -> Blob:
+        return Blob(len(data), self._chunk_bytes, hashlib.sha256(data).digest())
+
+    def _chunks(self, blob: Blob, data: bytes) -> Iterator[Effect]:
+        for i, piece in enumerate(split(data, blob.chunk_bytes)):
+            yield Send(topics.blob_chunk(blob.address, i), piece, retain=True)
+
+    def _manifest(self, record: ModelRecord) -> Effect:
+        newest = self.current.version
+        manifest = Manifest(
+            version=record.version,
+            weights=record.weights,
+            bundle=self._bundle,
+            parent=record.parent,
+            delta=record.delta,
+            full=record.full if record.version > newest - _FULL_MODELS_KEPT else None,
+            oldest=self._oldest(),
+        )
+        return Send(topics.manifest(record.name), encode(sign(manifest, self._key)), retain=True)
+
+    def _vector(self, key: str) -> Vector:
+        raw = self._store.get(key)
+        if raw is None or len(raw) != 4 * self._schema.size:
+            raise StorageError(
+                f"entry {key} of the store",
+                value="nothing" if raw is None else f"{len(raw)} bytes",
+                limit=f"{4 * self._schema.size} bytes",
+                remedy="start with the bundle that this store was made with",
+            )
+        return np.frombuffer(raw, "<f4").astype(np.float32)
+
+
+def _records(store: StoreView) -> Iterator[ModelRecord]:
+    for key in store.keys("model/"):
+        try:
+            yield msgspec.msgpack.decode(store.get(key) or b"", type=ModelRecord)
+        except msgspec.DecodeError as e:
+            raise StorageError(f"record {key} ({e})", remedy="restore the store from a copy") from e
+
+
+def _clear(blob: Blob) -> Iterator[Effect]:
+    for i in range(blob.chunks):
+        yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)

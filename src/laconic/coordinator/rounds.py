@@ -1,0 +1,187 @@
+"""The round machine: a table from (phase, what happened) to (next phase, what to do).
+
+Pure: time is an argument, the machine counts devices and knows none of them. The rules are in `TABLE`; an
+input that has no row in a phase changes nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+
+class Phase(Enum):
+    """Where a round stands."""
+
+    WAITING = "waiting"
+    """Too few devices are here, or the next round is not due yet."""
+    COLLECTING = "collecting"
+    """The task is on offer; reports come in."""
+    ADVANCING = "advancing"
+    """Enough reports are in; the next model is computed."""
+    FINISHED = "finished"
+    """The last round is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How rounds are run."""
+
+    rounds: int
+    """How many rounds in all."""
+    min_devices: int
+    """A round opens only when so many devices are here."""
+    min_reports: int
+    """A round closes at its deadline only with so many reports (updates and skips)."""
+    deadline_s: float
+    """Seconds after which a round no longer waits for the rest."""
+    interval_s: float = 0.0
+    """Seconds from the opening of one round to the opening of the next, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The state of the machine."""
+
+    number: int
+    phase: Phase
+    expected: int = 0
+    reported: int = 0
+    deadline: float | None = None
+    """When `TimedOut` is due, in seconds on the driver's clock."""
+
+
+# --- what happens
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """So many eligible devices are here."""
+
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One more device is expected to report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An expected device has reported, for the first time in this round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An expected device has gone before it reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An open round has been restored; it may be complete already."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The deadline has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The next model is computed and saved."""
+
+
+Input: TypeAlias = Present | Joined | Reported | Left | Resumed | TimedOut | Advanced
+
+
+class Action(Enum):
+    """What the engine is to do."""
+
+    OPEN = "publish the task"
+    CLOSE = "compute the next model"
+    EXTEND = "wait on: too few reports"
+    FINISH = "withdraw the task"
+
+
+Result: TypeAlias = tuple[Round, Action | None]
+_Rule: TypeAlias = Callable[[Plan, Round, Input, float], Result]
+
+
+def begin(number: int) -> Round:
+    """The machine before round `number` has opened."""
+    return Round(number, Phase.WAITING)
+
+
+def resume(number: int, *, expected: int, reported: int, deadline: float) -> Round:
+    """The machine of a round that was open when the process ended."""
+    return Round(number, Phase.COLLECTING, expected, reported, deadline)
+
+
+def _open(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    assert isinstance(given, Present)
+    due = state.deadline is None or now >= state.deadline
+    if given.devices < plan.min_devices or not due:
+        return state, None
+    return Round(state.number, Phase.COLLECTING, deadline=now + plan.deadline_s), Action.OPEN
+
+
+def _not_due(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return replace(state, deadline=None), None
+
+
+def _joined(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return replace(state, expected=state.expected + 1), None
+
+
+def _reported(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return _close_if_complete(plan, replace(state, reported=state.reported + 1))
+
+
+def _left(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return _close_if_complete(plan, replace(state, expected=state.expected - 1))
+
+
+def _resumed(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return _close_if_complete(plan, state)
+
+
+def _close_if_complete(plan: Plan, state: Round) -> Result:
+    if state.reported >= max(state.expected, plan.min_reports):
+        return replace(state, phase=Phase.ADVANCING, deadline=None), Action.CLOSE
+    return state, None
+
+
+def _timed_out(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    if state.reported >= plan.min_reports:
+        return replace(state, phase=Phase.ADVANCING, deadline=None), Action.CLOSE
+    # What was committed must reach the model: a round is never thrown away, it waits for its minimum.
+    return replace(state, deadline=now + plan.deadline_s), Action.EXTEND
+
+
+def _advanced(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    if state.number >= plan.rounds:
+        return Round(state.number, Phase.FINISHED), Action.FINISH
+    return begin(state.number + 1), None
+
+
+TABLE: Final[Mapping[tuple[Phase, type[Input]], _Rule]] = MappingProxyType(
+    {
+        (Phase.WAITING, Present): _open,
+        (Phase.WAITING, TimedOut): _not_due,
+        (Phase.COLLECTING, Joined): _joined,
+        (Phase.COLLECTING, Reported): _reported,
+        (Phase.COLLECTING, Left): _left,
+        (Phase.COLLECTING, Resumed): _resumed,
+        (Phase.COLLECTING, TimedOut): _timed_out,
+        (Phase.ADVANCING, Advanced): _advanced,
+    }
+)
+
+
+def step(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    """The next state, and what the engine is to do about it."""
+    rule = TABLE.get((state.phase, type(given)))
+    return (state, None) if rule is None else rule(plan, state, given, now)

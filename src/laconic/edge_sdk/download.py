@@ -1,0 +1,140 @@
+"""Fetching a model version: which deltas or which full model, chunk by chunk, resumable.
+
+Pure: it says which topics it wants and takes what arrives. It holds at most the frames of one plan, whose
+size the manifests promised and the caller limited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from laconic.errors import LimitExceeded, RemoteProtocolError
+from laconic.protocol import topics
+from laconic.protocol.chunks import Assembly
+from laconic.protocol.identity import short, verify
+from laconic.protocol.messages import Blob, Manifest, decode
+
+_WINDOW = 4
+"""Chunks asked for at a time: a broker may drop what it cannot queue for a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Frames to be added up: on the weights that are held, or on zeros."""
+
+    manifest: Manifest
+    frames: tuple[bytes, ...]
+    from_zero: bool
+
+
+@dataclass
+class Download:
+    """The way from the version that is held to the one that is wanted."""
+
+    target: str
+    held: str
+    held_version: int
+    bundle: str
+    key: bytes | None
+    limit_bytes: int
+    """Most bytes of all frames together, and of one."""
+    saved: Callable[[str], Iterable[tuple[int, bytes]]] = lambda address: ()
+    """The pieces of a blob that an earlier life has kept."""
+    only_full: bool = False
+    _chain: list[Manifest] = field(default_factory=list)
+    _plan: list[Blob] = field(default_factory=list)
+    _from_zero: bool = False
+    _frames: list[bytes] = field(default_factory=list)
+    _assembly: Assembly | None = None
+
+    def wanted(self) -> tuple[str, ...]:
+        """The topics to be subscribed to now."""
+        if not self._plan:
+            return (topics.manifest(self._asking_for()),)
+        blob, assembly = self._plan[len(self._frames)], self._assembly
+        assert assembly is not None
+        missing = assembly.missing(blob.chunks)[:_WINDOW]
+        return tuple(topics.blob_chunk(blob.address, i) for i in missing)
+
+    def take(self, topic: str, payload: bytes) -> Fetched | None:
+        """Take a message under a wanted topic; the frames, once all are here.
+
+        Raises a `WireError` or `RemoteProtocolError` for what cannot be used; the download stays as it was.
+        """
+        match topics.parse(topic):
+            case topics.ManifestOf(model) if not self._plan and model == self._asking_for():
+                self._take_manifest(decode(Manifest, payload))
+            case topics.BlobChunk(address, index) if self._plan:
+                return self._take_chunk(address, index, payload)
+        return None
+
+    def worth_saving(self) -> bool:
+        """Whether the blob under way has pieces enough to be worth keeping over a restart."""
+        return bool(self._plan) and self._plan[len(self._frames)].chunks > 1
+
+    def _asking_for(self) -> str:
+        return self._chain[-1].parent if self._chain else self.target
+
+    def _take_manifest(self, manifest: Manifest) -> None:
+        asked = self._asking_for()
+        if short(manifest.weights) != asked:
+            raise RemoteProtocolError("model of a manifest", value=short(manifest.weights), limit=asked)
+        if manifest.bundle != self.bundle:
+            raise RemoteProtocolError(
+                "bundle of a manifest", value=manifest.bundle, limit=self.bundle, remedy="update the bundle"
+            )
+        verify(manifest, self.key)
+        self._chain.append(manifest)
+        self._decide()
+
+    def _decide(self) -> None:
+        """The shorter of the missing deltas and a full model; or one more manifest, to find out."""
+        newest, last = self._chain[0], self._chain[-1]
+        full = newest.full
+        deltas = [m.delta for m in self._chain if m.delta is not None]
+        behind = len(deltas) == len(self._chain) and not self.only_full
+        delta_bytes = sum(d.size for d in deltas)
+        if behind and (full is None or delta_bytes <= full.size):
+            if last.parent == self.held:
+                self._begin(deltas[::-1], from_zero=False)
+                return
+            if last.version > max(last.oldest, self.held_version + 1):
+                return
+        if full is None:
+            raise RemoteProtocolError(
+                f"no way from version {self.held_version} to {newest.version}",
+                remedy="wait for the next version",
+            )
+        self._begin([full], from_zero=True)
+
+    def _begin(self, plan: list[Blob], *, from_zero: bool) -> None:
+        size = sum(blob.size for blob in plan)
+        if size > self.limit_bytes or any(b.chunks > max(1, b.size) for b in plan):
+            raise LimitExceeded("size of a model in bytes", value=size, limit=self.limit_bytes)
+        self._plan, self._from_zero = plan, from_zero
+        self._next_blob()
+
+    def _next_blob(self) -> None:
+        blob = self._plan[len(self._frames)]
+        self._assembly = Assembly(limit_bytes=blob.size)
+        for index, piece in self.saved(blob.address):
+            # One piece is always asked for anew: its arrival is what completes the blob.
+            if 0 < index < blob.chunks:
+                self._assembly.add(index, piece)
+
+    def _take_chunk(self, address: str, index: int, payload: bytes) -> Fetched | None:
+        blob, assembly = self._plan[len(self._frames)], self._assembly
+        assert assembly is not None
+        if address != blob.address or index >= blob.chunks:
+            return None
+        assembly.add(index, payload)
+        if assembly.missing(blob.chunks):
+            return None
+        # Begin anew whatever comes of the check: pieces that do not fit together are of no more use.
+        self._assembly = Assembly(limit_bytes=blob.size)
+        self._frames.append(assembly.join(size=blob.size, chunks=blob.chunks, sha256=blob.sha256))
+        if len(self._frames) < len(self._plan):
+            self._next_blob()
+            return None
+        return Fetched(self._chain[0], tuple(self._frames), self._from_zero)

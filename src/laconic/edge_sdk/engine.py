@@ -1,0 +1,531 @@
+"""The device as a Node: offers in, updates out.
+
+One task at a time: fetch the model, train, pass the gate, send, wait for the coordinator's word. Whatever the
+coordinator is not known to have stays in the residual, so that nothing a device learnt is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgspec
+import numpy as np
+
+from laconic.compression import commit, decode
+from laconic.edge_sdk import policy
+from laconic.edge_sdk.download import Download, Fetched
+from laconic.edge_sdk.learner import Learner
+from laconic.edge_sdk.policy import Limits
+from laconic.edge_sdk.records import Diary, Held, Outbox, restore, save_held, save_vector
+from laconic.edge_sdk.sensors import NoSensors, Readings, Sensors
+from laconic.edge_sdk.work import Assignment, Outcome, codec_of, gate_of, perform
+from laconic.errors import ChecksumMismatch, LaconicError, Malformed, WireError
+from laconic.node import (
+    Compute,
+    Computed,
+    Connected,
+    Effect,
+    Event,
+    Note,
+    Received,
+    Save,
+    Send,
+    Started,
+    StoreView,
+    Subscribe,
+    Unsubscribe,
+    Will,
+    Woke,
+)
+from laconic.protocol import topics
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, split
+from laconic.protocol.identity import selected, short, update_id, weights_hash
+from laconic.protocol.messages import Ack, Fate, Fin, Offer, Skip, State, Telemetry, encode
+from laconic.protocol.messages import decode as decode_message
+from laconic.schema import Vector
+
+_SECONDS_PER_DAY = 86_400
+_CONTROL_BYTES = 1_500
+"""What a round costs besides model and update, roughly: for judging a budget before anything is spent."""
+
+
+class Phase(Enum):
+    """What the device is doing."""
+
+    IDLE = "idle"
+    FETCHING = "fetching"
+    APPLYING = "applying"
+    TRAINING = "training"
+    UPLOADING = "uploading"
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """Who the device is and how it behaves on the wire."""
+
+    name: str
+    cohort: str = "default"
+    limits: Limits = field(default_factory=Limits)
+    key: bytes | None = None
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    retry_s: float = 10.0
+    """First wait for an answer; doubles up to `retry_most_s`."""
+    retry_most_s: float = 300.0
+    software: str = ""
+
+
+class DeviceEngine:
+    """Takes part in rounds. See `laconic.node.Node`."""
+
+    def __init__(self, settings: DeviceSettings, learner: Learner, sensors: Sensors | None = None) -> None:
+        topics.check_name(settings.name, "device")
+        topics.check_name(settings.cohort, "cohort")
+        self._settings, self._learner = settings, learner
+        self._sensors = sensors or NoSensors()
+        self._schema = learner.schema
+        self._phase = Phase.IDLE
+        self._offer: Offer | None = None
+        self._next: Offer | None = None
+        self._download: Download | None = None
+        self._subscribed: tuple[str, ...] = ()
+        self._retry_at: float | None = None
+        self._retry_s = settings.retry_s
+        self._store: StoreView
+        self._diary = Diary()
+        self._held: Held
+        self._residual: Vector
+        self._outbox: Outbox | None = None
+
+    # --- Node
+
+    @property
+    def will(self) -> Will:
+        state = State(online=False, cohort=self._settings.cohort)
+        return Will(topics.state(self._settings.name), encode(state))
+
+    @property
+    def wake_at(self) -> float | None:
+        return self._retry_at
+
+    @property
+    def phase(self) -> Phase:
+        """What the device is doing."""
+        return self._phase
+
+    @property
+    def model(self) -> Held:
+        """The newest whole model on the device."""
+        return self._held
+
+    def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        match event:
+            case Started(store):
+                return self._start(store, now)
+            case Connected():
+                return self._connected(now)
+            case Received(topic, payload):
+                try:
+                    return self._receive(topic, payload, now)
+                except LaconicError as e:
+                    fields = {"topic": topic[:200], "error": type(e).__name__, "why": str(e)}
+                    return [Note("dropped", fields)]
+            case Computed("apply", result):
+                return self._applied(result, now)
+            case Computed("train", result, seconds):
+                return self._trained(result, seconds, now)
+            case Woke():
+                return self._retry(now)
+            case _:
+                return ()
+
+    # --- life
+
+    def _start(self, store: StoreView, now: float) -> list[Effect]:
+        self._store = store
+        restored = restore(store, self._schema, bundle=self._learner.bundle, initial=self._learner.initial)
+        self._diary, self._held = restored.diary, restored.held
+        self._residual, self._outbox = restored.residual, restored.outbox
+        self._born = restored.diary
+        if self._outbox is not None:
+            self._phase = Phase.UPLOADING
+            self._retry_at = now
+        if not restored.damaged:
+            return []
+        return [Note("damaged", {"what": list(restored.damaged)})]
+
+    def _connected(self, now: float) -> list[Effect]:
+        name = self._settings.name
+        readings = self._sensors.read(now)
+        state = State(
+            online=True,
+            cohort=self._settings.cohort,
+            samples=self._learner.samples,
+            charge=readings.charge,
+            charging=readings.charging,
+            metered=readings.metered,
+            software=self._settings.software,
+        )
+        self._subscribed = ()
+        effects: list[Effect] = [
+            Subscribe(
+                (topics.cohort_task(self._settings.cohort), topics.device_task(name), topics.ack(name))
+            ),
+            Send(topics.state(name), encode(state), retain=True),
+        ]
+        if self._phase in (Phase.FETCHING, Phase.UPLOADING):
+            self._retry_s = self._settings.retry_s
+            effects += self._retry(now)
+        return effects
+
+    def _receive(self, topic: str, payload: bytes, now: float) -> list[Effect]:
+        match topics.parse(topic):
+            case topics.CohortTask() | topics.DeviceTask():
+                return (
+                    self._withdrawn() if not payload else self._offered(decode_message(Offer, payload), now)
+                )
+            case topics.Ack():
+                return self._answered(decode_message(Ack, payload), now)
+            case topics.ManifestOf() | topics.BlobChunk():
+                return self._piece(topic, payload, now)
+            case _:
+                raise Malformed("topic", value=topic, limit="topics of the coordinator downwards")
+
+    # --- offers
+
+    def _offered(self, offer: Offer, now: float) -> list[Effect]:
+        if offer.task == self._diary.answered:
+            # Asked again: the answer may have been lost. An update announces itself until it is acknowledged.
+            return [self._say_skip(self._diary.skip)] if self._diary.skip else []
+        if self._offer is not None and offer.task == self._offer.task:
+            return []
+        if self._phase is Phase.IDLE:
+            return self._begin(offer, now)
+        self._next = offer
+        # A fetch for a round that is over is wasted; training is not: its change goes into the residual.
+        return self._idle(now) if self._phase is Phase.FETCHING else []
+
+    def _withdrawn(self) -> list[Effect]:
+        self._next = None
+        return []
+
+    def _begin(self, offer: Offer, now: float) -> list[Effect]:
+        self._offer = offer
+        if not selected(self._settings.name, offer.task, offer.share):
+            return [Note("not selected", {"round": offer.round}), *self._idle(now)]
+        if why := self._unfit(offer, now):
+            return self._skip(why, now)
+        codec_of(offer), gate_of(offer)
+        if offer.model == self._held.name:
+            return self._train()
+        self._download = self._new_download(only_full=False)
+        self._phase = Phase.FETCHING
+        self._retry_s = self._settings.retry_s
+        return self._follow_download(now)
+
+    def _unfit(self, offer: Offer, now: float) -> str | None:
+        if offer.bundle != self._learner.bundle:
+            return "model"
+        if self._learner.samples == 0:
+            return "data"
+        readings = self._sensors.read(now)
+        limits = self._settings.limits
+        if why := policy.refusal(limits, offer.eligibility, readings):
+            return why
+        # Both ways will cost about what the last update did.
+        used, more = self._bytes_today(readings, now), 2 * self._diary.last_sent_bytes + _CONTROL_BYTES
+        return "budget" if policy.over_budget(limits, used_bytes=used, more_bytes=more) else None
+
+    # --- the model
+
+    def _new_download(self, *, only_full: bool) -> Download:
+        assert self._offer is not None
+        return Download(
+            target=self._offer.model,
+            held=self._held.name,
+            held_version=self._held.version,
+            bundle=self._learner.bundle,
+            key=self._settings.key,
+            limit_bytes=2 * 4 * self._schema.size + 4096 + 256 * len(self._schema.tensors),
+            saved=self._saved_pieces,
+            only_full=only_full,
+        )
+
+    def _saved_pieces(self, address: str) -> list[tuple[int, bytes]]:
+        pieces = []
+        for key in self._store.keys(f"piece/{address}/"):
+            piece = self._store.get(key)
+            if piece is not None:
+                pieces.append((int(key.rsplit("/", 1)[1]), piece))
+        return pieces
+
+    def _follow_download(self, now: float) -> list[Effect]:
+        """Subscribe to what is wanted next, give up what is not wanted any more."""
+        wanted = self._download.wanted() if self._download is not None else ()
+        gone = tuple(t for t in self._subscribed if t not in wanted)
+        new = tuple(t for t in wanted if t not in self._subscribed)
+        self._subscribed = wanted
+        self._retry_at = now + self._retry_s if wanted else None
+        effects: list[Effect] = [Unsubscribe(gone)] if gone else []
+        return [*effects, Subscribe(new)] if new else effects
+
+    def _piece(self, topic: str, payload: bytes, now: float) -> list[Effect]:
+        download = self._download
+        if (
+            self._phase is not Phase.FETCHING
+            or download is None
+            or topic not in self._subscribed
+            or not payload
+        ):
+            return []
+        effects: list[Effect] = []
+        if download.worth_saving():
+            address, index = topic.split("/")[-2:]
+            effects.append(Save({f"piece/{address}/{int(index):06d}": payload}))
+        fetched = download.take(topic, payload)
+        self._retry_s = self._settings.retry_s
+        if fetched is None:
+            return effects + self._follow_download(now)
+        self._download = None
+        self._phase = Phase.APPLYING
+        return [*effects, *self._follow_download(now), self._apply(fetched)]
+
+    def _apply(self, fetched: Fetched) -> Effect:
+        schema, held = self._schema, self._held
+
+        def apply() -> Held:
+            weights = np.zeros(schema.size, np.float32) if fetched.from_zero else held.weights
+            for frame in fetched.frames:
+                weights = weights + decode(frame, schema, limit_bytes=4 * schema.size)
+            digest = weights_hash(weights, schema)
+            if digest != fetched.manifest.weights:
+                raise ChecksumMismatch(
+                    f"weights of version {fetched.manifest.version}",
+                    value=digest.hex(),
+                    limit=fetched.manifest.weights.hex(),
+                )
+            return Held(fetched.manifest.version, short(digest), weights)
+
+        return Compute("apply", apply)
+
+    def _applied(self, result: object, now: float) -> list[Effect]:
+        pieces: dict[str, bytes | None] = dict.fromkeys(self._store.keys("piece/"))
+        if not isinstance(result, Held):
+            # What is held may itself be wrong: once, try from nothing.
+            effects: list[Effect] = [Note("dropped", {"topic": "model", "why": str(result)}), Save(pieces)]
+            if isinstance(result, WireError) and self._offer is not None:
+                self._phase = Phase.FETCHING
+                self._download = self._new_download(only_full=True)
+                self._retry_at = now + self._retry_s
+                self._retry_s = min(2 * self._retry_s, self._settings.retry_most_s)
+                return effects
+            return effects + self._idle(now)
+        self._held = result
+        saved = Save({"model": save_held(result, self._schema), **pieces})
+        note = Note("model", {"version": result.version, "model": result.name})
+        if self._next is not None:
+            return [saved, note, *self._idle(now)]
+        return [saved, note, *self._train()]
+
+    # --- work
+
+    def _train(self) -> list[Effect]:
+        assert self._offer is not None
+        offer, learner = self._offer, self._learner
+        self._phase = Phase.TRAINING
+        self._retry_at = None
+        seed = int.from_bytes(
+            hashlib.sha256(f"{self._settings.name}/{offer.task}".encode()).digest()[:8], "big"
+        )
+        assignment = Assignment(
+            offer=offer,
+            weights=self._held.weights,
+            residual=self._residual,
+            gate_state=self._diary.gate,
+            codec=codec_of(offer),
+            gate=gate_of(offer),
+            seed=seed,
+        )
+        return [
+            Note("training", {"round": offer.round, "samples": learner.samples}),
+            Compute(
+                "train", lambda: perform(assignment, learner), samples=learner.samples * offer.training.epochs
+            ),
+        ]
+
+    def _trained(self, result: object, seconds: float, now: float) -> list[Effect]:
+        assert self._offer is not None
+        self._sensors.worked(seconds)
+        if not isinstance(result, Outcome):
+            return [
+                Note("failed", {"round": self._offer.round, "why": str(result)}),
+                *self._skip("failed", now),
+            ]
+        self._residual = result.residual
+        self._diary = msgspec.structs.replace(self._diary, gate=result.gate_state)
+        if self._next is not None:
+            # The round is over: what was learnt goes along with the next update.
+            return [
+                Save({"residual": save_vector(result.residual), "diary": self._diary_bytes(now)}),
+                *self._idle(now),
+            ]
+        if result.frame is None:
+            return self._skip("gate", now, outcome=result, seconds=seconds)
+        used, more = self._bytes_today(self._sensors.read(now), now), len(result.frame) + _CONTROL_BYTES
+        if policy.over_budget(self._settings.limits, used_bytes=used, more_bytes=more):
+            return self._skip("budget", now, outcome=result, seconds=seconds)
+        return self._announce(self._offer, result, result.frame, seconds, now)
+
+    def _announce(
+        self, offer: Offer, outcome: Outcome, frame: bytes, seconds: float, now: float
+    ) -> list[Effect]:
+        fin = Fin(
+            task=offer.task,
+            base=offer.model,
+            size=len(frame),
+            chunks=len(split(frame, self._settings.chunk_bytes)),
+            sha256=hashlib.sha256(frame).digest(),
+            weight=outcome.samples,
+            norm=outcome.norm,
+            threshold=outcome.threshold,
+            loss_before=outcome.loss_before,
+            loss_after=outcome.loss_after,
+            seconds=seconds,
+        )
+        update = update_id(self._settings.name, offer.task, offer.model, 0)
+        self._outbox = Outbox(update, offer.task, encode(fin), frame)
+        self._diary = msgspec.structs.replace(
+            self._diary, answered=offer.task, skip=b"", last_sent_bytes=len(frame)
+        )
+        self._phase = Phase.UPLOADING
+        self._retry_s = self._settings.retry_s
+        self._retry_at = now + self._retry_s
+        saved = Save(
+            {
+                "outbox": msgspec.msgpack.encode(self._outbox),
+                "residual": save_vector(self._residual),
+                "diary": self._diary_bytes(now),
+            }
+        )
+        note = Note("sending", {"round": offer.round, "bytes": len(frame), "norm": outcome.norm})
+        return [saved, *self._upload(range(fin.chunks)), note]
+
+    def _upload(self, indices: Sequence[int]) -> list[Effect]:
+        assert self._outbox is not None
+        name, update = self._settings.name, self._outbox.update
+        pieces = split(self._outbox.frame, self._settings.chunk_bytes)
+        chunks: list[Effect] = [
+            Send(topics.update_chunk(name, update, i), pieces[i]) for i in indices if i < len(pieces)
+        ]
+        return [*chunks, Send(topics.update_fin(name, update), self._outbox.fin)]
+
+    def _answered(self, ack: Ack, now: float) -> list[Effect]:
+        if self._outbox is None or ack.update != self._outbox.update:
+            return []
+        update, frame = self._outbox.update, self._outbox.frame
+        match ack.fate:
+            case Fate.MISSING:
+                self._retry_at = now + self._retry_s
+                return self._upload(ack.missing)
+            case Fate.COMMITTED:
+                said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
+                self._residual = commit(self._residual, said)
+                entries: dict[str, bytes | None] = {"residual": save_vector(self._residual)}
+                note = Note("committed", {"update": update, "bytes": len(frame)})
+            case Fate.REJECTED:
+                entries = {}
+                note = Note("rejected", {"update": update, "why": ack.why})
+        self._outbox = None
+        saved = Save({"outbox": None, "diary": self._diary_bytes(now), **entries})
+        return [saved, note, self._tell(now), *self._idle(now)]
+
+    def _skip(
+        self, why: str, now: float, *, outcome: Outcome | None = None, seconds: float = 0.0
+    ) -> list[Effect]:
+        """Say that nothing is sent, and why; what was learnt stays in the residual."""
+        assert self._offer is not None
+        skip = encode(
+            Skip(
+                task=self._offer.task,
+                base=self._offer.model,
+                why=why,
+                weight=self._learner.samples,
+                norm=0.0 if outcome is None else outcome.norm,
+                threshold=0.0 if outcome is None else outcome.threshold,
+                seconds=seconds,
+            )
+        )
+        self._diary = msgspec.structs.replace(self._diary, answered=self._offer.task, skip=skip)
+        entries: dict[str, bytes | None] = {"diary": self._diary_bytes(now)}
+        if outcome is not None:
+            entries["residual"] = save_vector(self._residual)
+        note = Note("skipped", {"round": self._offer.round, "why": why})
+        return [Save(entries), self._say_skip(skip), note, self._tell(now), *self._idle(now)]
+
+    def _say_skip(self, skip: bytes) -> Effect:
+        return Send(topics.skip(self._settings.name), skip)
+
+    # --- in between
+
+    def _idle(self, now: float) -> list[Effect]:
+        """Nothing under way any more: take the offer that has come meanwhile."""
+        self._phase, self._offer, self._download = Phase.IDLE, None, None
+        effects = self._follow_download(now)
+        offer, self._next = self._next, None
+        return effects + self._offered(offer, now) if offer is not None else effects
+
+    def _retry(self, now: float) -> list[Effect]:
+        """No answer in time: ask again, less and less often."""
+        self._retry_at = now + self._retry_s
+        self._retry_s = min(2 * self._retry_s, self._settings.retry_most_s)
+        match self._phase:
+            case Phase.UPLOADING:
+                # Only the promise: the coordinator names the chunks that it lacks.
+                return self._upload(())
+            case Phase.FETCHING:
+                wait = self._retry_at
+                again = (Unsubscribe(self._subscribed),) if self._subscribed else ()
+                self._subscribed = ()
+                effects = [*again, *self._follow_download(now)]
+                self._retry_at = wait
+                return effects
+            case _:
+                self._retry_at = None
+                return []
+
+    def _tell(self, now: float) -> Effect:
+        readings, diary = self._sensors.read(now), self._totals(now)
+        telemetry = Telemetry(
+            charge=readings.charge,
+            charging=readings.charging,
+            metered=readings.metered,
+            bytes_up=diary.bytes_up,
+            bytes_down=diary.bytes_down,
+            joules_compute=diary.joules_compute,
+            joules_radio=diary.joules_radio,
+            measured=readings.measured,
+        )
+        return Send(topics.telemetry(self._settings.name), encode(telemetry), qos=0)
+
+    def _totals(self, now: float) -> Diary:
+        """The diary with totals over all lives: those of earlier ones plus this one's readings."""
+        r = self._sensors.read(now)
+        return msgspec.structs.replace(
+            self._diary,
+            bytes_up=self._born.bytes_up + r.bytes_up,
+            bytes_down=self._born.bytes_down + r.bytes_down,
+            joules_compute=self._born.joules_compute + r.joules_compute,
+            joules_radio=self._born.joules_radio + r.joules_radio,
+        )
+
+    def _diary_bytes(self, now: float) -> bytes:
+        return msgspec.msgpack.encode(self._totals(now))
+
+    def _bytes_today(self, readings: Readings, now: float) -> int:
+        total = self._born.bytes_up + self._born.bytes_down + readings.bytes_up + readings.bytes_down
+        day = int(now // _SECONDS_PER_DAY)
+        if day != self._diary.day:
+            self._diary = msgspec.structs.replace(self._diary, day=day, day_start_bytes=total)
+        return total - self._diary.day_start_bytes

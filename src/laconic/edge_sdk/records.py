@@ -1,0 +1,138 @@
+"""What a device keeps over a restart, and how it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from laconic.compression.gate import GateState
+from laconic.node import StoreView
+from laconic.protocol.identity import short, weights_hash
+from laconic.schema import Schema, Vector
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Diary(msgspec.Struct, frozen=True):
+    """The small things: what was answered last, the gate's memory, totals of bytes and joules."""
+
+    bundle: str = ""
+    answered: str = ""
+    """The task that was answered last."""
+    skip: bytes = b""
+    """The skip that answered it, to be said again if asked again; empty when the answer was an update."""
+    gate: GateState = GateState()
+    bytes_up: int = 0
+    bytes_down: int = 0
+    joules_compute: float = 0.0
+    joules_radio: float = 0.0
+    day: int = 0
+    """Day since 1970 (UTC) for which `day_start_bytes` holds."""
+    day_start_bytes: int = 0
+    last_sent_bytes: int = 0
+    """Size of the last update: what the next one will cost, as far as one can tell."""
+
+
+class Outbox(msgspec.Struct, frozen=True):
+    """The update that has left, or is about to: kept until the coordinator says what became of it."""
+
+    update: str
+    task: str
+    fin: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The model version on this device."""
+
+    version: int
+    name: str
+    weights: Vector
+
+
+class _HeldHeader(msgspec.Struct, frozen=True):
+    version: int
+    weights: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """All of it, and what could not be used."""
+
+    diary: Diary
+    held: Held
+    residual: Vector
+    outbox: Outbox | None
+    damaged: tuple[str, ...]
+
+
+def save_held(held: Held, schema: Schema) -> bytes:
+    """A held model as bytes, with its own hash."""
+    header = msgspec.msgpack.encode(_HeldHeader(held.version, weights_hash(held.weights, schema)))
+    return len(header).to_bytes(2, "little") + header + held.weights.astype("<f4").tobytes()
+
+
+def save_vector(vector: Vector) -> bytes:
+    """A vector as bytes."""
+    return vector.astype("<f4").tobytes()
+
+
+def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -> Restored:
+    """What earlier lives saved. What is damaged, or of another bundle, is left aside and named.
+
+    Nothing of this is worth stopping for: a model is fetched again, a lost residual is a lost residual.
+    """
+    damaged: list[str] = []
+
+    diary = _struct(store.get("diary"), Diary, damaged, "diary") or Diary()
+    fresh = Held(0, short(weights_hash(initial, schema)), initial)
+    empty = np.zeros(schema.size, np.float32)
+    if diary.bundle != bundle:
+        if diary.bundle:
+            damaged.append("model, residual and outbox of another bundle")
+        kept = msgspec.structs.replace(diary, bundle=bundle, answered="", skip=b"", gate=GateState())
+        return Restored(kept, fresh, empty, None, tuple(damaged))
+    held = _held(store.get("model"), schema, damaged) or fresh
+    residual = _vector(store.get("residual"), schema, damaged)
+    outbox = _struct(store.get("outbox"), Outbox, damaged, "outbox")
+    return Restored(diary, held, empty if residual is None else residual, outbox, tuple(damaged))
+
+
+def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> T | None:
+    if raw is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(raw, type=kind)
+    except msgspec.DecodeError:
+        damaged.append(what)
+        return None
+
+
+def _held(raw: bytes | None, schema: Schema, damaged: list[str]) -> Held | None:
+    if raw is None:
+        return None
+    end = 2 + int.from_bytes(raw[:2], "little")
+    header = _struct(raw[2:end], _HeldHeader, damaged, "model")
+    if header is None:
+        return None
+    if len(raw) - end == 4 * schema.size:
+        weights = np.frombuffer(raw, "<f4", offset=end).astype(np.float32)
+        if weights_hash(weights, schema) == header.weights:
+            return Held(header.version, short(header.weights), weights)
+    damaged.append("model")
+    return None
+
+
+def _vector(raw: bytes | None, schema: Schema, damaged: list[str]) -> Vector | None:
+    if raw is None:
+        return None
+    if len(raw) == 4 * schema.size:
+        vector = np.frombuffer(raw, "<f4").astype(np.float32)
+        if np.isfinite(vector).all():
+            return vector
+    damaged.append("residual")
+    return None

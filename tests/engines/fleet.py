@@ -1,0 +1,135 @@
+"""A small real fleet for engine tests: linear regression by gradient descent in numpy, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from laconic.compression import PRESETS, CodecSettings
+from laconic.coordinator.advance import Score
+from laconic.coordinator.engine import Campaign, CoordinatorEngine
+from laconic.coordinator.rounds import Plan
+from laconic.device_sim.world import Connection, Speed, World
+from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
+from laconic.edge_sdk.learner import Trained
+from laconic.edge_sdk.policy import Limits
+from laconic.edge_sdk.sensors import Sensors
+from laconic.protocol.messages import Eligibility, Gate, Training
+from laconic.schema import Schema, TensorSpec, Vector
+
+SIZE = 80
+SCHEMA = Schema((TensorSpec("w", (8, 9)), TensorSpec("b", (8,))))
+BUNDLE = "ab" * 8
+TRUTH = np.random.default_rng(99).normal(size=SIZE).astype(np.float32)
+
+
+@dataclass
+class LinearLearner:
+    """Least squares on this device's own rows: a real learner whose optimum is known."""
+
+    seed: int
+    rows: int = 120
+    schema: Schema = SCHEMA
+    bundle: str = BUNDLE
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self._x = rng.normal(size=(self.rows, SIZE)).astype(np.float32)
+        self._y = self._x @ TRUTH
+
+    @property
+    def initial(self) -> Vector:
+        return np.zeros(SIZE, np.float32)
+
+    @property
+    def samples(self) -> int:
+        return self.rows
+
+    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
+        w = weights.astype(np.float64)
+        losses = []
+        for _ in range(training.epochs):
+            error = self._x @ w - self._y
+            losses.append(float(np.mean(error**2)))
+            w = w - training.learning_rate * self._x.T @ error / self.rows
+        return Trained(w.astype(np.float32), self.rows, losses[0], losses[-1])
+
+
+def distance(weights: Vector) -> float:
+    """How far from the truth, relative."""
+    return float(np.linalg.norm(weights - TRUTH) / np.linalg.norm(TRUTH))
+
+
+@dataclass
+class Fleet:
+    """A coordinator and devices in a world."""
+
+    devices: int = 3
+    rounds: int = 3
+    min_reports: int = 1
+    deadline_s: float = 60.0
+    codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
+    delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
+    gate: Gate = field(default_factory=Gate)
+    eligibility: Eligibility = field(default_factory=Eligibility)
+    targeted: bool = False
+    share: float = 1.0
+    chunk_bytes: int = 48 * 1024
+    key: bytes | None = None
+    limits: Limits = field(default_factory=Limits)
+    sensors: Callable[[int], Sensors | None] = lambda i: None
+    keep_versions: int = 8
+
+    def campaign(self) -> Campaign:
+        return Campaign(
+            fleet="test",
+            cohort="default",
+            plan=Plan(self.rounds, self.devices, self.min_reports, self.deadline_s),
+            training=Training(epochs=3, batch_size=16, learning_rate=0.2),
+            codec=self.codec,
+            delta_codec=self.delta_codec,
+            gate=self.gate,
+            eligibility=self.eligibility,
+            targeted=self.targeted,
+            share=self.share,
+            chunk_bytes=self.chunk_bytes,
+            key=self.key,
+            keep_versions=self.keep_versions,
+        )
+
+    def coordinator(self) -> CoordinatorEngine:
+        return CoordinatorEngine(
+            self.campaign(),
+            SCHEMA,
+            bundle=BUNDLE,
+            initial=np.zeros(SIZE, np.float32),
+            evaluate=lambda w: Score(distance(w), None),
+        )
+
+    def device(self, i: int) -> DeviceEngine:
+        settings = DeviceSettings(
+            f"d{i}", key=self.key, chunk_bytes=self.chunk_bytes, limits=self.limits, retry_s=2.0
+        )
+        return DeviceEngine(settings, LinearLearner(i), self.sensors(i))
+
+    def world(self) -> World:
+        world = World()
+        world.add("coordinator", self.coordinator, connection=Connection(0.001, 1e8, 1e8))
+        for i in range(self.devices):
+            world.add(
+                f"d{i}",
+                lambda i=i: self.device(i),
+                connection=Connection(0.02 + 0.01 * i, 1e5, 2e5),
+                speed=Speed(0.05 * (i + 1), 1e-3),
+            )
+        return world
+
+    def run(self, world: World, until_s: float = 3600.0) -> World:
+        def finished() -> bool:
+            node = world.node("coordinator")
+            return isinstance(node, CoordinatorEngine) and node.finished
+
+        world.run(until_s, stop=finished)
+        return world
