@@ -23,6 +23,9 @@ _SMALL_BITS = 8
 # Beyond this a scale times an integer could leave float32; such a tensor is sent as it is.
 _PEAK = 2.0**120
 
+# A transform's and a quantiser's number.
+_EXACT_OVERHEAD = 2
+
 
 def encode(update: Vector, schema: Schema, settings: CodecSettings, rng: np.random.Generator) -> bytes:
     """An update to a self-describing frame.
@@ -57,24 +60,20 @@ def encode(update: Vector, schema: Schema, settings: CodecSettings, rng: np.rand
     parts = []
     for where in schema.slices:
         tensor = update[where]
-        if settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
+        if tensor.size and float(np.abs(tensor).max()) > _PEAK:
+            part = _exact(tensor)
+        elif settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
             part = _dense(tensor, settings, draw)
         elif settings.kind == "deadzone":
             part = _on_rungs(dead_zone(tensor, step, settings.bits), settings)
         else:
             part = _kept(tensor, kept[where], settings, draw)
-        parts.append(part if _compact(tensor, part) else _exact(tensor))
+        parts.append(part if len(part) < _EXACT_OVERHEAD + 4 * tensor.size else _exact(tensor))
     return wrap(schema, parts)
 
 
-def _compact(tensor: Vector, part: bytes) -> bool:
-    """False where float32 is smaller, or the only form that can hold the tensor."""
-    fits = tensor.size == 0 or float(np.abs(tensor).max()) <= _PEAK
-    return fits and len(part) < len(_exact(tensor[:0])) + 4 * tensor.size
-
-
 def _exact(tensor: Vector) -> bytes:
-    return DENSE.write(FLOAT32.write(tensor))
+    return DENSE.write(FLOAT32.write(tensor)) if tensor.size else ZERO.write()
 
 
 def _dense(tensor: Vector, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:

@@ -17,6 +17,7 @@ DEAD = 0.6
 multiple; values just above it cost more bits than their squared error is worth (Sullivan, "Efficient scalar
 quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
 
+_MAX_STEP = 2.0**127
 _LLOYD_ROUNDS = 12
 _TOP_INTEGER = 65535
 
@@ -64,7 +65,8 @@ def dead_zone(values: Vector, step: float, bits: int) -> Rungs | None:
     """
     if step / RUNG < MIN_SCALE:
         return None
-    a = np.abs(values) / np.float32(step)
+    # Huge tensors elsewhere in the vector may lift the common step beyond float32.
+    a = np.abs(values) / np.float32(min(step, _MAX_STEP))
     mask = a >= np.float32(DEAD)
     if not mask.any():
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from laconic.compression.quantisers import read_values
 from laconic.compression.stages import TensorPart, Values
 from laconic.compression.wire import Reader
+from laconic.errors import Malformed
 from laconic.schema import Vector
 
 
@@ -43,7 +44,9 @@ class Dense:
         return bytes([self.number]) + quantised
 
     def read(self, reader: Reader, values: int) -> TensorPart:
-        """Take the quantised values."""
+        """Take the quantised values. Raises `Malformed` for an empty tensor, which is `zero`."""
+        if not values:
+            raise Malformed("number of values of a dense tensor", value=0, limit="at least 1")
         quantiser, part = read_values(reader, values)
         return DensePart((self.name, quantiser.name), part)
 

@@ -54,7 +54,7 @@ class Sparse:
     name: str = "sparse"
 
     def write(self, mask: Mask, quantised: bytes, level: int) -> bytes:
-        """`mask`: bool, shape `(values,)`, at least one true; `quantised`: what a quantiser wrote for those."""
+        """`mask`: bool, shape `(values,)`, at least one true; `quantised`: what a quantiser wrote there."""
         _, positions = write_positions(mask, level)
         return bytes([self.number]) + varint(int(np.count_nonzero(mask))) + positions + quantised
 

@@ -1,0 +1,84 @@
+"""Schemas, updates and settings that the codec's tests share."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from laconic.compression import PRESETS, CodecSettings
+from laconic.schema import Schema, TensorSpec, Vector
+
+LIMIT_BYTES = 1 << 20
+
+SETTINGS: dict[str, CodecSettings] = {
+    **PRESETS,
+    **{f"dense{b}": CodecSettings(kind="dense", bits=b) for b in (1, 2, 4)},
+    "dense4-stochastic": CodecSettings(kind="dense", bits=4, stochastic=True),
+    "topk-exact": CodecSettings(kind="topk", density=0.05, bits=32),
+    **{f"topk{b}": CodecSettings(kind="topk", density=0.05, bits=b) for b in (1, 3, 6, 8)},
+    "topk4-stochastic": CodecSettings(kind="topk", density=0.05, bits=4, stochastic=True),
+    "deadzone-coarse": replace(PRESETS["small"], step_rms=20.0),
+    "deadzone-fine": replace(PRESETS["small"], step_rms=0.3),
+    "deadzone2": replace(PRESETS["small"], bits=2, small_tensor_values=0),
+}
+"""One of every kind, width and way of rounding."""
+
+
+def schema_of(*shapes: tuple[int, ...]) -> Schema:
+    """Tensors `t0`, `t1`, ... of these shapes."""
+    return Schema(tuple(TensorSpec(f"t{i}", s) for i, s in enumerate(shapes)))
+
+
+def training_like(schema: Schema, rng: np.random.Generator) -> Vector:
+    """An update as training makes it: low rank, heavy tails, dead rows and columns."""
+    out = np.zeros(schema.size, np.float32)
+    for spec, where in zip(schema.tensors, schema.slices, strict=True):
+        rows = spec.shape[0] if spec.shape else 1
+        columns = spec.size // max(rows, 1)
+        left = rng.standard_normal((rows, 2)) * (rng.random((rows, 1)) < 0.7)
+        right = rng.standard_t(3, (2, columns)) * (rng.random((1, columns)) < 0.6)
+        noise = 0.05 * rng.standard_normal((rows, columns))
+        out[where] = (0.01 * (left @ right + noise)).astype(np.float32).ravel()
+    return out
+
+
+def resealed(frame: bytes) -> bytes:
+    """The frame with a checksum that fits its bytes: what a hostile sender would send."""
+    return frame[:-4] + zlib.crc32(frame[:-4]).to_bytes(4, "little")
+
+
+shapes = st.lists(
+    st.one_of(
+        st.tuples(),
+        st.tuples(st.integers(0, 300)),
+        st.tuples(st.integers(1, 40), st.integers(1, 60)),
+    ),
+    min_size=0,
+    max_size=5,
+)
+
+
+@st.composite
+def updates(draw: st.DrawFn, magnitude: float = 1e30) -> tuple[Schema, Vector]:
+    """A schema and a finite update: realistic, constant, sparse, tiny, huge or with one outlier."""
+    schema = schema_of(*draw(shapes))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["training", "normal", "constant", "zero", "sparse", "outlier", "subnormal"]))
+    if kind == "training":
+        vector = training_like(schema, rng)
+    elif kind == "constant":
+        vector = np.full(schema.size, draw(st.sampled_from([1.0, -2.5, 1e-20])), np.float32)
+    elif kind == "zero":
+        vector = np.zeros(schema.size, np.float32)
+    else:
+        vector = rng.standard_normal(schema.size).astype(np.float32)
+        if kind == "sparse":
+            vector *= rng.random(schema.size) < 0.03
+        elif kind == "outlier" and schema.size:
+            vector[int(rng.integers(schema.size))] = magnitude
+        elif kind == "subnormal":
+            vector = (vector * 1e-40).astype(np.float32)
+    return schema, vector
