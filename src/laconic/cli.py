@@ -2,6 +2,144 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-def main() -> int:
-    return 0
+from laconic import __version__
+from laconic.errors import ConfigError, LaconicError
+
+EXIT_OK = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process's exit code (docs/commands.md)."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        code: int = options.command(options)
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except LaconicError as e:
+        kind = type(e).__name__
+        if options.json:
+            print(json.dumps({"error": kind, "message": str(e)}))
+        print(f"laconic: {kind}: {e}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR
+    except BrokenPipeError:
+        # Whoever read our output has gone; so do we, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="laconic", description="Federated learning for devices that pay for every joule and every byte."
+    )
+    parser.add_argument("--version", action="version", version=f"laconic {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="JSON on standard output, for programs")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo", parents=[common], help="a whole fleet on this machine, learning handwritten digits"
+    )
+    demo.add_argument("--devices", type=int, default=10, help="how many devices (default 10)")
+    demo.add_argument("--rounds", type=int, help="how many rounds (default: see docs/demo.md)")
+    demo.add_argument("--seed", type=int, default=0, help="of the data's split and the model's first weights")
+    demo.add_argument("--broker", metavar="URL", help="use this broker: mqtt://host:port")
+    demo.add_argument(
+        "--output", type=Path, default=Path("laconic-demo"), help="folder for report and results"
+    )
+    demo.set_defaults(command=_demo)
+
+    prepare = commands.add_parser("prepare", parents=[common], help="make a training bundle of an ONNX model")
+    prepare.add_argument("model", type=Path, help="the ONNX model")
+    prepare.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
+    prepare.add_argument("--loss", default="cross_entropy", help="cross_entropy")
+    prepare.add_argument("--optimizer", default="sgd", help="sgd")
+    prepare.set_defaults(command=_prepare)
+
+    coordinator = commands.add_parser("coordinator", parents=[common], help="run a coordinator")
+    coordinator.add_argument("--config", type=Path, required=True, help="its TOML file")
+    coordinator.set_defaults(command=_coordinator)
+
+    device = commands.add_parser("device", parents=[common], help="run a device, or several in one process")
+    device.add_argument("--config", type=Path, required=True, action="append", help="a TOML file; repeatable")
+    device.set_defaults(command=_device)
+    return parser
+
+
+# A command imports what it needs when it runs: a device has no onnx, a coordinator no plots.
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from laconic.demo.command import run
+
+    return run(
+        devices=options.devices,
+        rounds=options.rounds,
+        seed=options.seed,
+        broker=options.broker,
+        output=options.output,
+        as_json=options.json,
+    )
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from laconic.config import read_file
+    from laconic.runtime import Bundle
+
+    try:
+        from laconic.training import prepare
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f"{e.name} is not installed", remedy="pip install 'laconic[training]' where models are prepared"
+        ) from e
+    data = prepare(read_file(options.model, "model"), loss=options.loss, optimizer=options.optimizer)
+    options.output.write_bytes(data)
+    bundle = Bundle.read(data)
+    facts = {
+        "bundle": str(options.output),
+        "hash": bundle.hash,
+        "bytes": len(data),
+        "parameters": bundle.schema.size,
+        "tensors": [{"name": t.name, "shape": list(t.shape)} for t in bundle.schema.tensors],
+    }
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        print(f"{options.output}: {bundle.schema.size:,} parameters in {len(bundle.schema.tensors)} tensors")
+        for t in bundle.schema.tensors:
+            print(f"  {t.name:30} {'x'.join(map(str, t.shape)) or 'scalar'}")
+        print(f"{len(data):,} bytes, sha256 {bundle.hash}")
+    return EXIT_OK
+
+
+def _coordinator(options: argparse.Namespace) -> int:
+    from laconic.coordinator.daemon import run
+    from laconic.transport.process import print_json, print_text
+
+    asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
+    return EXIT_OK
+
+
+def _device(options: argparse.Namespace) -> int:
+    from laconic.edge_sdk.daemon import run
+    from laconic.transport.process import print_json, print_text
+
+    asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

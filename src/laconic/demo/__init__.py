@@ -1,1 +1,1 @@
-"""demo"""
+"""The demonstration: a whole fleet on one machine, learning handwritten digits."""

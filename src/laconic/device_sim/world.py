@@ -78,7 +78,7 @@ class World:
     """Hosts around one broker."""
 
     def __init__(self, *, restart_s: float = 1.0, reconnect_s: float = 0.5) -> None:
-        """A host that crashes is back after `restart_s`; one that loses its link, after what the caller says."""
+        """A host that crashes is back after `restart_s`, and connects `reconnect_s` after that."""
         self.now = 0.0
         self.trace: list[str] = []
         self.notes: list[tuple[float, str, Note]] = []

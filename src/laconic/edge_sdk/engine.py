@@ -367,10 +367,8 @@ class DeviceEngine:
         self._diary = msgspec.structs.replace(self._diary, gate=result.gate_state)
         if self._next is not None:
             # The round is over: what was learnt goes along with the next update.
-            return [
-                Save({"residual": save_vector(result.residual), "diary": self._diary_bytes(now)}),
-                *self._idle(now),
-            ]
+            saved = Save({"residual": save_vector(result.residual), "diary": self._diary_bytes(now)})
+            return [saved, *self._idle(now)]
         if result.frame is None:
             return self._skip("gate", now, outcome=result, seconds=seconds)
         used, more = self._bytes_today(self._sensors.read(now), now), len(result.frame) + _CONTROL_BYTES

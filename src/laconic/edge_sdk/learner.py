@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laconic.protocol.messages import Training
-from laconic.runtime import Bundle, Trainer
+from laconic.runtime import Trainer
 from laconic.schema import Schema, Vector
 
 
@@ -51,16 +51,15 @@ class Learner(Protocol):
         ...
 
 
-Arrays = tuple[NDArray[np.generic], NDArray[np.generic]]
+Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 class OnnxLearner:
     """Trains a bundle's graphs on arrays with onnxruntime."""
 
-    def __init__(self, bundle: Bundle, data: Arrays, *, threads: int = 1) -> None:
+    def __init__(self, trainer: Trainer, data: Arrays) -> None:
         """`data`: inputs `(samples, ...)` and targets `(samples, ...)` as the bundle's signature has them."""
-        self._bundle, self._data = bundle, data
-        self.trainer = Trainer(bundle, threads=threads)
+        self._trainer, self._bundle, self._data = trainer, trainer.bundle, data
 
     @property
     def schema(self) -> Schema:
@@ -80,7 +79,7 @@ class OnnxLearner:
 
     def train(self, weights: Vector, training: Training, seed: int) -> Trained:
         x, y = self._data
-        result = self.trainer.train(
+        result = self._trainer.train(
             weights,
             x,
             y,

@@ -7,7 +7,7 @@ import contextlib
 import random
 import ssl
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
+from laconic.config import BrokerSection, read_secret
 from laconic.errors import ConfigError, LimitExceeded, TransportError
 from laconic.node import Will
 from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
@@ -62,6 +63,31 @@ class Address:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
+
+
+def address_of(section: BrokerSection, folder: Path) -> Address:
+    """The address that a configuration describes; its paths are relative to `folder`.
+
+    Raises `ConfigError` for what cannot be used.
+    """
+
+    def path(name: str | None) -> Path | None:
+        return None if name is None else folder / name
+
+    parsed = Address.parse(section.url)
+    password = parsed.password
+    if (password_file := path(section.password_file)) is not None:
+        password = read_secret(password_file, "password file").decode()
+    return replace(
+        parsed,
+        username=section.username or parsed.username,
+        password=password,
+        ca_file=path(section.ca_file),
+        cert_file=path(section.cert_file),
+        key_file=path(section.key_file),
+        keep_alive_s=section.keep_alive_s,
+        max_packet_bytes=section.max_packet_bytes,
+    )
 
 
 class MqttLink:

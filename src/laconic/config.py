@@ -1,0 +1,113 @@
+"""Configuration: one TOML file for each process, checked against a structure, overridden by the environment.
+
+Unknown keys are refused. `LACONIC_<SECTION>_<KEY>` overrides `key` in `[section]`, `LACONIC_<KEY>` a key at
+the top. Secrets stand in files of their own; the configuration names their paths. Relative paths are
+relative to the folder of the configuration file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from laconic.errors import ConfigError
+
+_PREFIX = "LACONIC_"
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a configuration's tables."""
+
+
+class BrokerSection(Section, frozen=True):
+    """`[broker]`: where the MQTT broker is and how to be let in."""
+
+    url: str = "mqtt://127.0.0.1:1883"
+    """`mqtt://host:port`, or `mqtts://host:port` for TLS."""
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    keep_alive_s: int = 60
+    max_packet_bytes: int = 128 * 1024
+
+
+class SecuritySection(Section, frozen=True):
+    """`[security]`: keys that the whole fleet shares."""
+
+    fleet_key_file: str | None = None
+    """Signs model manifests; a device that has it refuses any that are not signed with it."""
+
+
+T = TypeVar("T", bound=Section)
+
+
+def load(kind: type[T], path: Path, environment: Mapping[str, str]) -> T:
+    """The configuration in `path`, as a `kind`.
+
+    Raises `ConfigError` that names the file, the key, the value and what was expected.
+    """
+    text = read_file(path, "configuration").decode(errors="replace")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path} is not TOML ({e})", remedy="see docs/configuration.md") from e
+    for name, keys, string in _variables(kind, ()):
+        if name in environment:
+            _put(table, keys, environment[name] if string else _value(environment[name]))
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as e:
+        raise ConfigError(f"{path}: {e}", remedy="see docs/configuration.md for the keys") from e
+
+
+def read_file(path: Path, what: str, *, limit_bytes: int = 2**31) -> bytes:
+    """The content of a file that a configuration or an argument names.
+
+    Raises `ConfigError` when it cannot be read or is larger than `limit_bytes`.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limit_bytes:
+            raise ConfigError(f"size of the {what} {path} in bytes", value=size, limit=limit_bytes)
+        return path.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"cannot read the {what} {path} ({e.strerror})", remedy="check the path") from e
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """A secret: the file's content without the white space at its end. Raises `ConfigError` if it is empty."""
+    secret = read_file(path, what, limit_bytes=64 * 1024).rstrip()
+    if not secret:
+        raise ConfigError(f"{what} {path} is empty", remedy="write the secret into it")
+    return secret
+
+
+def _variables(kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Every environment variable that `kind` listens to: its name, its keys, whether it holds a string."""
+    for key, hint in get_type_hints(kind).items():
+        keys = (*path, key)
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _variables(hint, keys)
+        else:
+            string = hint is str or str in getattr(hint, "__args__", ())
+            yield _PREFIX + "_".join(keys).upper(), keys, string
+
+
+def _value(text: str) -> Any:
+    """A number, truth value or list as TOML writes it."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+    table[keys[-1]] = value

@@ -1,0 +1,187 @@
+"""The coordinator as a process: its configuration, its held-out data, its engine on an MQTT link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from laconic.compression import CodecSettings
+from laconic.compression.gate import GateSettings
+from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret
+from laconic.coordinator.advance import Evaluate, Score
+from laconic.coordinator.engine import Campaign, CoordinatorEngine
+from laconic.coordinator.rounds import Plan
+from laconic.coordinator.selection import Budget
+from laconic.errors import ConfigError
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES
+from laconic.protocol.messages import Eligibility, Gate, Training
+from laconic.protocol.topics import check_name
+from laconic.runtime import Bundle, Trainer, read_arrays
+from laconic.schema import Vector
+from laconic.storage import SqliteStore
+from laconic.transport.driver import Driver
+from laconic.transport.mqtt import MqttLink, address_of
+from laconic.transport.process import Print, drive
+
+
+class RoundsSection(Section, frozen=True):
+    """`[rounds]`: how many, with how many devices, how long."""
+
+    rounds: int = 20
+    min_devices: int = 1
+    min_reports: int = 1
+    deadline_s: float = 600.0
+    interval_s: float = 0.0
+    share: float = 1.0
+    targeted: bool = False
+    exit_when_finished: bool = False
+
+
+class TrainingSection(Section, frozen=True):
+    """`[training]`: what a device does in a round."""
+
+    epochs: int = 1
+    batch_size: int = 16
+    learning_rate: float = 0.1
+    learning_rate_decay: float = 1.0
+    server_learning_rate: float = 1.0
+
+
+class CompressionSection(Section, frozen=True):
+    """`[compression]`: presets, or tables of settings, for updates (up) and models (down)."""
+
+    up: str | dict[str, Any] = "small"
+    down: str | dict[str, Any] = "small"
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+
+
+class GateSection(Section, frozen=True):
+    """`[gate]`: when a device stays silent."""
+
+    mode: str = "running"
+    threshold: float = 0.0
+    force_after: int = 4
+
+
+class EligibilitySection(Section, frozen=True):
+    """`[eligibility]`: what a device must have to be asked."""
+
+    min_charge: float = 0.0
+    only_charging: bool = False
+    only_unmetered: bool = False
+
+
+class CoordinatorConfig(Section, frozen=True):
+    """A coordinator's configuration file."""
+
+    bundle: str
+    fleet: str = "default"
+    cohort: str = "default"
+    store: str = "coordinator.db"
+    held_out: str | None = None
+    """`.npz` with `x` and `y` on which every version is evaluated."""
+    keep_versions: int = 8
+    max_devices: int = 100_000
+    broker: BrokerSection = BrokerSection()
+    security: SecuritySection = SecuritySection()
+    rounds: RoundsSection = RoundsSection()
+    training: TrainingSection = TrainingSection()
+    compression: CompressionSection = CompressionSection()
+    gate: GateSection = GateSection()
+    eligibility: EligibilitySection = EligibilitySection()
+    budget: Budget = Budget()
+
+
+def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
+    """The campaign that a configuration describes. Raises `ConfigError` for values that cannot be."""
+    r, t, c, g, e = config.rounds, config.training, config.compression, config.gate, config.eligibility
+    _at_least("rounds.rounds", r.rounds, 1)
+    _at_least("rounds.min_devices", r.min_devices, 1)
+    _at_least("rounds.min_reports", r.min_reports, 1)
+    _at_least("keep_versions", config.keep_versions, 1)
+    _within("rounds.deadline_s", r.deadline_s, 0.1, 1e7)
+    _within("rounds.interval_s", r.interval_s, 0.0, 1e7)
+    _within("rounds.share", r.share, 0.0, 1.0)
+    _within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
+    _within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
+    _within("training.server_learning_rate", t.server_learning_rate, 1e-6, 1e3)
+    _within("training.epochs", t.epochs, 1, 10_000)
+    _within("training.batch_size", t.batch_size, 1, 65_536)
+    _within("compression.chunk_bytes", c.chunk_bytes, 256, MAX_CHUNK_BYTES)
+    _within("eligibility.min_charge", e.min_charge, 0.0, 1.0)
+    GateSettings(g.mode, g.threshold, g.force_after)  # type: ignore[arg-type]
+    key = config.security.fleet_key_file
+    return Campaign(
+        fleet=check_name(config.fleet, "fleet"),
+        cohort=check_name(config.cohort, "cohort"),
+        plan=Plan(r.rounds, r.min_devices, r.min_reports, r.deadline_s, r.interval_s),
+        training=Training(t.epochs, t.batch_size, t.learning_rate),
+        codec=CodecSettings.from_builtins(c.up),
+        delta_codec=CodecSettings.from_builtins(c.down),
+        gate=Gate(g.mode, g.threshold, g.force_after),
+        eligibility=Eligibility(e.min_charge, e.only_charging, e.only_unmetered),
+        budget=config.budget,
+        share=r.share,
+        targeted=r.targeted,
+        learning_rate_decay=t.learning_rate_decay,
+        server_learning_rate=t.server_learning_rate,
+        key=None if key is None else read_secret(folder / key, "fleet key file"),
+        chunk_bytes=c.chunk_bytes,
+        keep_versions=config.keep_versions,
+        max_devices=config.max_devices,
+    )
+
+
+async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
+    """Run the coordinator that `path` configures until a signal, or until its rounds are over.
+
+    Raises `ConfigError`, `ModelError`, `StorageError` for what cannot be used.
+    """
+    config, folder = load(CoordinatorConfig, path, environment), path.resolve().parent
+    campaign = campaign_of(config, folder)
+    bundle = Bundle.read(read_file(folder / config.bundle, "bundle"))
+    engine = CoordinatorEngine(
+        campaign,
+        bundle.schema,
+        bundle=bundle.hash[:16],
+        initial=bundle.initial,
+        evaluate=_evaluator(bundle, config, folder),
+    )
+    store = SqliteStore(folder / config.store)
+    link = MqttLink(address_of(config.broker, folder), f"coordinator-{campaign.fleet}", persistent=True)
+    who = f"coordinator-{campaign.fleet}"
+    driver = Driver(engine, link, store, observe=lambda note, now: show(who, note, now))
+
+    async def finished() -> None:
+        while not (config.rounds.exit_when_finished and engine.finished):
+            await asyncio.sleep(0.05)
+
+    try:
+        await drive([driver], finished)
+    finally:
+        store.close()
+
+
+def _evaluator(bundle: Bundle, config: CoordinatorConfig, folder: Path) -> Evaluate:
+    if config.held_out is None:
+        return lambda weights: None
+    x, y = read_arrays(folder / config.held_out)
+    trainer = Trainer(bundle)
+
+    def evaluate(weights: Vector) -> Score:
+        metrics = trainer.evaluate(weights, x, y)
+        return Score(metrics.loss, metrics.accuracy)
+
+    return evaluate
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(key, value=value, limit=f"{least} or more")
+
+
+def _within(key: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ConfigError(key, value=value, limit=f"{least} to {most}")

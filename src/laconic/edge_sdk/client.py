@@ -1,0 +1,161 @@
+"""The device in a program of one's own: connect, take part, predict."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from laconic import __version__
+from laconic.config import read_file
+from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
+from laconic.edge_sdk.learner import Arrays, OnnxLearner
+from laconic.edge_sdk.policy import Limits
+from laconic.edge_sdk.power import WireOnly
+from laconic.edge_sdk.sensors import Sensors
+from laconic.errors import LaconicError, LocalProtocolError
+from laconic.node import Note
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
+from laconic.runtime import Bundle, Trainer
+from laconic.storage import SqliteStore
+from laconic.transport.driver import Driver
+from laconic.transport.link import WireBytes
+from laconic.transport.mqtt import Address, MqttLink
+
+MakeSensors = Callable[[Callable[[], WireBytes]], Sensors]
+
+
+class Device:
+    """One device of a fleet.
+
+    `with Device(...) as device:` takes part in a thread of its own, so that the program's work goes on;
+    `device.run()` takes part in this thread until `stop()`; `await device.run_async()` on this event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        broker: str | Address,
+        bundle: str | Path | Bundle | Trainer,
+        data: Arrays,
+        store: str | Path,
+        cohort: str = "default",
+        limits: Limits | None = None,
+        sensors: MakeSensors = WireOnly,
+        fleet_key: bytes | None = None,
+        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        on_note: Callable[[Note, float], None] = lambda note, now: None,
+    ) -> None:
+        """`bundle`: a file, or one already read; devices in one process can share a `Trainer`.
+
+        `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and outbox.
+        `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
+
+        Raises `ConfigError` for a name, address or file that cannot be used, `WireError` or `ModelError` for
+        a bundle that cannot, `StorageError` for a store that cannot.
+        """
+        if isinstance(bundle, Trainer):
+            trainer = bundle
+        else:
+            read = bundle if isinstance(bundle, Bundle) else Bundle.read(read_file(Path(bundle), "bundle"))
+            trainer = Trainer(read)
+        self._trainer = trainer
+        self._link = MqttLink(Address.parse(broker) if isinstance(broker, str) else broker, name)
+        settings = DeviceSettings(
+            name,
+            cohort=cohort,
+            limits=limits or Limits(),
+            key=fleet_key,
+            chunk_bytes=chunk_bytes,
+            software=__version__,
+        )
+        self._engine = DeviceEngine(settings, OnnxLearner(trainer, data), sensors(self._link.wire_bytes))
+        self._store = SqliteStore(Path(store))
+        self._driver = Driver(self._engine, self._link, self._store, observe=on_note)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def driver(self) -> Driver:
+        """For running several devices on one event loop: see `laconic.transport.process.drive`."""
+        return self._driver
+
+    @property
+    def version(self) -> int:
+        """The version of the model that `predict` uses."""
+        return self._engine.model.version
+
+    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The model's output for inputs `x`, samples on axis 0, by the newest whole model; from any thread.
+
+        Raises `ConfigError` for inputs of another shape or dtype.
+        """
+        return self._trainer.predict(self._engine.model.weights, x)
+
+    async def run_async(self) -> None:
+        """Take part until cancelled."""
+        try:
+            await self._driver.run()
+        finally:
+            self._store.close()
+
+    def run(self) -> None:
+        """Take part in this thread until `stop()` is called from another, or Ctrl-C.
+
+        Raises what ends the device: `StorageError` when its store can no longer be written.
+        """
+        asyncio.run(self._until_stopped())
+
+    def start(self) -> None:
+        """Take part in a thread of its own."""
+        if self._thread is not None:
+            raise LocalProtocolError("the device has been started before", remedy="make a new Device")
+        self._thread = threading.Thread(target=self._in_thread, name="laconic", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """End, saying goodbye to the broker; returns when nothing runs any more. Raises what ended it early."""
+        loop, running = self._loop, self._running
+        if loop is not None and running is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(running.cancel)
+        if self._thread is not None:
+            self._thread.join()
+        if isinstance(self._failure, LaconicError):
+            raise self._failure
+
+    def __enter__(self) -> Device:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _in_thread(self) -> None:
+        try:
+            self.run()
+        except BaseException as e:
+            self._failure = e
+        finally:
+            self._ready.set()
+
+    async def _until_stopped(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running = asyncio.ensure_future(self.run_async())
+        self._ready.set()
+        try:
+            await self._running
+        except asyncio.CancelledError:
+            if not self._running.cancelled():
+                raise

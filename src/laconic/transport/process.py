@@ -1,0 +1,71 @@
+"""Drivers as a process: signals end it politely, notes become log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from laconic.node import Note
+from laconic.transport.driver import Driver
+
+Print = Callable[[str, Note, float], None]
+
+
+def print_json(who: str, note: Note, now: float) -> None:
+    """A note as one JSON object on a line of standard output."""
+    line = {
+        "at": round(now, 6),
+        "who": who,
+        "kind": note.kind,
+        **{k: _plain(v) for k, v in note.fields.items()},
+    }
+    print(json.dumps(line, default=str), flush=True)
+
+
+def print_text(who: str, note: Note, now: float) -> None:
+    """A note as a line for people and for the journal, on standard error."""
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fields = " ".join(f"{k}={_text(v)}" for k, v in note.fields.items() if v is not None)
+    print(f"{moment} {who} {note.kind} {fields}".rstrip(), file=sys.stderr, flush=True)
+
+
+async def drive(drivers: Sequence[Driver], until: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Run drivers until SIGINT or SIGTERM, or until `until()` is over.
+
+    An error in one ends all of them and is raised.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, ValueError):
+            loop.add_signal_handler(number, stop.set)
+    running = [asyncio.ensure_future(driver.run()) for driver in drivers]
+    ends = [asyncio.ensure_future(stop.wait())]
+    if until is not None:
+        ends.append(asyncio.ensure_future(until()))
+    try:
+        done, _ = await asyncio.wait([*running, *ends], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in [*running, *ends]:
+            task.cancel()
+        await asyncio.gather(*running, *ends, return_exceptions=True)
+
+
+def _plain(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=str)
+    text = str(_plain(value))
+    return json.dumps(text) if " " in text or '"' in text or not text.isprintable() else text
