@@ -1,0 +1,134 @@
+"""A second decoder, written from docs/spec/update-frame.md alone: slow, plain, and trusting its input."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import zstandard
+
+
+class Frame:
+    """Reads a frame from its beginning to its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def bytes(self, count: int) -> bytes:
+        self.at += count
+        assert self.at <= len(self.data)
+        return self.data[self.at - count : self.at]
+
+    def u8(self) -> int:
+        return self.bytes(1)[0]
+
+    def varint(self) -> int:
+        number = shift = 0
+        while True:
+            byte = self.u8()
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return number
+
+    def f32(self) -> float:
+        return struct.unpack("<f", self.bytes(4))[0]
+
+    def vector(self, sizes: Sequence[int]) -> list[float]:
+        assert self.bytes(3) == b"LUF"
+        assert self.bytes(2) == b"\1\0"
+        self.bytes(8)
+        assert self.varint() == len(sizes)
+        out: list[float] = []
+        for size in sizes:
+            assert self.varint() == size
+            out += self.tensor(size)
+        assert self.bytes(4) == zlib.crc32(self.data[:-4]).to_bytes(4, "little")
+        assert self.at == len(self.data)
+        return out
+
+    def tensor(self, size: int) -> list[float]:
+        transform = self.u8()
+        if transform == 0x01:
+            return [0.0] * size
+        if transform == 0x02:
+            return self.quantised(size)
+        assert transform == 0x03
+        kept = self.varint()
+        positions = self.positions(size, kept)
+        out = [0.0] * size
+        for position, value in zip(positions, self.quantised(kept), strict=True):
+            out[position] = value
+        return out
+
+    def quantised(self, count: int) -> list[float]:
+        quantiser = self.u8()
+        if quantiser == 0x10:
+            return [self.f32() for _ in range(count)]
+        if quantiser == 0x11:
+            bits = self.u8()
+            scale = self.f32()
+            codes = self.codes(count, bits)
+            if bits == 1:
+                return [rounded((2 * c - 1) * scale) for c in codes]
+            top = 2 ** (bits - 1) - 1
+            return [rounded((c - top) * scale) for c in codes]
+        assert quantiser == 0x12
+        scale, rungs = self.f32(), self.u8()
+        listed = [struct.unpack("<H", self.bytes(2))[0] for _ in range(min(rungs, 8))]
+        signs = self.codes(count, 1)
+        width = (rungs - 1).bit_length()
+        levels = self.codes(count, width) if width else [0] * count
+        whole = [listed[i] if i < 8 else listed[7] + 256 * (i - 7) for i in levels]
+        # A product of a 24-bit integer and a binary32 is exact in a double: rounding happens once.
+        return [rounded(m * scale) * (-1 if s else 1) for m, s in zip(whole, signs, strict=True)]
+
+    def positions(self, values: int, kept: int) -> list[int]:
+        coder = self.u8()
+        if coder == 0x20:
+            return [i for i, bit in enumerate(self.codes(values, 1)) if bit]
+        gaps, gap = [], 0
+        if coder == 0x21:
+            for code in self.codes(self.varint(), 8):
+                gap += code
+                if code < 255:
+                    gaps.append(gap)
+                    gap = 0
+        else:
+            assert coder == 0x22
+            shift, length = self.u8(), self.varint()
+            for bit in unpacked(self.bytes((length + 7) // 8), length, 1):
+                gap += 1 - bit
+                if bit:
+                    gaps.append(gap << shift)
+                    gap = 0
+            low = unpacked(self.bytes((kept * shift + 7) // 8), kept, shift)
+            gaps = [g + b for g, b in zip(gaps, low, strict=True)]
+        positions, last = [], -1
+        for g in gaps:
+            last += g + 1
+            positions.append(last)
+        return positions
+
+    def codes(self, count: int, width: int) -> list[int]:
+        coder, size = self.u8(), (count * width + 7) // 8
+        if coder == 0x30:
+            return list(self.bytes(count))
+        if coder == 0x31:
+            return unpacked(self.bytes(size), count, width)
+        plain = zstandard.ZstdDecompressor().decompress(b"\x28\xb5\x2f\xfd" + self.bytes(self.varint()))
+        if coder == 0x32:
+            return list(plain)
+        assert coder == 0x33
+        return unpacked(plain, count, width)
+
+
+def unpacked(data: bytes, count: int, width: int) -> list[int]:
+    whole = int.from_bytes(data, "little")
+    return [whole >> i * width & (1 << width) - 1 for i in range(count)]
+
+
+def rounded(number: float) -> float:
+    """To binary32."""
+    return struct.unpack("<f", struct.pack("<f", number))[0]
