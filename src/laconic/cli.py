@@ -57,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rounds", type=int, help="how many rounds (default: see docs/demo.md)")
     demo.add_argument("--seed", type=int, default=0, help="of the data's split and the model's first weights")
     demo.add_argument("--broker", metavar="URL", help="use this broker: mqtt://host:port")
-    demo.add_argument(
-        "--output", type=Path, default=Path("laconic-demo"), help="folder for report and results"
-    )
+    demo.add_argument("--output", type=Path, default=Path("laconic-demo"), help="folder for the report")
     demo.set_defaults(command=_demo)
 
     prepare = commands.add_parser("prepare", parents=[common], help="make a training bundle of an ONNX model")
@@ -85,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     from laconic.demo.command import run
 
-    return run(
+    code: int = run(
         devices=options.devices,
         rounds=options.rounds,
         seed=options.seed,
@@ -93,6 +91,7 @@ def _demo(options: argparse.Namespace) -> int:
         output=options.output,
         as_json=options.json,
     )
+    return code
 
 
 def _prepare(options: argparse.Namespace) -> int:

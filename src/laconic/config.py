@@ -81,7 +81,10 @@ def read_file(path: Path, what: str, *, limit_bytes: int = 2**31) -> bytes:
 
 
 def read_secret(path: Path, what: str) -> bytes:
-    """A secret: the file's content without the white space at its end. Raises `ConfigError` if it is empty."""
+    """A secret: a file's content without the white space at its end.
+
+    Raises `ConfigError` if it is empty.
+    """
     secret = read_file(path, what, limit_bytes=64 * 1024).rstrip()
     if not secret:
         raise ConfigError(f"{what} {path} is empty", remedy="write the secret into it")

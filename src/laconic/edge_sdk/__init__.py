@@ -1,8 +1,8 @@
 """The device: what a program embeds to take part in a fleet.
 
 ```python
-with Device("greenhouse-3", broker="mqtt://hub.local", bundle="model.bundle", data=(x, y), store="state.db") as d:
-    print(d.predict(x[:1]))
+with Device("pi-3", broker="mqtt://hub", bundle="model.bundle", data=(x, y), store="pi-3.db") as device:
+    print(device.predict(x[:1]))
 ```
 """
 

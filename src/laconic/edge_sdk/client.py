@@ -54,8 +54,8 @@ class Device:
     ) -> None:
         """`bundle`: a file, or one already read; devices in one process can share a `Trainer`.
 
-        `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and outbox.
-        `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
+        `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and
+        outbox. `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
 
         Raises `ConfigError` for a name, address or file that cannot be used, `WireError` or `ModelError` for
         a bundle that cannot, `StorageError` for a store that cannot.
@@ -124,7 +124,7 @@ class Device:
         self._ready.wait()
 
     def stop(self) -> None:
-        """End, saying goodbye to the broker; returns when nothing runs any more. Raises what ended it early."""
+        """End, saying goodbye to the broker, and wait for it. Raises what has ended the device early."""
         loop, running = self._loop, self._running
         if loop is not None and running is not None and not loop.is_closed():
             loop.call_soon_threadsafe(running.cancel)

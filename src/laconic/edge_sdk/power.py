@@ -1,8 +1,8 @@
 """Models a device's joules and battery from published figures, where nothing can be measured.
 
 Compute: P = P_idle + u (P_max - P_idle); what is reported is the part above idle. Radio: the linear model of
-Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks" (MobiSys 2012),
-section 4: E = (alpha_up r_up + alpha_down r_down + beta) t + E_promotion + E_tail.
+Huang et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks" (MobiSys
+2012), section 4: E = (alpha_up r_up + alpha_down r_down + beta) t + E_promotion + E_tail.
 """
 
 from __future__ import annotations
@@ -55,17 +55,13 @@ class Radio:
 BOARDS: Final[Mapping[str, Board]] = MappingProxyType(
     {
         "rpi_4b": Board(2.7, 6.4, 4, "Pi Dramble power consumption benchmarks (pidramble.com)"),
-        "rpi_zero2w": Board(
-            0.6, 2.1, 4, "CNX Software review of the Zero 2 W; HPL measurement under full load"
-        ),
+        "rpi_zero2w": Board(0.6, 2.1, 4, "CNX Software's review; HPL under full load"),
     }
 )
 RADIOS: Final[Mapping[str, Radio]] = MappingProxyType(
     {
         # Promotion 0.0791 s at 124.4 mW, tail 0.2381 s at 119.3 mW.
-        "wifi_2012": Radio(
-            283.17, 137.01, 132.86, 0.0383, 10.0, "Huang et al., MobiSys 2012, tables 3 and 4"
-        ),
+        "wifi_2012": Radio(283.17, 137.01, 132.86, 0.0383, 10.0, "Huang et al. 2012, tables 3 and 4"),
     }
 )
 
@@ -95,9 +91,7 @@ class ModelledPower:
         if not 0.0 <= charge <= 1.0:
             raise ConfigError("power.charge", value=charge, limit="0 to 1")
         if slowdown <= 0 or (battery_wh is not None and battery_wh <= 0):
-            raise ConfigError(
-                "power.slowdown and power.battery_wh", value=(slowdown, battery_wh), limit="above 0"
-            )
+            raise ConfigError("power.slowdown, battery_wh", value=(slowdown, battery_wh), limit="above 0")
         self._board, self._radio, self._wire = BOARDS[board], RADIOS[radio], wire
         self._battery_joules = None if battery_wh is None else battery_wh * 3600
         self._charge, self._slowdown, self._metered = charge, slowdown, metered

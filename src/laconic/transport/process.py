@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from laconic.node import Note
 from laconic.transport.driver import Driver
@@ -45,7 +46,7 @@ async def drive(drivers: Sequence[Driver], until: Callable[[], Awaitable[None]] 
         with contextlib.suppress(NotImplementedError, ValueError):
             loop.add_signal_handler(number, stop.set)
     running = [asyncio.ensure_future(driver.run()) for driver in drivers]
-    ends = [asyncio.ensure_future(stop.wait())]
+    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if until is not None:
         ends.append(asyncio.ensure_future(until()))
     try:
