@@ -29,7 +29,12 @@ PARTS = ("weights", "step", "epoch", "evaluation", "inference")
 """The parts of a bundle, in the order in which they lie in the file."""
 
 CONTROL_NAMES = frozenset({"lr", "prox_mu", "mask", "labels", "loss", "loss_sum", "correct", "count"})
-"""Names that the graphs use for themselves: no parameter or data input may bear one."""
+"""Names that the graphs use for themselves, besides `opt/...`, `ref/...` and `...:new`."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the graphs use `name` for themselves: no parameter, data input or output may bear it."""
+    return name in CONTROL_NAMES or name.startswith(("opt/", "ref/")) or name.endswith(":new")
 
 
 class Part(Struct, frozen=True):
@@ -116,8 +121,8 @@ def check(manifest: Manifest) -> None:
     names = [p.name for p in manifest.parameters] + [i.name for i in manifest.inputs]
     if len(set(names)) != len(names):
         raise Malformed("two parameters or inputs of the bundle share a name")
-    if taken := CONTROL_NAMES.intersection(names):
-        raise Malformed("name of a parameter or input is reserved", value=sorted(taken)[0])
+    if taken := [n for n in (*names, manifest.output.name) if is_reserved(n)]:
+        raise Malformed("name of a parameter, input or output is reserved", value=taken[0])
     if not any(p.role == "trainable" for p in manifest.parameters):
         raise Malformed("the bundle has no trainable parameter")
     if len(set(manifest.optimizer.slots)) != len(manifest.optimizer.slots):

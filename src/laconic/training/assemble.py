@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
+from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder, Shape, TensorType
 
 OPSET = 18
@@ -46,7 +47,10 @@ def model(graph: GraphProto) -> bytes:
         ir_version=IR_VERSION,
         producer_name="laconic",
     )
-    checker.check_model(proto, full_check=True)
+    try:
+        checker.check_model(proto, full_check=True)
+    except Exception as e:  # onnx raises its own ValidationError or InferenceError here
+        raise ModelError(f"the {graph.name} graph made of the model is not valid", value=str(e)) from e
     encoded: bytes = proto.SerializeToString(deterministic=True)
     return encoded
 

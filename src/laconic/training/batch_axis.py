@@ -17,6 +17,7 @@ from onnx import helper as onnx_helper
 
 from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, Shape, TensorType
+from laconic.training.modern import array_of
 
 
 def free_batch_axis(
@@ -66,10 +67,10 @@ def _free_reshapes(model: ModelProto, inputs: Collection[str]) -> None:
         types = tensor_types(shape_inference.infer_shapes(model, data_prop=True).graph)
     except Exception as e:  # onnx raises its own InferenceError, ValueError or RuntimeError here
         raise ModelError("shapes of the model cannot be inferred", value=str(e)) from e
-    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    constants = {i.name: array_of(i) for i in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            constants[node.output[0]] = array_of(node.attribute[0].t)
         elif node.op_type == "Constant" and node.attribute[0].name == "value_ints":
             constants[node.output[0]] = np.array(node.attribute[0].ints, np.int64)
     flowing = set(inputs)

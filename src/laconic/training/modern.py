@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, inliner, version_converter
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    checker,
+    defs,
+    inliner,
+    numpy_helper,
+    version_converter,
+)
 
 from laconic.errors import ModelError
 from laconic.training.assemble import IR_VERSION, OPSET
@@ -21,7 +34,7 @@ def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
     except Exception as e:  # protobuf's implementations raise different types
         raise ModelError("the file is not an ONNX model", value=str(e)) from e
     if not model.graph.node:
-        raise ModelError("the file is not an ONNX model, or has no nodes")
+        raise ModelError("the file is not an ONNX model", value="no nodes")
     if model.functions:
         model = inliner.inline_local_functions(model)
     versions = {o.domain: o.version for o in model.opset_import}
@@ -34,6 +47,7 @@ def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
     if version < 1:
         raise ModelError("the model names no opset of the standard domain")
     _refuse_external_data(model)
+    _check(model)
     order = [i.name for i in model.graph.initializer]
     for node in model.graph.node:
         node.domain = ""
@@ -41,6 +55,27 @@ def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
     model.opset_import.add(domain="", version=version)
     model.ir_version = IR_VERSION
     return _at_opset(model, version), order
+
+
+def array_of(tensor: TensorProto) -> NDArray[Any]:
+    """A tensor's value; raises `ModelError` when its bytes do not fit its type and shape."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except Exception as e:  # KeyError, TypeError or ValueError, by what is wrong
+        raise ModelError(f"value of tensor {tensor.name!r}", value=str(e)) from e
+
+
+def _check(model: ModelProto) -> None:
+    """onnx's own check of structure, which asks for one thing too much: shapes of outputs."""
+    bare = [o.type.tensor_type for o in model.graph.output if not o.type.tensor_type.HasField("shape")]
+    for output in bare:
+        output.shape.SetInParent()
+    try:
+        checker.check_model(model)
+    except Exception as e:  # onnx raises its own ValidationError, ValueError or TypeError here
+        raise ModelError("the file is not a valid ONNX model", value=str(e)) from e
+    for output in bare:
+        output.ClearField("shape")
 
 
 def _refuse_external_data(model: ModelProto) -> None:

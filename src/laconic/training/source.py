@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from laconic.errors import ConfigError, ModelError
-from laconic.runtime.manifest import CONTROL_NAMES, Role
+from laconic.runtime.manifest import Role, is_reserved
 from laconic.training.assemble import live_nodes
 from laconic.training.batch_axis import free_batch_axis, tensor_types
 from laconic.training.builder import GraphBuilder, TensorType
-from laconic.training.modern import modernised
+from laconic.training.modern import array_of, modernised
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ def load(
     live = live_nodes(graph.node, [target])
     del graph.node[:]
     graph.node.extend(live)
+    _make_way(graph, target)
     values = _lift_weights(graph, order)
     free_batch_axis(model, values, input_shapes or {})
     try:
@@ -93,7 +95,7 @@ def load(
     except Exception as e:  # onnx raises its own InferenceError, ValueError or RuntimeError here
         raise ModelError("shapes of the model cannot be inferred", value=str(e)) from e
     types = tensor_types(inferred.graph)
-    constants = {i.name: numpy_helper.to_array(i) for i in inferred.graph.initializer}
+    constants = {i.name: array_of(i) for i in inferred.graph.initializer}
     nodes, constants = _folded(inferred.graph.node, types, constants)
     nodes = live_nodes(nodes, [target])
     used = {i for node in nodes for i in node.input}
@@ -111,9 +113,11 @@ def load(
 
 def check_interface(source: Source) -> None:
     """Raise `ModelError` for a model that leaves nothing to feed or to train, or uses a reserved name."""
-    names = [*(p.name for p in source.parameters), *source.inputs]
-    if taken := sorted(CONTROL_NAMES.intersection(names)):
-        raise ModelError("name of a parameter or input is reserved", value=taken[0], remedy="rename it")
+    names = [*(p.name for p in source.parameters), *source.inputs, source.output]
+    if taken := [n for n in names if is_reserved(n)]:
+        raise ModelError(
+            "name of a parameter, input or output is reserved", value=taken[0], remedy="rename it"
+        )
     if not source.inputs:
         raise ModelError(f"output {source.output!r} depends on no data input")
     if not any(p.role == "trainable" for p in source.parameters):
@@ -130,6 +134,19 @@ def _chosen_output(graph: GraphProto, output: str | None) -> str:
     return wanted
 
 
+def _make_way(graph: GraphProto, target: str) -> None:
+    """Rename inner tensors that bear a name which the training graphs need."""
+    taken = {n for node in graph.node for n in (*node.input, *node.output)}
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        for name in node.output:
+            if is_reserved(name) and name != target:
+                renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(n, n) for n in names]
+
+
 def _lift_weights(graph: GraphProto, order: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Take the weights out of the graph and make them inputs; their values in canonical order.
 
@@ -139,12 +156,12 @@ def _lift_weights(graph: GraphProto, order: Sequence[str]) -> dict[str, NDArray[
     found: dict[str, NDArray[np.float32]] = {}
     for initializer in graph.initializer:
         if initializer.data_type == TensorProto.FLOAT and len(initializer.dims) >= 1:
-            found[initializer.name] = numpy_helper.to_array(initializer)
+            found[initializer.name] = array_of(initializer)
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensor = node.attribute[0].t
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 1 and np.prod(tensor.dims) > 1:
-                found[node.output[0]] = numpy_helper.to_array(tensor)
+                found[node.output[0]] = array_of(tensor)
     used = {i for node in graph.node for i in node.input}
     position = {name: i for i, name in enumerate(order)}
     names = sorted((n for n in found if n in used), key=lambda n: position.get(n, len(position)))

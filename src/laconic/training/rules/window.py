@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application
 
@@ -88,6 +89,8 @@ def window_of(a: Application, kernel: tuple[int, ...]) -> Window:
     dilations = tuple(a.attribute("dilations", [1] * rank))
     size = a.graph.static(a.inputs[0], 2)
     output = a.graph.static(a.output, 2)
+    if {len(strides), len(dilations), len(size), len(output)} != {rank}:
+        raise ModelError(f"axes of {a.node.op_type} {a.output!r}", value=len(size), limit=rank)
     automatic = a.attribute("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         total = [
