@@ -70,6 +70,7 @@ def test_nothing_is_changed_in_place():
 
 
 @given(st.floats(0, 10), st.floats(0, 10), st.integers(0, 99))
+@settings(deadline=None)
 def test_the_cap_bounds_the_norm_and_keeps_the_direction(reference, ratio, seed):
     residual = np.random.default_rng(seed).standard_normal(50).astype(np.float32)
     capped = cap(residual, reference, ratio)

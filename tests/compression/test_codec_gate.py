@@ -6,6 +6,7 @@ import math
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from laconic.compression import GateSettings, GateState, decide
@@ -16,6 +17,7 @@ NORMS = st.floats(0, 1e6)
 
 
 @given(MODES, st.floats(0, 100), st.integers(0, 6), st.lists(NORMS, max_size=40), NORMS)
+@hypothesis_settings(deadline=None)
 def test_silence_never_lasts_longer_than_allowed(mode, threshold, force, norms, model_norm):
     settings, state, silent = GateSettings(mode, threshold, force), GateState(), 0
     for norm in norms:
@@ -29,6 +31,7 @@ def test_silence_never_lasts_longer_than_allowed(mode, threshold, force, norms, 
 
 
 @given(MODES, st.floats(0, 100), st.floats(0, 100), NORMS, NORMS, NORMS, NORMS)
+@hypothesis_settings(deadline=None)
 def test_more_norm_or_less_threshold_never_closes_the_gate(
     mode, low, high, small, large, running, model_norm
 ):
@@ -41,11 +44,13 @@ def test_more_norm_or_less_threshold_never_closes_the_gate(
 
 
 @given(MODES, NORMS, NORMS)
+@hypothesis_settings(deadline=None)
 def test_a_threshold_of_zero_lets_everything_through(mode, norm, model_norm):
     assert decide(GateSettings(mode, 0.0), GateState(3, 5.0), norm, model_norm).send
 
 
 @given(MODES, st.floats(0.01, 10), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.integers(-20, 20))
+@hypothesis_settings(deadline=None)
 def test_relative_modes_do_not_know_units(mode, threshold, norm, reference, power):
     if mode == "absolute":
         return

@@ -24,6 +24,7 @@ def rng() -> np.random.Generator:
 
 
 @given(updates())
+@settings(deadline=None)
 def test_exact_is_a_round_trip_of_every_bit(case):
     schema, update = case
     frame = encode(update, schema, PRESETS["exact"], rng())
@@ -219,4 +220,6 @@ def test_bad_settings_are_refused(bad):
 
 def test_two_stages_cannot_share_a_number():
     with pytest.raises(ValueError, match="share a number"):
-        Registry("quantiser", (UNIFORM, UNIFORM))
+        Registry("quantiser", range(0x10, 0x20), (UNIFORM, UNIFORM))
+    with pytest.raises(ValueError, match="outside"):
+        Registry("coder", range(0x30, 0x40), (UNIFORM,))

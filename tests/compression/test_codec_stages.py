@@ -23,6 +23,7 @@ def codes_of(seed: int, count: int, width: int) -> np.ndarray:
 
 
 @given(st.integers(0, 99), st.integers(0, 300), st.integers(1, 8))
+@settings(deadline=None)
 def test_packing_is_a_round_trip(seed, count, width):
     codes = codes_of(seed, count, width)
     packed = pack(codes, width)
@@ -102,6 +103,7 @@ def test_positions_beyond_the_tensor_are_refused():
 
 
 @given(st.integers(0, MAX_VARINT))
+@settings(deadline=None)
 def test_varints_are_a_round_trip_in_their_shortest_form(number):
     written = varint(number)
     assert Reader(memoryview(written)).varint("x") == number

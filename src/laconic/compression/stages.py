@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -142,15 +144,27 @@ S = TypeVar("S", bound=Stage)
 
 @dataclass(frozen=True)
 class Registry(Generic[S]):
-    """An immutable set of stages of one kind, each under its permanent number."""
+    """The stages of one kind, each under its permanent number; `numbers` belong to this kind alone.
+
+    Immutable: a stage is added here, in the source, or nowhere. Raises `ValueError` for two stages with one
+    number, and for a number of another kind.
+    """
 
     kind: str
+    numbers: range
     stages: tuple[S, ...]
 
     def __post_init__(self) -> None:
         numbers = [s.number for s in self.stages]
-        if len(set(numbers)) != len(numbers) or not all(0 <= n <= 255 for n in numbers):
-            raise ValueError(f"{self.kind}: two stages share a number, or one is not a byte: {numbers}")
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"{self.kind}: two stages share a number: {numbers}")
+        if not all(n in self.numbers for n in numbers):
+            raise ValueError(f"{self.kind}: number outside {self.numbers}: {numbers}")
+
+    @cached_property
+    def by_number(self) -> Mapping[int, S]:
+        """Every stage under its number."""
+        return MappingProxyType({s.number: s for s in self.stages})
 
     def __iter__(self) -> Iterator[S]:
         return iter(self.stages)
@@ -158,9 +172,8 @@ class Registry(Generic[S]):
     def read(self, reader: Reader) -> S:
         """The stage whose number comes next. Raises `UnsupportedVersion` for an unknown one."""
         number = reader.byte(f"number of a {self.kind}")
-        for stage in self.stages:
-            if stage.number == number:
-                return stage
+        if number in self.by_number:
+            return self.by_number[number]
         raise UnsupportedVersion(
             f"number of a {self.kind}",
             value=f"{number:#04x}",

@@ -9,7 +9,7 @@ from laconic.compression.coders.zstd import PACKED_ZSTD, ZSTD
 from laconic.compression.stages import Coder, Registry, Stream
 from laconic.compression.wire import Reader
 
-CODERS: Registry[Coder] = Registry("coder", (Raw(), Packed(), ZSTD, PACKED_ZSTD))
+CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), Packed(), ZSTD, PACKED_ZSTD))
 
 
 def write_codes(codes: Codes, width: int, level: int) -> bytes:

@@ -9,7 +9,7 @@ from laconic.compression.positions.rice import Rice
 from laconic.compression.stages import PositionCoder, PositionSet, Registry
 from laconic.compression.wire import Reader
 
-POSITIONS: Registry[PositionCoder] = Registry("position coder", (Bitmap(), Gaps(), Rice()))
+POSITIONS: Registry[PositionCoder] = Registry("position coder", range(0x20, 0x30), (Bitmap(), Gaps(), Rice()))
 
 
 def write_positions(mask: Mask, level: int) -> tuple[PositionCoder, bytes]:

@@ -8,7 +8,7 @@ from laconic.compression.quantisers.uniform import UNIFORM
 from laconic.compression.stages import Quantiser, Registry, Values
 from laconic.compression.wire import Reader
 
-QUANTISERS: Registry[Quantiser] = Registry("quantiser", (FLOAT32, UNIFORM, LADDER))
+QUANTISERS: Registry[Quantiser] = Registry("quantiser", range(0x10, 0x20), (FLOAT32, UNIFORM, LADDER))
 
 
 def read_values(reader: Reader, count: int) -> tuple[Quantiser, Values]:

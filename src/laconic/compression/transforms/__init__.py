@@ -7,4 +7,4 @@ from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
 
-TRANSFORMS: Registry[Transform] = Registry("transform", (ZERO, DENSE, SPARSE))
+TRANSFORMS: Registry[Transform] = Registry("transform", range(0x01, 0x10), (ZERO, DENSE, SPARSE))
