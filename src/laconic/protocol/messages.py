@@ -18,8 +18,9 @@ PROTOCOL: Final = 1
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024
 
 Text: TypeAlias = Annotated[str, Meta(max_length=128)]
-Hash: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
-OptionalHash: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?$")]
+# \Z, not $: a hash goes into topics, and $ would let a newline after it pass.
+Hash: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+OptionalHash: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")]
 Sha256: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**48)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
