@@ -156,7 +156,7 @@ class Blob(Message, frozen=True):
     """Bytes that lie in chunks at `m/{address}/{i}`."""
 
     size: Count
-    chunk_bytes: Annotated[int, Meta(ge=1, le=262_144)]
+    chunk_bytes: Annotated[int, Meta(ge=1, le=65_536)]
     sha256: Sha256
 
     @property
