@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from laconic.errors import LimitExceeded
 from laconic.protocol.chunks import Assembly
 from laconic.protocol.messages import Fin
+
+_ARRIVAL_BYTES: Final = 512
+"""What a device costs that has sent no more than an empty chunk."""
 
 
 class Inbox:
@@ -26,12 +31,14 @@ class Inbox:
         Raises `LimitExceeded` for a chunk or an update over its limit.
         """
         assembly = self._of(device, update)
-        before = assembly.held_bytes
-        assembly.add(index, piece)
-        self._total_bytes += assembly.held_bytes - before
-        while self._total_bytes > self._total_limit_bytes and len(self._arriving) > 1:
-            oldest = next(name for name in self._arriving if name != device)
-            self.discard(oldest)
+        before = assembly.cost_bytes
+        try:
+            assembly.add(index, piece)
+        finally:
+            self._total_bytes += assembly.cost_bytes - before
+            while self._total_bytes > self._total_limit_bytes and len(self._arriving) > 1:
+                oldest = next(name for name in self._arriving if name != device)
+                self.discard(oldest)
 
     def missing(self, device: str, update: str, fin: Fin) -> list[int]:
         """Which chunks of a promised update are not here. Raises `LimitExceeded` for a promise too large."""
@@ -59,7 +66,7 @@ class Inbox:
         """Forget what has arrived of a device's update."""
         held = self._arriving.pop(device, None)
         if held is not None:
-            self._total_bytes -= held[1].held_bytes
+            self._total_bytes -= _ARRIVAL_BYTES + held[1].cost_bytes
 
     def _of(self, device: str, update: str) -> Assembly:
         held = self._arriving.get(device)
@@ -68,4 +75,5 @@ class Inbox:
         self.discard(device)
         assembly = Assembly(limit_bytes=self._update_limit_bytes)
         self._arriving[device] = (update, assembly)
+        self._total_bytes += _ARRIVAL_BYTES
         return assembly

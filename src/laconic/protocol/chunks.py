@@ -9,6 +9,8 @@ from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed
 
 MAX_CHUNK_BYTES: Final = 64 * 1024
 DEFAULT_CHUNK_BYTES: Final = 48 * 1024
+_ENTRY_BYTES: Final = 64
+"""An empty piece costs memory too: each piece is charged for its place in the table."""
 
 
 def split(data: bytes, chunk_bytes: int) -> list[bytes]:
@@ -37,11 +39,16 @@ class Assembly:
         if index > self._limit_bytes:
             raise LimitExceeded("index of a chunk", value=index, limit=self._limit_bytes)
         held = self.held_bytes - len(self._pieces.get(index, b"")) + len(piece)
-        # An empty piece costs memory too: charge each piece for its place in the table.
-        if held + 64 * (len(self._pieces) + 1) > self._limit_bytes + 64 * 1024:
+        entries = len(self._pieces) + (index not in self._pieces)
+        if held + _ENTRY_BYTES * entries > self._limit_bytes + 64 * 1024:
             raise LimitExceeded("bytes in chunks", value=held, limit=self._limit_bytes)
         self._pieces[index] = piece
         self.held_bytes = held
+
+    @property
+    def cost_bytes(self) -> int:
+        """Memory that the pieces take, about."""
+        return self.held_bytes + _ENTRY_BYTES * len(self._pieces)
 
     def missing(self, chunks: int) -> list[int]:
         """Which of `chunks` pieces have not arrived, in order."""
