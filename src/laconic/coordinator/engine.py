@@ -300,6 +300,7 @@ class CoordinatorEngine:
             note = Note("duplicate", {"device": device, "update": update})
             return [note, _ack(device, update, Fate.COMMITTED)]
         try:
+            self._ledger.admit(device)
             self._check_admissible(device, fin)
             if missing := self._inbox.missing(device, update, fin):
                 named = missing[:_MAX_MISSING_NAMED]
@@ -388,6 +389,7 @@ class CoordinatorEngine:
             return [Note("late", {"device": device, "task": skip.task, "why": skip.why})]
         if device in self._committed or device in self._silent:
             return []
+        self._ledger.admit(device)
         was_expected = device in self._expected
         self._expected.add(device)
         # Only a gated device has work behind its silence; one that did not train has no say in the mean.

@@ -69,15 +69,19 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._records)
 
-    def put(self, record: DeviceRecord) -> None:
-        """Change a record. Raises `LimitExceeded` for one device too many."""
-        if record.name not in self._records and len(self._records) >= self._max_devices:
+    def admit(self, name: str) -> None:
+        """Whether there is room for a record of this device. Raises `LimitExceeded` for one too many."""
+        if name not in self._records and len(self._records) >= self._max_devices:
             raise LimitExceeded(
                 "devices in the ledger",
                 value=len(self._records) + 1,
                 limit=self._max_devices,
                 remedy="raise max_devices",
             )
+
+    def put(self, record: DeviceRecord) -> None:
+        """Change a record. Raises `LimitExceeded` for one device too many."""
+        self.admit(record.name)
         self._records[record.name] = record
         self._unsaved.add(record.name)
 
