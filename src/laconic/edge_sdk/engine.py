@@ -183,9 +183,13 @@ class DeviceEngine:
     def _receive(self, topic: str, payload: bytes, now: float) -> list[Effect]:
         match topics.parse(topic):
             case topics.CohortTask() | topics.DeviceTask():
-                return (
-                    self._withdrawn() if not payload else self._offered(decode_message(Offer, payload), now)
-                )
+                if not payload:
+                    return self._withdrawn()
+                offer = decode_message(Offer, payload)
+                # Before it is queued: an offer that fails when its turn comes would take the effects of the
+                # event that it was waiting for along.
+                codec_of(offer), gate_of(offer)
+                return self._offered(offer, now)
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
             case topics.ManifestOf() | topics.BlobChunk():
@@ -217,7 +221,6 @@ class DeviceEngine:
             return [Note("not selected", {"round": offer.round}), *self._idle(now)]
         if why := self._unfit(offer, now):
             return self._skip(why, now)
-        codec_of(offer), gate_of(offer)
         if offer.model == self._held.name:
             return self._train()
         self._download = self._new_download(only_full=False)
