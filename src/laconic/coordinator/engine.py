@@ -241,7 +241,7 @@ class CoordinatorEngine:
                     self._inbox.add(device, update, index, payload)
                     return ()
                 case topics.UpdateFin(device, update):
-                    return self._fin(device, update, decode_message(Fin, payload), now)
+                    return self._fin(device, update, payload, now)
                 case topics.Skip(device):
                     return self._skip(device, decode_message(Skip, payload), now)
                 case _:
@@ -293,13 +293,16 @@ class CoordinatorEngine:
         """Whether a device is expected to report and has not."""
         return device in self._expected and device not in self._committed and device not in self._silent
 
-    def _fin(self, device: str, update: str, fin: Fin, now: float) -> list[Effect]:
-        record = self._ledger[device]
+    def _fin(self, device: str, update: str, payload: bytes, now: float) -> list[Effect]:
+        record, task = self._ledger[device], ""
         if update in (record.last_update, self._committed.get(device)):
             self._inbox.discard(device)
             note = Note("duplicate", {"device": device, "update": update})
             return [note, _ack(device, update, Fate.COMMITTED)]
         try:
+            # A promise that cannot be read is answered too: its device would repeat it for ever.
+            fin = decode_message(Fin, payload)
+            task = fin.task
             self._ledger.admit(device)
             self._check_admissible(device, fin)
             if missing := self._inbox.missing(device, update, fin):
@@ -310,7 +313,7 @@ class CoordinatorEngine:
             self._fold.check(vector, fin.weight)
         except LaconicError as e:
             effects = self._reject(device, update, e)
-            if fin.task == self._progress.task and self._open_for(device):
+            if task == self._progress.task and self._open_for(device):
                 # It has answered, if badly: waiting for it would hold the round.
                 self._expected.discard(device)
                 effects += self._step(rounds.Left(), now)
