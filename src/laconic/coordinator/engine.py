@@ -299,6 +299,9 @@ class CoordinatorEngine:
             self._inbox.discard(device)
             note = Note("duplicate", {"device": device, "update": update})
             return [note, _ack(device, update, Fate.COMMITTED)]
+        if update == record.last_rejected:
+            self._inbox.discard(device)
+            return [_ack(device, update, Fate.REJECTED, why="rejected before")]
         try:
             # A promise that cannot be read is answered too: its device would repeat it for ever.
             fin = decode_message(Fin, payload)
@@ -336,7 +339,9 @@ class CoordinatorEngine:
         self._inbox.discard(device)
         record = self._ledger[device]
         if record.last_seen:
-            self._ledger.put(msgspec.structs.replace(record, rejected=record.rejected + 1))
+            self._ledger.put(
+                msgspec.structs.replace(record, rejected=record.rejected + 1, last_rejected=update)
+            )
         fields = {"device": device, "update": update, "error": type(error).__name__, "why": str(error)}
         return [Note("rejected", fields), _ack(device, update, Fate.REJECTED, why=str(error)[:500])]
 

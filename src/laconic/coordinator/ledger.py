@@ -39,6 +39,8 @@ class DeviceRecord(msgspec.Struct, frozen=True):
     last_update: str = ""
     """The update that was last committed: it may be announced again long after its round."""
     last_round: int = 0
+    last_rejected: str = ""
+    """The update that was last rejected: its device has given it up, so it must never be committed."""
 
 
 class Ledger:
