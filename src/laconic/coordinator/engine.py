@@ -223,7 +223,7 @@ class CoordinatorEngine:
         if self._round.phase is Phase.COLLECTING:
             effects += self._offer(sorted(self._expected - self._committed.keys() - self._silent.keys()))
         elif self._round.phase is Phase.FINISHED:
-            effects.append(self._withdraw())
+            effects += self._offer([], work=False)
         return effects
 
     # --- messages
@@ -425,7 +425,7 @@ class CoordinatorEngine:
             case Action.EXTEND:
                 return [Note("extended", {"round": self._round.number, "reported": self._round.reported})]
             case Action.FINISH:
-                return [self._withdraw(), Note("finished", {"rounds": self._round.number})]
+                return [Note("finished", {"rounds": self._round.number})]
             case None if isinstance(given, rounds.TimedOut):
                 return self._try_open(now)
             case None:
@@ -462,11 +462,12 @@ class CoordinatorEngine:
             effects += self._step(rounds.Joined(), now)
         return effects
 
-    def _offer(self, devices: list[str]) -> list[Effect]:
+    def _offer(self, devices: list[str], *, work: bool = True) -> list[Effect]:
+        """The open round's task, to `devices` or to the cohort; without `work`, word of the newest model."""
         c, base = self._campaign, self._registry.current
         rate = c.training.learning_rate * c.learning_rate_decay ** (self._round.number - 1)
         offer = Offer(
-            task=self._progress.task,
+            task=self._progress.task if work else task_id(c.fleet, self._round.number + 1, base.name),
             round=self._round.number,
             model=base.name,
             version=base.version,
@@ -477,13 +478,11 @@ class CoordinatorEngine:
             codec=msgspec.msgpack.encode(c.codec.to_builtins()),
             gate=c.gate,
             eligibility=c.eligibility,
+            work=work,
         )
-        if c.targeted:
+        if c.targeted and work:
             return [Send(topics.device_task(name), encode(offer)) for name in devices]
         return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
-
-    def _withdraw(self) -> Effect:
-        return Send(topics.cohort_task(self._campaign.cohort), b"", retain=True)
 
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
@@ -549,7 +548,7 @@ class CoordinatorEngine:
             self._round = replace(self._round, deadline=due)
         entries |= {"progress": msgspec.msgpack.encode(self._progress), **self._ledger.unsaved()}
         effects = [Save(entries), *publication, closed, *after]
-        return effects if self.finished else effects + self._try_open(now)
+        return effects + (self._offer([], work=False) if self.finished else self._try_open(now))
 
     def _version_note(self) -> Note:
         record = self._registry.current

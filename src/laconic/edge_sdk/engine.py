@@ -217,9 +217,13 @@ class DeviceEngine:
 
     def _begin(self, offer: Offer, now: float) -> list[Effect]:
         self._offer = offer
-        if not selected(self._settings.name, offer.task, offer.share):
+        if not offer.work and offer.model == self._held.name:
+            return self._idle(now)
+        if offer.work and not selected(self._settings.name, offer.task, offer.share):
             return [Note("not selected", {"round": offer.round}), *self._idle(now)]
         if why := self._unfit(offer, now):
+            if not offer.work:
+                return [Note("not fetched", {"version": offer.version, "why": why}), *self._idle(now)]
             return self._skip(why, now)
         if offer.model == self._held.name:
             return self._train()
@@ -328,7 +332,7 @@ class DeviceEngine:
         self._held = result
         saved = Save({"model": save_held(result, self._schema), **pieces})
         note = Note("model", {"version": result.version, "model": result.name})
-        if self._next is not None:
+        if self._next is not None or self._offer is None or not self._offer.work:
             return [saved, note, *self._idle(now)]
         return [saved, note, *self._train()]
 

@@ -89,6 +89,8 @@ class Offer(Message, frozen=True):
     """The encoder's settings, as MessagePack."""
     gate: Gate = Gate()
     eligibility: Eligibility = Eligibility()
+    work: bool = True
+    """False: there is nothing to do but to fetch the model, which is the last for now."""
 
 
 class Fin(Message, frozen=True):
