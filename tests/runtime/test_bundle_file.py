@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -71,6 +73,18 @@ def test_the_first_bytes_are_as_specified(bundle_file: bytes, bundle: Bundle) ->
     assert manifest["loss"] == {"name": "cross_entropy", "classes": 3}
     weights = bundle_file[48 + length : 48 + length + 4 * 67]
     assert np.array_equal(np.frombuffer(weights, "<f4"), bundle.initial)
+
+
+def test_the_reader_of_the_specification_reads(bundle_file: bytes, bundle: Bundle) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "spec" / "bundle.md").read_text()
+    code = re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert code
+    scope: dict[str, Any] = {}
+    exec(code[1], scope)
+    manifest, parts, weights = scope["read_bundle"](bundle_file)
+    assert manifest["source_sha256"] == bundle.manifest.source_sha256
+    assert parts == bundle.parts
+    assert np.array_equal(bundle.schema.flatten(weights), bundle.initial)
 
 
 def test_unknown_fields_are_ignored(bundle_file: bytes, bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from laconic.training.assemble import IR_VERSION, OPSET, assemble, model, value_
 from laconic.training.backward import gradients
 from laconic.training.batch_axis import tensor_types
 from laconic.training.builder import BATCH, GraphBuilder, TensorType
+from laconic.training.rules import RULES, Rule
 
 STEP = 1e-4
 COORDINATES = 24
@@ -29,6 +30,7 @@ def rule_gradients(
     dy: NDArray[np.float32],
     wanted: Sequence[str],
     batched: Collection[str] = (),
+    rules: Mapping[str, Rule] = RULES,
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of sum(y * dy) by the rules, run by onnxruntime in float32; y is the last node's output."""
     forward = _forward(nodes, values, batched)
@@ -38,7 +40,7 @@ def rule_gradients(
     y = nodes[-1].output[0]
     shape = g.shape(y)
     g.declare("dy", 1, shape)
-    found = gradients(g, nodes, {y: "dy"}, wanted)
+    found = gradients(g, nodes, {y: "dy"}, wanted, rules)
     inputs = [i.name for i in forward.graph.input]
     outputs = {f"d/{n}": (found[n], TensorType(1, types[n].shape)) for n in wanted}
     encoded = model(assemble(g, "gradient", [*inputs, "dy"], outputs))
@@ -55,6 +57,7 @@ def check(
     *,
     batched: Collection[str] = (),
     forward: Forward | None = None,
+    rules: Mapping[str, Rule] = RULES,
     seed: int = 0,
 ) -> None:
     """Hold the rules of `nodes` to central differences of their ONNX reference implementation.
@@ -69,7 +72,7 @@ def check(
     feeds = {n: a.astype(np.float64) for n, a in values.items() if a.dtype == np.float32}
     y = reference(feeds)
     dy = rng.standard_normal(np.shape(y)).astype(np.float32)
-    found = rule_gradients(chain, values, dy, wanted, batched)
+    found = rule_gradients(chain, values, dy, wanted, batched, rules)
     for name in wanted:
         assert found[name].shape == values[name].shape
         for direction in _directions(rng, feeds[name].shape):

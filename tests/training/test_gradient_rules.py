@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
+from laconic.errors import UnsupportedOperator
 from laconic.training.rules import FAMILIES, RULES
 
 quick = settings(max_examples=20, deadline=None)
@@ -220,15 +225,11 @@ def test_max_pool(
     assume(not ceil or all(-(-(r - dilation * (k - 1) - 1) // t) * t < n + b for r, k, t, n, b in edges))
     attributes = {"strides": steps, "dilations": [dilation] * rank, "pads": before + after}
     node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=kernel, ceil_mode=int(ceil), **attributes)
-    windows = [
-        (
-            *each,
-            -(-(r - dilation * (each[1] - 1) - 1) // each[2])
-            if ceil
-            else (r - dilation * (each[1] - 1) - 1) // each[2],
-        )
-        for r, *each in zip(reach, size, kernel, steps, before, strict=True)
+    rounded = [
+        -(-(r - dilation * (k - 1) - 1) // t) if ceil else (r - dilation * (k - 1) - 1) // t
+        for r, k, t in zip(reach, kernel, steps, strict=True)
     ]
+    windows = list(zip(size, kernel, steps, before, rounded, strict=True))
 
     def by_definition(feeds: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         y = feeds["x"]
@@ -260,3 +261,15 @@ def test_gradients_that_meet_are_summed() -> None:
         helper.make_node("Add", ["c", "x"], ["y"]),
     ]
     check(nodes, {"x": spread(1, 3, 3), "w": normal(1, 3, 3)}, ["x", "w"], batched=["x"])
+
+
+def test_the_example_of_the_documentation_is_a_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "add-an-operator.md").read_text()
+    code = re.search(r"^( *)```python\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+    assert code
+    scope: dict[str, Any] = {}
+    exec(textwrap.dedent(code[2]), scope)
+    node = helper.make_node("Tanh", ["x"], ["y"])
+    check(node, {"x": normal(0, 2, 3)}, ["x"], batched=["x"], rules={**RULES, "Tanh": scope["tanh"]})
+    with pytest.raises(UnsupportedOperator):
+        check(node, {"x": normal(0, 2, 3)}, ["x"])
