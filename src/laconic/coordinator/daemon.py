@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from laconic.coordinator.engine import Campaign, CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
 from laconic.errors import ConfigError
+from laconic.node import Note
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Gate, Training
 from laconic.protocol.topics import check_name
@@ -162,6 +164,9 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
         await drive([driver], finished)
     finally:
         store.close()
+        wire = link.wire_bytes()
+        fields = {"bytes_up": wire.up, "bytes_down": wire.down, "bytes_measured": wire.measured}
+        show(who, Note("stopped", fields), time.time())
 
 
 def _evaluator(bundle: Bundle, config: CoordinatorConfig, folder: Path) -> Evaluate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.learner import Arrays, OnnxLearner
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.power import WireOnly
-from laconic.edge_sdk.sensors import Sensors
+from laconic.edge_sdk.sensors import Readings, Sensors
 from laconic.errors import LaconicError, LocalProtocolError
 from laconic.node import Note
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
@@ -75,7 +76,9 @@ class Device:
             chunk_bytes=chunk_bytes,
             software=__version__,
         )
-        self._engine = DeviceEngine(settings, OnnxLearner(trainer, data), sensors(self._link.wire_bytes))
+        self._name = name
+        self._sensors = sensors(self._link.wire_bytes)
+        self._engine = DeviceEngine(settings, OnnxLearner(trainer, data), self._sensors)
         self._store = SqliteStore(Path(store))
         self._driver = Driver(self._engine, self._link, self._store, observe=on_note)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,6 +86,20 @@ class Device:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self._name
+
+    def totals(self) -> dict[str, object]:
+        """Bytes and joules since the process began, and the state of charge, as the sensors have them."""
+        readings = self._sensors.read(time.time())
+        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__}
+
+    def close(self) -> None:
+        """Close the store, once nothing runs any more; `run`, `run_async` and `stop` do it themselves."""
+        self._store.close()
 
     @property
     def driver(self) -> Driver:

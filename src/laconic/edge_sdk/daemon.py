@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,12 @@ async def run(paths: Sequence[Path], environment: Mapping[str, str], show: Print
     """
     trainers: dict[tuple[Path, int], Trainer] = {}
     devices = [_device(path, environment, show, trainers) for path in paths]
-    await drive([device.driver for device in devices])
+    try:
+        await drive([device.driver for device in devices])
+    finally:
+        for device in devices:
+            device.close()
+            show(device.name, Note("stopped", device.totals()), time.time())
 
 
 def _device(

@@ -1,0 +1,77 @@
+"""The demonstration's broker: mosquitto where there is one, the embedded one elsewhere, or the user's own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from laconic.demo.processes import Children
+from laconic.errors import TransportError
+from laconic.transport.mqtt import Address
+
+_START_S = 15.0
+
+
+@dataclass(frozen=True)
+class RunningBroker:
+    """A broker that takes connections."""
+
+    url: str
+    kind: str
+    """mosquitto, embedded or yours."""
+
+
+def find_mosquitto() -> str | None:
+    """The mosquitto program; Debian keeps it where only root's PATH looks."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def start_broker(children: Children, folder: Path, url: str | None) -> RunningBroker:
+    """Start a broker on a free port of 127.0.0.1, or check that the one at `url` answers.
+
+    Raises `TransportError` when it does not.
+    """
+    if url is not None:
+        address = Address.parse(url)
+        _wait_for(address.host, address.port, children, 3.0)
+        return RunningBroker(url, "yours")
+    port = _free_port()
+    mosquitto = find_mosquitto()
+    if mosquitto is not None:
+        config = folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n"
+            "max_inflight_messages 64\nmax_queued_messages 20000\nlog_type error\n"
+        )
+        command, kind = [mosquitto, "-c", str(config)], "mosquitto"
+    else:
+        command, kind = [sys.executable, "-m", "laconic.demo.embedded_broker", str(port)], "embedded"
+    children.start("broker", command)
+    _wait_for("127.0.0.1", port, children, _START_S)
+    return RunningBroker(f"mqtt://127.0.0.1:{port}", kind)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def _wait_for(host: str, port: int, children: Children, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        children.check()
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError as e:
+            if time.monotonic() > deadline:
+                raise TransportError(
+                    f"no broker answers at {host}:{port} ({e})", remedy="is it running? try without --broker"
+                ) from e
+            time.sleep(0.05)
