@@ -43,7 +43,19 @@ from laconic.node import (
 from laconic.protocol import topics
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, split
 from laconic.protocol.identity import selected, short, update_id, weights_hash
-from laconic.protocol.messages import Ack, Fate, Fin, Offer, Skip, State, Telemetry, encode
+from laconic.protocol.messages import (
+    Ack,
+    Fate,
+    Fin,
+    Offer,
+    Skip,
+    State,
+    Telemetry,
+    amount,
+    encode,
+    real,
+    report_weight,
+)
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Vector
 
@@ -392,12 +404,12 @@ class DeviceEngine:
             size=len(frame),
             chunks=len(split(frame, self._settings.chunk_bytes)),
             sha256=hashlib.sha256(frame).digest(),
-            weight=outcome.samples,
-            norm=outcome.norm,
-            threshold=outcome.threshold,
-            loss_before=outcome.loss_before,
-            loss_after=outcome.loss_after,
-            seconds=seconds,
+            weight=report_weight(outcome.samples),
+            norm=amount(outcome.norm),
+            threshold=amount(outcome.threshold),
+            loss_before=real(outcome.loss_before),
+            loss_after=real(outcome.loss_after),
+            seconds=amount(seconds),
         )
         update = update_id(self._settings.name, offer.task, offer.model, 0)
         self._outbox = Outbox(update, offer.task, encode(fin), frame)
@@ -433,7 +445,7 @@ class DeviceEngine:
         match ack.fate:
             case Fate.MISSING:
                 self._retry_at = now + self._retry_s
-                return self._upload(ack.missing)
+                return self._upload(sorted(set(ack.missing)))
             case Fate.COMMITTED:
                 said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
                 self._residual = commit(self._residual, said)
@@ -456,10 +468,10 @@ class DeviceEngine:
                 task=self._offer.task,
                 base=self._offer.model,
                 why=why,
-                weight=self._learner.samples,
-                norm=0.0 if outcome is None else outcome.norm,
-                threshold=0.0 if outcome is None else outcome.threshold,
-                seconds=seconds,
+                weight=report_weight(self._learner.samples),
+                norm=0.0 if outcome is None else amount(outcome.norm),
+                threshold=0.0 if outcome is None else amount(outcome.threshold),
+                seconds=amount(seconds),
             )
         )
         self._diary = msgspec.structs.replace(self._diary, answered=self._offer.task, skip=skip)

@@ -190,6 +190,25 @@ class Manifest(Message, frozen=True):
     signature: Annotated[bytes, Meta(max_length=128)] = b""
 
 
+_MOST: Final = 1e15
+_MOST_WEIGHT: Final = 2**24
+
+
+def amount(value: float) -> float:
+    """`value` as an `Amount`: what lies beyond the bounds, or is no number, becomes the nearest bound."""
+    return min(max(value, 0.0), _MOST) if value == value else _MOST
+
+
+def real(value: float | None) -> float | None:
+    """`value` as a `Real`; None for what a report cannot carry."""
+    return value if value is not None and abs(value) <= _MOST else None
+
+
+def report_weight(samples: int) -> int:
+    """`samples` as the weight of a report."""
+    return min(samples, _MOST_WEIGHT)
+
+
 M = TypeVar("M", bound=Message)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODERS: Final[dict[type[Message], msgspec.msgpack.Decoder[Message]]] = {
