@@ -101,6 +101,8 @@ class Progress(msgspec.Struct, frozen=True):
     open: bool = False
     opened_at: float = 0.0
     task: str = ""
+    share: float = 1.0
+    """The part of the cohort that is asked; it grows while too few are chosen or report."""
     expected: list[str] = []
     """Who was asked when the round opened; who comes later says so by its birth."""
     finished: bool = False
@@ -423,7 +425,8 @@ class CoordinatorEngine:
             case Action.CLOSE:
                 return self._close(now)
             case Action.EXTEND:
-                return [Note("extended", {"round": self._round.number, "reported": self._round.reported})]
+                note = Note("extended", {"round": self._round.number, "reported": self._round.reported})
+                return [note, *self._ask_more(now)]
             case Action.FINISH:
                 return [Note("finished", {"rounds": self._round.number})]
             case None if isinstance(given, rounds.TimedOut):
@@ -440,13 +443,18 @@ class CoordinatorEngine:
         records = [self._ledger[name] for name in among]
         able = [r for r in records if selection.refusal(r, c.eligibility, c.budget) is None]
         # In a cohort's offer the budgets of the ledger cannot exclude anyone: the device's own limits do.
-        return selection.chosen(able if c.targeted else records, self._progress.task, c.share)
+        return selection.chosen(able if c.targeted else records, self._progress.task, self._progress.share)
 
     def _open(self, now: float) -> list[Effect]:
         base = self._registry.current
         task = task_id(self._campaign.fleet, self._round.number, base.name)
-        self._progress = Progress(number=self._round.number, open=True, opened_at=now, task=task)
-        chosen = self._choose(r.name for r in online(self._ledger, self._campaign.cohort))
+        c, here = self._campaign, online(self._ledger, self._campaign.cohort)
+        self._progress = Progress(
+            number=self._round.number, open=True, opened_at=now, task=task, share=c.share
+        )
+        chosen = self._choose(r.name for r in here)
+        while len(chosen) < min(c.plan.min_reports, len(here)) and self._widen():
+            chosen = self._choose(r.name for r in here)
         self._progress = msgspec.structs.replace(self._progress, expected=chosen)
         self._fold = Fold(self._schema.size)
         self._expected, self._committed, self._silent = set(chosen), {}, {}
@@ -462,6 +470,23 @@ class CoordinatorEngine:
             effects += self._step(rounds.Joined(), now)
         return effects
 
+    def _widen(self) -> bool:
+        """Double the share; False when everybody is asked already."""
+        share = self._progress.share
+        self._progress = msgspec.structs.replace(self._progress, share=min(1.0, 2 * max(share, 0.01)))
+        return share < 1.0
+
+    def _ask_more(self, now: float) -> list[Effect]:
+        """Too few have reported: the hash would choose the same few for ever, so ask a larger share."""
+        wider = self._widen()
+        here = [r.name for r in online(self._ledger, self._campaign.cohort)]
+        new = [name for name in self._choose(here) if name not in self._expected]
+        self._expected.update(new)
+        effects = self._offer(new) if new or wider else []
+        for _ in new:
+            effects += self._step(rounds.Joined(), now)
+        return effects
+
     def _offer(self, devices: list[str], *, work: bool = True) -> list[Effect]:
         """The open round's task, to `devices` or to the cohort; without `work`, word of the newest model."""
         c, base = self._campaign, self._registry.current
@@ -472,7 +497,7 @@ class CoordinatorEngine:
             model=base.name,
             version=base.version,
             bundle=self._bundle,
-            share=c.share,
+            share=self._progress.share,
             deadline_s=c.plan.deadline_s,
             training=msgspec.structs.replace(c.training, learning_rate=rate),
             codec=msgspec.msgpack.encode(c.codec.to_builtins()),
