@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from laconic.errors import LimitExceeded, RemoteProtocolError
+from laconic.errors import LaconicError, LimitExceeded, RemoteProtocolError
 from laconic.protocol import topics
 from laconic.protocol.chunks import Assembly
 from laconic.protocol.identity import short, verify
@@ -85,8 +85,17 @@ class Download:
                 "bundle of a manifest", value=manifest.bundle, limit=self.bundle, remedy="update the bundle"
             )
         verify(manifest, self.key)
+        if self._chain and manifest.version != self._chain[-1].version - 1:
+            # Falling by one at each step, the chain has an end whoever wrote the manifests.
+            raise RemoteProtocolError(
+                "version of a parent's manifest", value=manifest.version, limit=self._chain[-1].version - 1
+            )
         self._chain.append(manifest)
-        self._decide()
+        try:
+            self._decide()
+        except LaconicError:
+            self._chain.pop()
+            raise
 
     def _decide(self) -> None:
         """The shorter of the missing deltas and a full model; or one more manifest, to find out."""
