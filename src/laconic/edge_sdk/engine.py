@@ -334,7 +334,7 @@ class DeviceEngine:
         if not isinstance(result, Held):
             # What is held may itself be wrong: once, try from nothing.
             effects: list[Effect] = [Note("dropped", {"topic": "model", "why": str(result)}), Save(pieces)]
-            if isinstance(result, WireError) and self._offer is not None:
+            if isinstance(result, WireError) and self._offer is not None and self._next is None:
                 self._phase = Phase.FETCHING
                 self._download = self._new_download(only_full=True)
                 self._retry_at = now + self._retry_s
