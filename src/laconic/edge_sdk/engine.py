@@ -19,7 +19,7 @@ from laconic.edge_sdk import policy
 from laconic.edge_sdk.download import Download, Fetched
 from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.policy import Limits
-from laconic.edge_sdk.records import Diary, Held, Outbox, restore, save_held, save_vector
+from laconic.edge_sdk.records import Diary, Held, Outbox, forget, restore, save_held, save_vector
 from laconic.edge_sdk.sensors import NoSensors, Readings, Sensors
 from laconic.edge_sdk.work import Assignment, Outcome, codec_of, gate_of, perform
 from laconic.errors import ChecksumMismatch, LaconicError, Malformed, WireError
@@ -164,9 +164,10 @@ class DeviceEngine:
         if self._outbox is not None:
             self._phase = Phase.UPLOADING
             self._retry_at = now
-        if not restored.damaged:
-            return []
-        return [Note("damaged", {"what": list(restored.damaged)})]
+        effects: list[Effect] = [Save(forget(self._diary))] if restored.foreign else []
+        if restored.damaged:
+            effects.append(Note("damaged", {"what": list(restored.damaged)}))
+        return effects
 
     def _connected(self, now: float) -> list[Effect]:
         name = self._settings.name

@@ -8,7 +8,9 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from laconic.compression import decode
 from laconic.compression.gate import GateState
+from laconic.errors import WireError
 from laconic.node import StoreView
 from laconic.protocol.identity import short, weights_hash
 from laconic.schema import Schema, Vector
@@ -68,6 +70,13 @@ class Restored:
     residual: Vector
     outbox: Outbox | None
     damaged: tuple[str, ...]
+    foreign: bool
+    """What the store holds is of another bundle, or of none that is known: clear it with `forget`."""
+
+
+def forget(diary: Diary) -> dict[str, bytes | None]:
+    """Entries that begin anew under `diary`: left there, an old residual would come back in a later life."""
+    return {"diary": msgspec.msgpack.encode(diary), "model": None, "residual": None, "outbox": None}
 
 
 def save_held(held: Held, schema: Schema) -> bytes:
@@ -95,11 +104,11 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
         if diary.bundle:
             damaged.append("model, residual and outbox of another bundle")
         kept = msgspec.structs.replace(diary, bundle=bundle, answered="", skip=b"", gate=GateState())
-        return Restored(kept, fresh, empty, None, tuple(damaged))
+        return Restored(kept, fresh, empty, None, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
     residual = _vector(store.get("residual"), schema, damaged)
-    outbox = _struct(store.get("outbox"), Outbox, damaged, "outbox")
-    return Restored(diary, held, empty if residual is None else residual, outbox, tuple(damaged))
+    outbox = _outbox(store.get("outbox"), schema, damaged)
+    return Restored(diary, held, empty if residual is None else residual, outbox, tuple(damaged), False)
 
 
 def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> T | None:
@@ -110,6 +119,19 @@ def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> 
     except msgspec.DecodeError:
         damaged.append(what)
         return None
+
+
+def _outbox(raw: bytes | None, schema: Schema, damaged: list[str]) -> Outbox | None:
+    outbox = _struct(raw, Outbox, damaged, "outbox")
+    if outbox is None:
+        return None
+    try:
+        # It is decoded again when it is committed, and must not fail then.
+        decode(outbox.frame, schema, limit_bytes=4 * schema.size)
+    except WireError:
+        damaged.append("outbox")
+        return None
+    return outbox
 
 
 def _held(raw: bytes | None, schema: Schema, damaged: list[str]) -> Held | None:
