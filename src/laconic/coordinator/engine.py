@@ -538,6 +538,10 @@ class CoordinatorEngine:
             # Nothing is lost: the updates are in the store, and a restart comes back to this point.
             raise result
         assert isinstance(result, Version)
+        taken: dict[str, bytes | None] = {f"update/{device}": None for device in self._committed}
+        if result.digest == self._registry.current.weights:
+            # A version is known by its weights: one that changed nothing would be its own parent.
+            return self._end_round({**self._registry.keep(result), **taken}, [], now)
         entries = self._registry.add(
             result,
             now,
@@ -546,8 +550,8 @@ class CoordinatorEngine:
             silent=len(self._silent),
             samples=self._fold.weight,
         )
-        entries |= {f"update/{device}": None for device in self._committed}
-        return self._end_round(entries, [*self._registry.publish_newest(result), self._version_note()], now)
+        publication = [*self._registry.publish_newest(result), self._version_note()]
+        return self._end_round({**entries, **taken}, publication, now)
 
     def _end_round(
         self, entries: dict[str, bytes | None], publication: list[Effect], now: float

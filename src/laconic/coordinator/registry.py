@@ -114,6 +114,11 @@ class Registry:
             f"delta/{too_old:08d}": None,
         }
 
+    def keep(self, computed: Version) -> dict[str, bytes | None]:
+        """Stay at the newest version, whose weights `computed` has too; only the residual moves on."""
+        self.residual = computed.residual
+        return {"server-residual": computed.residual.astype("<f4").tobytes()}
+
     def publish_newest(self, computed: Version) -> Iterator[Effect]:
         """Make the newest version fetchable, and clear from the broker what is too old to be of use."""
         record = self.current
@@ -123,22 +128,35 @@ class Registry:
         # The manifest last: whoever sees it finds what it names.
         yield self._manifest(record)
         if (stale := self._records.get(record.version - _FULL_MODELS_KEPT)) is not None:
-            yield from _clear(stale.full)
+            yield from self._clear(stale.full)
         if (stale := self._records.get(record.version - self._keep)) is not None:
-            yield Send(topics.manifest(stale.name), b"", retain=True)
+            if all(stale.name != kept.name for kept in self._kept()):
+                yield Send(topics.manifest(stale.name), b"", retain=True)
             if stale.delta is not None:
-                yield from _clear(stale.delta)
+                yield from self._clear(stale.delta)
 
     def publish_all(self) -> Iterator[Effect]:
         """Everything that should lie at the broker, which may have lost it."""
-        for version in range(self._oldest(), self.current.version + 1):
-            record = self._records[version]
-            delta = self._store.get(f"delta/{version:08d}")
+        for record in self._kept():
+            delta = self._store.get(f"delta/{record.version:08d}")
             if record.delta is not None and delta is not None:
                 yield from self._chunks(record.delta, delta)
         yield from self._chunks(self.current.full, full_frame(self.weights, self._schema))
-        for version in range(self._oldest(), self.current.version + 1):
-            yield self._manifest(self._records[version])
+        for record in self._kept():
+            yield self._manifest(record)
+
+    def _kept(self) -> list[ModelRecord]:
+        return [self._records[v] for v in range(self._oldest(), self.current.version + 1)]
+
+    def _clear(self, blob: Blob) -> Iterator[Effect]:
+        """Take a blob from the broker, unless a version that is kept happens to have the same bytes."""
+        kept = self._kept()
+        newest = self.current.version - _FULL_MODELS_KEPT
+        in_use = {r.delta.address for r in kept if r.delta is not None}
+        in_use |= {r.full.address for r in kept if r.version > newest}
+        if blob.address not in in_use:
+            for i in range(blob.chunks):
+                yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)
 
     def _oldest(self) -> int:
         return max(0, self.current.version - self._keep + 1)
@@ -181,8 +199,3 @@ def _records(store: StoreView) -> Iterator[ModelRecord]:
             yield msgspec.msgpack.decode(store.get(key) or b"", type=ModelRecord)
         except msgspec.DecodeError as e:
             raise StorageError(f"record {key} ({e})", remedy="restore the store from a copy") from e
-
-
-def _clear(blob: Blob) -> Iterator[Effect]:
-    for i in range(blob.chunks):
-        yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)
