@@ -54,6 +54,9 @@ def test_data_of_the_wrong_kind_is_named(bundle: Bundle, x: Any, y: Any, thing: 
         ({"batch_size": 2.5}, "batch size"),
         ({"learning_rate": -1.0}, "learning rate"),
         ({"learning_rate": float("nan")}, "learning rate"),
+        ({"learning_rate": 1e39}, "learning rate"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.0}, "seed"),
         ({"proximal_mu": 1.0}, "proximal"),
     ],
 )

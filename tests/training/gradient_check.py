@@ -68,22 +68,23 @@ def check(
     """
     chain = [nodes] if isinstance(nodes, NodeProto) else list(nodes)
     rng = np.random.default_rng(seed)
-    reference = forward or _reference(_forward(chain, values, ()))
+    exact = forward or reference(chain, values)
     feeds = {n: a.astype(np.float64) for n, a in values.items() if a.dtype == np.float32}
-    y = reference(feeds)
+    y = exact(feeds)
     dy = rng.standard_normal(np.shape(y)).astype(np.float32)
     found = rule_gradients(chain, values, dy, wanted, batched, rules)
     for name in wanted:
         assert found[name].shape == values[name].shape
         for direction in _directions(rng, feeds[name].shape):
-            ends = [reference(feeds | {name: feeds[name] + sign * STEP * direction}) for sign in (1, -1)]
+            ends = [exact(feeds | {name: feeds[name] + sign * STEP * direction}) for sign in (1, -1)]
             due = float(np.sum((ends[0] - ends[1]) * dy)) / (2 * STEP)
             scale = max(1.0, float(np.sum(np.abs(found[name] * direction))))
             assert abs(float(np.sum(found[name] * direction)) - due) <= 2e-5 * scale, (name, due)
 
 
-def _reference(forward: ModelProto) -> Forward:
-    evaluator = ReferenceEvaluator(forward)
+def reference(nodes: Sequence[NodeProto], values: Arrays) -> Forward:
+    """What ONNX's reference implementation makes of `nodes`, in the precision of what it is fed."""
+    evaluator = ReferenceEvaluator(_forward(nodes, values, ()))
     return lambda feeds: np.asarray(evaluator.run(None, dict(feeds))[0])
 
 

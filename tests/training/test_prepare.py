@@ -15,6 +15,7 @@ from small_models import node, normal, onnx_file, perceptron, softmax_regression
 
 from laconic.errors import ConfigError, LaconicError, ModelError, UnsupportedOperator
 from laconic.runtime import Bundle, Trainer
+from laconic.runtime.batches import Inputs
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
@@ -25,7 +26,7 @@ def names(bundle: Bundle) -> list[str]:
     return [t.name for t in bundle.schema.tensors]
 
 
-def train(bundle: Bundle, x: np.ndarray, y: np.ndarray, **settings: object) -> np.ndarray:
+def train(bundle: Bundle, x: Inputs, y: np.ndarray, **settings: object) -> np.ndarray:
     given = {"epochs": 2, "batch_size": 4, "learning_rate": 0.1, "seed": 0} | settings
     return Trainer(bundle).train(bundle.initial, x, y, **given).weights  # type: ignore[arg-type]
 
@@ -245,6 +246,26 @@ def test_only_the_chosen_output_is_trained() -> None:
     assert (names(other), other.manifest.loss.classes) == (["w2"], 2)
     with pytest.raises(ConfigError, match="output"):
         prepare(model.SerializeToString(), output="q")
+
+
+def test_a_model_may_have_several_inputs() -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"]),
+        node("MatMul", ["z", "v"], ["b"]),
+        node("Add", ["a", "b"], ["y"]),
+    ]
+    model = onnx.load_from_string(onnx_file(nodes, {"w": normal(0, 4, 3), "v": normal(1, 2, 3)}, ("n", 4)))
+    model.graph.input.append(helper.make_tensor_value_info("z", 1, ["m", 2]))
+    bundle = Bundle.read(prepare(model.SerializeToString()))
+    assert [(i.name, i.shape) for i in bundle.manifest.inputs] == [("x", (4,)), ("z", (2,))]
+    data = {"x": normal(2, 9, 4), "z": normal(3, 9, 2)}
+    due = data["x"] @ normal(0, 4, 3) + data["z"] @ normal(1, 2, 3)
+    assert np.allclose(Trainer(bundle).predict(bundle.initial, data), due, atol=1e-5)
+    assert not np.array_equal(train(bundle, data, np.arange(9) % 3), bundle.initial)
+    with pytest.raises(ConfigError, match="several inputs"):
+        train(bundle, data["x"], np.arange(9) % 3)
+    with pytest.raises(ConfigError, match="differ"):
+        train(bundle, {**data, "z": data["z"][:3]}, np.arange(9) % 3)
 
 
 def test_data_in_other_files_is_refused() -> None:

@@ -18,6 +18,10 @@ Inputs: TypeAlias = Array | Mapping[str, Array]
 """One array for a model with one input, else arrays by input name; axis 0 counts samples."""
 
 
+CHUNK_STEPS = 64
+"""Steps in a chunk at most, however small the data: between chunks, training can be stopped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A few training steps: arrays by graph input, shape `(steps, batch, ...)`.
@@ -81,7 +85,7 @@ def training_chunks(
     samples = len(order)
     steps = -(-samples // batch_size)
     step_bytes = batch_size * sum(_sample_bytes(a) for a in data.values())
-    length = max(1, min(steps, chunk_bytes // max(1, step_bytes)))
+    length = max(1, min(steps, CHUNK_STEPS, chunk_bytes // max(1, step_bytes)))
     buffers = {n: np.empty((length * batch_size, *a.shape[1:]), a.dtype) for n, a in data.items()}
     mask = np.ones(length * batch_size, np.float32)
     for first in range(0, steps, length):
@@ -113,10 +117,17 @@ def check_positive(thing: str, value: int) -> int:
     return int(value)
 
 
+def check_seed(seed: int) -> int:
+    """`seed` if it is an integer that is not negative; raises `ConfigError` otherwise."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError("seed", value=seed, limit="an integer, not negative")
+    return int(seed)
+
+
 def check_rate(thing: str, value: float) -> float:
-    """`value` if it is finite and not negative; raises `ConfigError` otherwise."""
-    if not math.isfinite(value) or value < 0:
-        raise ConfigError(thing, value=value, limit="a finite number, not negative")
+    """`value` if float32 can hold it and it is not negative; raises `ConfigError` otherwise."""
+    if not 0 <= value <= float(np.finfo(np.float32).max):
+        raise ConfigError(thing, value=value, limit="a finite float32, not negative")
     return float(value)
 
 

@@ -20,6 +20,7 @@ from laconic.runtime.batches import (
     check_labels,
     check_positive,
     check_rate,
+    check_seed,
     evaluation_batches,
     training_chunks,
 )
@@ -95,7 +96,7 @@ class Trainer:
         on axis 0, `y` integer labels of shape `(samples,)`. The optimizer's state starts at zero.
         `proximal_mu` pulls towards `weights` (FedProx, Li et al., MLSys 2020, section 3) and needs a bundle
         prepared with `proximal=True`. `local` is the device's own part, `bundle.initial_local` by default.
-        `should_stop` is asked between chunks of steps.
+        `should_stop` is asked between chunks of at most 64 steps.
 
         The same arguments on the same machine give bit-identical weights. Raises `ConfigError` for data or
         settings, `ModelError` for weights of another size, `NonFinite` for weights that are not finite.
@@ -119,7 +120,7 @@ class Trainer:
             constants.update({f"ref/{t.name}": start[t.name] for t in self.bundle.schema.tensors})
         run = _Run(self._session(self._form), self._form, self._state(start), constants)
 
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_seed(seed))
         losses: list[NDArray[np.float32]] = []
         seen = 0
         stopped = False

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.activation import is_not_negative
@@ -38,7 +39,7 @@ def _tiled(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> str:
         covered = g.op("Slice", x, g.ints(*([0] * window.rank)), g.ints(*seen), axes)
     hit = is_not_negative(g, g.op("Sub", covered, _enlarged(g, y, window)))
     order = np.arange(window.taps, 0, -1, dtype=np.float32).reshape(window.kernel)
-    priority = g.op("Mul", hit, g.constant(np.tile(order, window.output)))
+    priority = g.op("Mul", hit, _repeated(g, order, window))
     best = g.op("MaxPool", priority, kernel_shape=window.kernel, strides=window.strides)
     winner = is_not_negative(g, g.op("Sub", priority, _enlarged(g, best, window)))
     dx = g.op("Mul", winner, _enlarged(g, dy, window))
@@ -46,6 +47,11 @@ def _tiled(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> str:
         return dx
     unseen = [i - s for i, s in zip(window.input, seen, strict=True)]
     return g.op("Pad", dx, g.ints(*([0] * (4 + window.rank)), *unseen))
+
+
+def _repeated(g: GraphBuilder, order: NDArray[np.float32], window: Window) -> str:
+    """`order` side by side for all windows; onnxruntime does it once, when it loads the graph."""
+    return g.op("Tile", g.constant(order), g.ints(*window.output))
 
 
 def _enlarged(g: GraphBuilder, x: str, window: Window) -> str:
