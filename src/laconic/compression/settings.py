@@ -117,5 +117,5 @@ PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
 * "dense8": at most 8 bits a value; needs no error feedback.
 * "small": about a fiftieth of float32 on a small CNN, at the accuracy of float32 to within half a point. With
   error feedback only.
-* "tiny": about 1/150, at two points; where bytes are dearer than rounds. With error feedback only.
+* "tiny": about 1/150, at one to two points; where bytes are dearer than rounds. With error feedback only.
 """
