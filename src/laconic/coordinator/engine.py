@@ -193,7 +193,7 @@ class CoordinatorEngine:
         if self._progress.open:
             self._resume(store, now)
             effects.append(
-                Note("resumed", {"round": self._round.number, "committed": sorted(self._committed)})
+                Note("resumed", {"round": self._round.number, "committed": dict(self._committed)})
             )
             effects += self._step(rounds.Resumed(), now)
         return effects

@@ -14,6 +14,7 @@ from laconic.errors import TransportError
 from laconic.transport.mqtt import Address
 
 _START_S = 15.0
+EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ def find_mosquitto() -> str | None:
 def start_broker(children: Children, folder: Path, url: str | None) -> RunningBroker:
     """Start a broker on a free port of 127.0.0.1, or check that the one at `url` answers.
 
-    Raises `TransportError` when it does not.
+    `url` "embedded" means the embedded one even where mosquitto is installed. Raises `TransportError` when it does not.
     """
-    if url is not None:
+    if url is not None and url != EMBEDDED:
         address = Address.parse(url)
         _wait_for(address.host, address.port, children, 3.0)
         return RunningBroker(url, "yours")
     port = _free_port()
-    mosquitto = find_mosquitto()
+    mosquitto = None if url == EMBEDDED else find_mosquitto()
     if mosquitto is not None:
         config = folder / "mosquitto.conf"
         config.write_text(

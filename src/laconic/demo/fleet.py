@@ -196,7 +196,7 @@ def _write_files(
         part.save(folder / f"{device}.npz")
         (folder / f"{device}.toml").write_text(
             _toml(
-                {"name": device, "cohort": tag, "bundle": str(bundle), "data": f"{device}.npz"},
+                {"name": device, "cohort": tag, "bundle": str(bundle), "data": f"{device}.npz", "retry_s": 3},
                 broker={"url": broker},
                 power={
                     "board": s.board,

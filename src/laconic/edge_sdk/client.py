@@ -51,12 +51,14 @@ class Device:
         sensors: MakeSensors = WireOnly,
         fleet_key: bytes | None = None,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        retry_s: float = 10.0,
         on_note: Callable[[Note, float], None] = lambda note, now: None,
     ) -> None:
         """`bundle`: a file, or one already read; devices in one process can share a `Trainer`.
 
         `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and
-        outbox. `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
+        outbox. `retry_s`: the first wait for an answer before asking again; it doubles up to five minutes.
+        `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
 
         Raises `ConfigError` for a name, address or file that cannot be used, `WireError` or `ModelError` for
         a bundle that cannot, `StorageError` for a store that cannot.
@@ -74,6 +76,7 @@ class Device:
             limits=limits or Limits(),
             key=fleet_key,
             chunk_bytes=chunk_bytes,
+            retry_s=retry_s,
             software=__version__,
         )
         self._name = name

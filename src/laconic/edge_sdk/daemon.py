@@ -43,6 +43,8 @@ class DeviceConfig(Section, frozen=True):
     metered: bool = False
     threads: int = 1
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    retry_s: float = 10.0
+    """How long to wait for an answer before asking again; doubles up to five minutes."""
     broker: BrokerSection = BrokerSection()
     security: SecuritySection = SecuritySection()
     limits: Limits = Limits()
@@ -101,5 +103,6 @@ def _device(
         sensors=sensors,
         fleet_key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=config.chunk_bytes,
+        retry_s=config.retry_s,
         on_note=on_note,
     )
