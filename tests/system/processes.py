@@ -78,6 +78,12 @@ class Process:
             self._running.kill()
             self._running.wait(10)
 
+    @property
+    def pid(self) -> int:
+        """The running life's process."""
+        assert self._running is not None
+        return self._running.pid
+
     def wait(self, seconds: float) -> int:
         """Wait for its own end; the exit code."""
         assert self._running is not None
