@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from small_models import node, normal, onnx_file, perceptron, softmax_regression
 from laconic.errors import ConfigError, LaconicError, ModelError, UnsupportedOperator
 from laconic.runtime import Bundle, Trainer
 from laconic.runtime.batches import Inputs
+from laconic.runtime.trainer import Form
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
@@ -228,6 +230,23 @@ def test_local_weights_are_trained_but_do_not_travel() -> None:
     assert np.array_equal(np.concatenate([result.weights, result.local]), due)
     metrics = Trainer(bundle).evaluate(result.weights, x, y, local=result.local)
     assert metrics == Trainer(whole).evaluate(due, x, y)
+
+
+@pytest.mark.parametrize("form", ["epoch", "step"])
+def test_roles_state_and_proximal_term_go_together(form: Form) -> None:
+    bundle = Bundle.read(
+        prepare(perceptron(), optimizer="momentum", proximal=True, frozen=["w1"], local=["b2"])
+    )
+    assert names(bundle) == ["b1", "w2"]
+    assert [t.name for t in bundle.local_schema.tensors] == ["b2"]
+    x, y = normal(5, 10, 4), np.arange(10) % 3
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 0.1, "seed": 0}
+    loose, tight = (
+        Trainer(bundle, form=form).train(bundle.initial, x, y, **settings, proximal_mu=mu) for mu in (0, 5)
+    )
+    start = bundle.initial
+    assert 0 < np.linalg.norm(tight.weights - start) < np.linalg.norm(loose.weights - start)
+    assert not np.array_equal(loose.local, bundle.initial_local)
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
