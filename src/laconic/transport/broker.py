@@ -13,6 +13,8 @@ from laconic.node import Will
 
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether a topic filter, which may hold `+` and `#`, covers a topic (MQTT 3.1.1, section 4.7)."""
+    if topic_filter == topic or not ("+" in topic_filter or "#" in topic_filter):
+        return topic_filter == topic
     want, have = topic_filter.split("/"), topic.split("/")
     for i, level in enumerate(want):
         if level == "#":
