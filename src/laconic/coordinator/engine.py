@@ -35,7 +35,7 @@ from laconic.node import (
 )
 from laconic.protocol import topics
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
-from laconic.protocol.identity import task_id
+from laconic.protocol.identity import task_id, update_id
 from laconic.protocol.messages import (
     Ack,
     Eligibility,
@@ -309,7 +309,7 @@ class CoordinatorEngine:
             fin = decode_message(Fin, payload)
             task = fin.task
             self._ledger.admit(device)
-            self._check_admissible(device, fin)
+            self._check_admissible(device, update, fin)
             if missing := self._inbox.missing(device, update, fin):
                 named = missing[:_MAX_MISSING_NAMED]
                 return [_ack(device, update, Fate.MISSING, missing=named)]
@@ -325,7 +325,9 @@ class CoordinatorEngine:
             return effects
         return self._commit(device, update, fin, frame, vector, now)
 
-    def _check_admissible(self, device: str, fin: Fin) -> None:
+    def _check_admissible(self, device: str, update: str, fin: Fin) -> None:
+        if update != (expected := update_id(device, fin.task, fin.base, fin.sha256)):
+            raise Malformed("id of an update", value=update, limit=expected)
         if self._round.phase is not Phase.COLLECTING or fin.task != self._progress.task:
             raise RemoteProtocolError(
                 "task", value=fin.task, limit=self._progress.task, remedy="its round is over"

@@ -412,7 +412,7 @@ class DeviceEngine:
             loss_after=real(outcome.loss_after),
             seconds=amount(seconds),
         )
-        update = update_id(self._settings.name, offer.task, offer.model, 0)
+        update = update_id(self._settings.name, fin.task, fin.base, fin.sha256)
         self._outbox = Outbox(update, offer.task, encode(fin), frame)
         self._diary = msgspec.structs.replace(
             self._diary, answered=offer.task, skip=b"", last_sent_bytes=len(frame)

@@ -32,9 +32,9 @@ def task_id(fleet: str, round_number: int, base: str) -> str:
     return short(_digest(fleet, str(round_number), base))
 
 
-def update_id(device: str, task: str, base: str, attempt: int) -> str:
-    """Identity of one device's update for one task: sent twice, it is counted once."""
-    return short(_digest(device, task, base, str(attempt)))
+def update_id(device: str, task: str, base: str, frame_sha256: bytes) -> str:
+    """Identity of an update: sent twice it is counted once, and another frame is another update."""
+    return short(_digest(device, task, base, frame_sha256.hex()))
 
 
 def selected(device: str, task: str, share: float) -> bool:
