@@ -7,6 +7,7 @@ coordinator is not known to have stays in the residual, so that nothing a device
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -101,6 +102,8 @@ class DeviceEngine:
         self._phase = Phase.IDLE
         self._offer: Offer | None = None
         self._next: Offer | None = None
+        self._newest_task = ""
+        self._older_tasks: deque[str] = deque(maxlen=32)
         self._download: Download | None = None
         self._subscribed: tuple[str, ...] = ()
         self._retry_at: float | None = None
@@ -160,6 +163,7 @@ class DeviceEngine:
         restored = restore(store, self._schema, bundle=self._learner.bundle, initial=self._learner.initial)
         self._diary, self._held = restored.diary, restored.held
         self._residual, self._outbox = restored.residual, restored.outbox
+        self._newest_task = self._diary.answered
         self._born = restored.diary
         if self._outbox is not None:
             self._phase = Phase.UPLOADING
@@ -202,7 +206,7 @@ class DeviceEngine:
                 # Before it is queued: an offer that fails when its turn comes would take the effects of the
                 # event that it was waiting for along.
                 codec_of(offer), gate_of(offer)
-                return self._offered(offer, now)
+                return [] if self._displaced(offer.task) else self._offered(offer, now)
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
             case topics.ManifestOf() | topics.BlobChunk():
@@ -223,6 +227,16 @@ class DeviceEngine:
         self._next = offer
         # A fetch for a round that is over is wasted; training is not: its change goes into the residual.
         return self._idle(now) if self._phase is Phase.FETCHING else []
+
+    def _displaced(self, task: str) -> bool:
+        """Whether a task has had a successor: a duplicate that comes late must not be worked on again."""
+        if task == self._newest_task:
+            return False
+        if task in self._older_tasks:
+            return True
+        self._older_tasks.append(self._newest_task)
+        self._newest_task = task
+        return False
 
     def _withdrawn(self) -> list[Effect]:
         self._next = None
