@@ -13,7 +13,7 @@ from laconic.coordinator.engine import Campaign, CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.device_sim.world import Connection, Speed, World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
-from laconic.edge_sdk.learner import Trained
+from laconic.edge_sdk.learner import Learner, Trained
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.sensors import Sensors
 from laconic.protocol.messages import Eligibility, Gate, Training
@@ -69,6 +69,9 @@ class Fleet:
     devices: int = 3
     rounds: int = 3
     min_reports: int = 1
+    min_devices: int | None = None
+    """None: all of them."""
+    interval_s: float = 0.0
     deadline_s: float = 60.0
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
@@ -81,12 +84,20 @@ class Fleet:
     limits: Limits = field(default_factory=Limits)
     sensors: Callable[[int], Sensors | None] = lambda i: None
     keep_versions: int = 8
+    learner: Callable[[int], Learner] = LinearLearner
+    retry_s: float = 2.0
 
     def campaign(self) -> Campaign:
         return Campaign(
             fleet="test",
             cohort="default",
-            plan=Plan(self.rounds, self.devices, self.min_reports, self.deadline_s),
+            plan=Plan(
+                self.rounds,
+                self.devices if self.min_devices is None else self.min_devices,
+                self.min_reports,
+                self.deadline_s,
+                self.interval_s,
+            ),
             training=Training(epochs=3, batch_size=16, learning_rate=0.2),
             codec=self.codec,
             delta_codec=self.delta_codec,
@@ -110,12 +121,12 @@ class Fleet:
 
     def device(self, i: int) -> DeviceEngine:
         settings = DeviceSettings(
-            f"d{i}", key=self.key, chunk_bytes=self.chunk_bytes, limits=self.limits, retry_s=2.0
+            f"d{i}", key=self.key, chunk_bytes=self.chunk_bytes, limits=self.limits, retry_s=self.retry_s
         )
-        return DeviceEngine(settings, LinearLearner(i), self.sensors(i))
+        return DeviceEngine(settings, self.learner(i), self.sensors(i))
 
-    def world(self) -> World:
-        world = World()
+    def world(self, world: World | None = None) -> World:
+        world = world or World()
         world.add("coordinator", self.coordinator, connection=Connection(0.001, 1e8, 1e8))
         for i in range(self.devices):
             world.add(

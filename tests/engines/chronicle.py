@@ -1,0 +1,221 @@
+"""A world that writes down what was saved, and an oracle that finds from it what the models must be.
+
+The oracle shares no bookkeeping with the engines: it reads the `Save` effects of the coordinator, folds the
+updates of each round again in another order, and compares weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner
+
+from laconic.compression import decode
+from laconic.coordinator.advance import advance, first
+from laconic.coordinator.engine import Committed, CoordinatorEngine
+from laconic.coordinator.fold import Fold
+from laconic.coordinator.registry import ModelRecord
+from laconic.device_sim.world import World
+from laconic.edge_sdk.engine import DeviceEngine
+from laconic.edge_sdk.learner import Learner, Trained
+from laconic.edge_sdk.records import restore
+from laconic.edge_sdk.work import Outcome
+from laconic.node import Computed, Effect, Event, Save, Send
+from laconic.protocol.messages import Training
+from laconic.schema import Vector
+from laconic.storage import MemoryStore
+from laconic.transport.broker import Delivery
+
+Host = Any
+"""`laconic.device_sim.world` keeps its hosts to itself."""
+
+
+@dataclass
+class Chronicle:
+    """What happened in one run."""
+
+    saves: list[tuple[str, Mapping[str, bytes | None]]] = field(default_factory=list)
+    changes: dict[str, list[Vector]] = field(default_factory=dict)
+    """By device: the local changes that have reached its residual."""
+
+
+class LoggedWorld(World):
+    """A world with a chronicle, and with a network that may be worse than TCP allows.
+
+    `survives`: what a process has sent before it was killed arrives. `repeat`: the share of deliveries that
+    come a second time, up to ten seconds later. `lose` may swallow a delivery.
+    """
+
+    def __init__(self, *, survives: bool = False, repeat: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        self.chronicle = Chronicle()
+        self.stores: dict[str, MemoryStore] = {}
+        self.last_change: dict[str, Vector] = {}
+        self._survives, self._repeat = survives, repeat
+        self._random = random.Random(seed)
+        self._event: Event | None = None
+        self._sending = False
+        self.lose: Callable[[Delivery], bool] = lambda d: False
+
+    def add(self, name: str, make: Callable[[], Any], **options: Any) -> MemoryStore:
+        self.stores[name] = super().add(name, make, **options)
+        return self.stores[name]
+
+    def _feed(self, host: Host, event: Event) -> None:
+        self._event = event
+        super()._feed(host, event)
+
+    def _apply(self, host: Host, effect: Effect) -> None:
+        self._sending = isinstance(effect, Send)
+        super()._apply(host, effect)
+        if isinstance(effect, Save):
+            self.chronicle.saves.append((host.name, effect.entries))
+            match self._event:
+                case Computed("train", Outcome()) if "residual" in effect.entries:
+                    change = self.last_change[host.name]
+                    self.chronicle.changes.setdefault(host.name, []).append(change)
+
+    def _transmit(self, host: Host, size: int, arrive: Callable[[], object]) -> None:
+        if not (self._survives and self._sending):
+            super()._transmit(host, size, arrive)
+        elif host.linked:
+            host.bytes_up += size
+            host.up_free_at = max(self.now, host.up_free_at) + size / host.connection.up_bytes_per_s
+            self.at(host.up_free_at + host.connection.latency_s, lambda: arrive() and None)
+
+    def _receive(self, host: Host, d: Delivery) -> None:
+        if self.lose(d):
+            return
+        super()._receive(host, d)
+        if self._random.random() < self._repeat:
+            later = self.now + 10 * self._random.random() ** 3
+            self.at(later, lambda: super(LoggedWorld, self)._receive(host, d) if host.linked else None)
+
+
+@dataclass
+class LoggedLearner:
+    """A `LinearLearner` that leaves its last change with the world."""
+
+    world: LoggedWorld
+    number: int
+    inner: Learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
+        trained = self.inner.train(weights, training, seed)
+        self.world.last_change[f"d{self.number}"] = trained.weights - weights
+        return trained
+
+
+def logged(fleet: Fleet, **options: Any) -> LoggedWorld:
+    """A logged world with the fleet in it."""
+    world = LoggedWorld(**options)
+    fleet.learner = lambda i: LoggedLearner(world, i, LinearLearner(i))  # type: ignore[assignment,return-value]
+    fleet.world(world)
+    return world
+
+
+def settle(fleet: Fleet, world: World, *, until_s: float = 7200.0, rest_s: float = 700.0) -> None:
+    """Run to the end of the campaign, then until the last answers and models have arrived."""
+    fleet.run(world, until_s)
+    world.run(world.now + rest_s)
+
+
+def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
+    """Hold a settled run against the oracle; returns how many updates reached the model.
+
+    * The campaign has finished.
+    * Every update was committed once, and is in exactly one version.
+    * Every version's weights are what its updates give, folded anew in another order.
+    * Every device holds the newest version bit for bit (`everyone`), or some version bit for bit.
+    * On every device: all changes made = committed updates (decoded) + residual on its disk.
+    """
+    coordinator = world.node("coordinator")
+    assert isinstance(coordinator, CoordinatorEngine)
+    assert coordinator.finished
+    sent: dict[str, list[Vector]] = {f"d{i}": [] for i in range(fleet.devices)}
+    versions = [first(np.zeros(SIZE, np.float32), SCHEMA, lambda w: None)]
+    seen: set[str] = set()
+    waiting: dict[str, Committed] = {}
+    for host, entries in world.chronicle.saves:
+        if host != "coordinator":
+            continue
+        for key, blob in entries.items():
+            if key.startswith("update/") and blob is not None:
+                c = msgspec.msgpack.decode(blob, type=Committed)
+                assert key == f"update/{c.device}"
+                assert c.update not in seen, f"update {c.update} of {c.device} was committed twice"
+                seen.add(c.update)
+                waiting[c.device] = c
+                sent[c.device].append(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE))
+        records = [
+            msgspec.msgpack.decode(blob, type=ModelRecord)
+            for key, blob in entries.items()
+            if key.startswith("model/") and blob is not None
+        ]
+        taken = {key.removeprefix("update/") for key, blob in entries.items() if _is_taken(key, blob)}
+        for record in records:
+            if record.version == 0:
+                assert record.weights == versions[0].digest
+                continue
+            assert record.version == len(versions)
+            assert taken == waiting.keys(), "the updates folded are not those committed"
+            versions.append(_next(fleet, versions[-1], waiting, record))
+        if taken:
+            waiting.clear()
+    assert not waiting, "a committed update is in no version"
+
+    newest = versions[-1]
+    raw = world.stores["coordinator"].get(f"weights/{len(versions) - 1:08d}")
+    assert raw == newest.weights.astype("<f4").tobytes()
+    by_digest = {v.digest: v.weights.tobytes() for v in versions}
+    for name, frames in sent.items():
+        engine = world.node(name)
+        assert isinstance(engine, DeviceEngine)
+        assert world.stores[name].get("outbox") is None, f"{name} still waits for an answer"
+        disk = restore(world.stores[name], SCHEMA, bundle=BUNDLE, initial=np.zeros(SIZE, np.float32))
+        assert not disk.damaged
+        assert disk.held.weights.tobytes() == engine.model.weights.tobytes()
+        digest = next(d for d in by_digest if d.hex().startswith(disk.held.name))
+        assert disk.held.weights.tobytes() == by_digest[digest]
+        assert not everyone or digest == newest.digest, f"{name} does not hold the newest model"
+        made = _sum(world.chronicle.changes.get(name, []))
+        np.testing.assert_allclose(_sum(frames) + disk.residual, made, rtol=1e-4, atol=2e-5, err_msg=name)
+    return len(seen)
+
+
+def _is_taken(key: str, blob: bytes | None) -> bool:
+    return key.startswith("update/") and blob is None
+
+
+def _sum(vectors: list[Vector]) -> Any:
+    return np.sum(vectors, axis=0, dtype=np.float64) if vectors else np.zeros(SIZE)
+
+
+def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record: ModelRecord) -> Any:
+    """The version after `before`, from the updates in the reverse order of their devices' names."""
+    fold = Fold(SIZE)
+    for _, c in sorted(committed.items(), reverse=True):
+        fold.add(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE), c.weight)
+    silent = record.samples - fold.weight
+    assert silent >= 0
+    fold.add_silent(silent)
+    after = advance(
+        before.weights,
+        before.residual,
+        fold.mean(),
+        SCHEMA,
+        codec=fleet.delta_codec,
+        server_learning_rate=1.0,
+        seed=record.version,
+        evaluate=lambda w: None,
+    )
+    assert after.digest == record.weights, f"version {record.version} is not the sum of its updates"
+    return after
