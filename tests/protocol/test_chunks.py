@@ -66,7 +66,7 @@ def test_a_piece_over_the_limit_of_a_chunk_is_refused() -> None:
 
 
 def test_a_flood_of_empty_pieces_takes_bounded_memory() -> None:
-    assembly = Assembly(limit_bytes=10**6)
+    assembly = Assembly(limit_bytes=10**5)
     tracemalloc.start()
     refused = 0
     for i in range(20_000):
