@@ -7,6 +7,7 @@ variable, so that one drawing serves light and dark pages.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -56,15 +57,16 @@ class Series:
 
 LACONIC: Final = Series("laconic", "Federated, Laconic", "Laconic", (), 2.6)
 FEDAVG: Final = Series("fedavg", "Federated, uncompressed FedAvg", "Uncompressed FedAvg", (7, 2), 1.9)
-POOLED: Final = Series("pooled", "Pooled: all data in one place", "Pooled", (3, 1.6), 1.9)
-ALONE: Final = Series("alone", "Alone: devices that never talk, mean", "Alone", (1, 1.3), 2.2)
+POOLED: Final = Series("pooled", "Pooled: all data in one place", "Pooled in one place", (3, 1.6), 1.9)
+ALONE: Final = Series("alone", "Alone: devices that never talk, mean", "Alone, mean", (1, 1.3), 2.2)
 
 MOST_ROWS: Final = 64
 """Devices that a figure by device shows; the table shows all."""
 _NAME_LETTERS: Final = 18
+_TICK_LABEL_WIDTH: Final = 60
 _RC: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",
-    "font.size": 11.5,
+    "font.size": 12.5,
     "text.color": _LIGHT["ink"],
     "text.parse_math": False,
     "axes.edgecolor": _LIGHT["grid"],
@@ -75,7 +77,6 @@ _RC: Final[dict[str, Any]] = {
     "axes.spines.top": False,
     "axes.titlecolor": _LIGHT["muted"],
     "axes.titlelocation": "left",
-    "axes.titlesize": 11.5,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _LIGHT["grid"],
@@ -122,14 +123,16 @@ def accuracy_by_bytes(axes: Axes, result: DemoResult) -> None:
             spent += [x for x, _ in points]
     _accuracy_axis(axes)
     _bytes_axis(axes, spent)
-    axes.set_xlabel("Sent and received by all devices together (log scale)")
-    ends = [sum((r.points[-1].bytes_up, r.points[-1].bytes_down)) for r in (result.laconic, result.fedavg)]
-    if 0 < 1.5 * ends[0] < ends[1]:
-        axes.set_ylim(0, 1.16)
+    axes.set_xlabel("All devices, up plus down (log scale)")
+    ends = [r.points[-1] for r in (result.laconic, result.fedavg)]
+    ours, theirs = (p.bytes_up + p.bytes_down for p in ends)
+    if 0 < 2 * ours < theirs:
+        for x, point in zip((ours, theirs), ends, strict=True):
+            axes.plot([x, x], [0, point.accuracy], ":", color=_LIGHT["muted"], linewidth=1.1, zorder=2)
         arrow = {"arrowstyle": "<->", "color": _LIGHT["muted"], "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", (ends[0], 1.04), (ends[1], 1.04), arrowprops=arrow)
-        text = f"{format_times(result.ratio)} fewer bytes"
-        axes.text((ends[0] * ends[1]) ** 0.5, 1.06, text, ha="center", va="bottom", weight="bold")
+        axes.annotate("", (ours, 0.05), (theirs, 0.05), arrowprops=arrow)
+        words = f"{format_times(result.ratio)} fewer bytes"
+        axes.text((ours * theirs) ** 0.5, 0.07, words, ha="center", va="bottom", weight="bold")
 
 
 def bytes_by_device(axes: Axes, result: DemoResult) -> None:
@@ -227,14 +230,19 @@ def _bytes_axis(axes: Axes, values: Sequence[float]) -> None:
     low, high = (min(values), max(values)) if values else (1e3, 1e6)
     axes.set_xscale("log")
     axes.set_xlim(low / 1.5, high * 1.5)
-    axes.xaxis.set_major_locator(LogLocator(subs=_steps(high / low)))
+    axes.xaxis.set_major_locator(LogLocator(subs=_steps(axes)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_bytes(x)))
 
 
-def _steps(range_: float) -> tuple[float, ...]:
-    """Labelled steps within a decade: more of them where there are few decades."""
-    return (1.0, 2.0, 5.0) if range_ < 20 else (1.0, 3.0) if range_ < 1000 else (1.0,)
+def _steps(axes: Axes) -> tuple[float, ...]:
+    """Labelled steps within each decade of a log axis: as many as there is room for."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = axes.get_position().width * figure.get_size_inches()[0] * 72 / _TICK_LABEL_WIDTH
+    low, high = axes.get_xlim()
+    choices = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+    return next((c for c in choices if math.log10(high / low) * len(c) <= room), choices[-1])
 
 
 def _rows(axes: Axes, result: DemoResult) -> tuple[list[DeviceResult], dict[int, DeviceResult]]:

@@ -39,7 +39,7 @@ def by_round(result: DemoResult) -> str:
         else ""
     )
     label = f"Line chart of accuracy by round. At the end: {ends}."
-    legend = [(_line_key(s), s.label, format_percent(v)) for s, v in curves]
+    legend = [(_line_key(s), s.short, format_percent(v)) for s, v in curves]
     return _figure(
         "Accuracy by round", says, legend, _both(figures.accuracy_by_round, result, "round", label)
     )
@@ -60,7 +60,7 @@ def by_bytes(result: DemoResult) -> str:
             break
     ends = "; ".join(f"{s.label}: {words}" for s, words in spent)
     label = f"Line chart of accuracy by bytes on the wire, logarithmic. Spent in all: {ends}. {says}"
-    legend = [(_line_key(s), s.label, words) for s, words in spent]
+    legend = [(_line_key(s), s.short, words) for s, words in spent]
     drawing = _both(figures.accuracy_by_bytes, result, "bytes", label)
     return _figure("Accuracy by megabyte on the wire", says, legend, drawing)
 
@@ -79,7 +79,7 @@ def bytes_by_device(result: DemoResult) -> str:
     means = [
         format_bytes(sum(d.bytes_up + d.bytes_down for d in f) / max(1, len(f))) for f in (devices, baseline)
     ]
-    says = f"{_shown(devices)}A device moves {means[0]} with Laconic, {means[1]} with FedAvg, on average."
+    says = f"{_shown(devices)}On average {means[0]} with Laconic, {means[1]} with FedAvg."
     return _figure("Bytes by device", says, legend, drawing)
 
 

@@ -79,7 +79,7 @@ def _headline(result: DemoResult) -> str:
     (fewer, than), ours, theirs = _fewer(result.ratio), result.bytes, result.bytes_fedavg
     silent = sum(d.silent for d in result.laconic.devices)
     rounds = sum(d.silent + d.committed for d in result.laconic.devices)
-    quiet = f"They stayed silent in {format_percent(silent / rounds, 0)} of their rounds." if silent else ""
+    quiet = f"In {format_percent(silent / rounds, 0)} of their rounds they stayed silent." if silent else ""
     joules = format_joules(result.joules) if result.joules else "not modelled"
     tiles = [
         (
@@ -111,8 +111,8 @@ def _headline(result: DemoResult) -> str:
         '<p class="brand"><b>Laconic</b> · demonstration on handwritten digits</p>'
         f"<h1>{format_percent(result.accuracy)} accuracy with <em>{fewer}</em> {than} uncompressed FedAvg"
         f" ({format_percent(result.accuracy_fedavg)})</h1>"
-        f'<p class="lead">{plural(result.devices, "device")} trained one model together in'
-        f" {plural(result.rounds, 'round')} over MQTT; their examples never left them. {quiet}</p>"
+        f'<p class="lead">{plural(result.devices, "device")} trained one model in'
+        f" {plural(result.rounds, 'round')} over MQTT, and no example left its device. {quiet}</p>"
         + '<dl class="tiles">'
         + "".join(
             f"<div>{element('dt', t[0])}{''.join(element('dd', w) for w in t[1:] if w)}</div>" for t in tiles
