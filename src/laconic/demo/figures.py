@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from laconic.demo.quantities import NBSP, format_bytes, format_joules, format_times, legible
@@ -191,7 +192,8 @@ def svg(draw: Draw, result: DemoResult, *, name: str, label: str, width: int, he
 def save_picture(result: DemoResult, path_png: Path) -> None:
     """Accuracy by round and by bytes, side by side, as a PNG on white; same result, same picture."""
     with _settings("picture"):
-        figure = Figure(figsize=(11.5, 4.9), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
+        figure = Figure(figsize=(11.5, 4.9), layout=layout)
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         accuracy_by_round(left, result)
@@ -202,7 +204,6 @@ def save_picture(result: DemoResult, path_png: Path) -> None:
         )
         lines = [left.lines[i] for i in (3, 2, 1, 0)]
         labels = [s.short for s in (LACONIC, FEDAVG, POOLED, ALONE)]
-        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12, wspace=0.06)  # type: ignore[union-attr]
         figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False, handlelength=2.6)
         figure.savefig(path_png, dpi=160, metadata={"Software": None})
 
@@ -263,7 +264,9 @@ def _settings(salt: str) -> Iterator[None]:
     """Matplotlib as this module wants it, whatever the user's own settings say."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RC | {"svg.hashsalt": salt})
+        # Typed by the names of one matplotlib's settings, which another's may lack.
+        settings: Any = matplotlib.rcParams
+        settings.update(_RC | {"svg.hashsalt": salt})
         # A device's name may be in any script; the browser has the letters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph")
         yield
