@@ -50,7 +50,9 @@ TERMS = st.builds(Eligibility, SHARES, st.booleans(), st.booleans())
 BLOBS = st.builds(Blob, COUNTS, st.integers(1, 65_536), SHA256)
 
 MESSAGES: dict[type[Message], st.SearchStrategy[Any]] = {
-    State: st.builds(State, st.booleans(), TEXTS, COUNTS, COUNTS, CHARGES, st.booleans(), st.booleans(), TEXTS),
+    State: st.builds(
+        State, st.booleans(), TEXTS, COUNTS, COUNTS, CHARGES, st.booleans(), st.booleans(), TEXTS
+    ),
     Offer: st.builds(
         Offer, HASHES, COUNTS, HASHES, COUNTS, HASHES, SHARES, AMOUNTS, TRAININGS, st.binary(max_size=1024),
         GATES, TERMS, st.booleans(),
