@@ -81,9 +81,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from laconic.demo.command import run
-
-    code: int = run(
+    try:
+        from laconic.demo.command import run
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[demo]'") from e
+    return run(
         devices=options.devices,
         rounds=options.rounds,
         seed=options.seed,
@@ -91,7 +93,6 @@ def _demo(options: argparse.Namespace) -> int:
         output=options.output,
         as_json=options.json,
     )
-    return code
 
 
 def _prepare(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from laconic.transport.mqtt import Address
 
 _START_S = 15.0
 EMBEDDED = "embedded"
+YOURS = "yours"
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ def find_mosquitto() -> str | None:
 def start_broker(children: Children, folder: Path, url: str | None) -> RunningBroker:
     """Start a broker on a free port of 127.0.0.1, or check that the one at `url` answers.
 
-    `url` "embedded" means the embedded one even where mosquitto is installed. Raises `TransportError` when it does not.
+    `url` "embedded" means the embedded one even where mosquitto is installed.
+
+    Raises `TransportError` when no broker answers.
     """
     if url is not None and url != EMBEDDED:
         address = Address.parse(url)
         _wait_for(address.host, address.port, children, 3.0)
-        return RunningBroker(url, "yours")
-    port = _free_port()
+        return RunningBroker(url, YOURS)
+    port = free_port()
     mosquitto = None if url == EMBEDDED else find_mosquitto()
     if mosquitto is not None:
         config = folder / "mosquitto.conf"
@@ -50,13 +53,14 @@ def start_broker(children: Children, folder: Path, url: str | None) -> RunningBr
         )
         command, kind = [mosquitto, "-c", str(config)], "mosquitto"
     else:
-        command, kind = [sys.executable, "-m", "laconic.demo.embedded_broker", str(port)], "embedded"
+        command, kind = [sys.executable, "-m", "laconic.demo.embedded_broker", str(port)], EMBEDDED
     children.start("broker", command)
     _wait_for("127.0.0.1", port, children, _START_S)
     return RunningBroker(f"mqtt://127.0.0.1:{port}", kind)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]

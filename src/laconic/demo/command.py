@@ -12,7 +12,20 @@ from pathlib import Path
 import msgspec
 
 from laconic import __version__
+from laconic.demo.baselines import Curves, train_curves
+from laconic.demo.broker import YOURS, RunningBroker, start_broker
+from laconic.demo.cleanup import Guest, guest
+from laconic.demo.data import Split, split_digits
+from laconic.demo.display import Display, display, print_summary
+from laconic.demo.fleet import Site, run_fleet
+from laconic.demo.processes import Children, children
+from laconic.demo.report import save_picture, write_report
+from laconic.demo.results import DemoResult, FleetResult
+from laconic.demo.settings import Settings, uncompressed
 from laconic.errors import ConfigError
+from laconic.runtime import Bundle
+from laconic.training import prepare
+from laconic.training.models import digits_cnn
 
 
 def run(
@@ -22,26 +35,6 @@ def run(
 
     Raises `ConfigError` for arguments that cannot be used, `TransportError` when a broker or a process fails.
     """
-    try:
-        return _run(devices, rounds, seed, broker, output, as_json)
-    except ModuleNotFoundError as e:
-        raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[demo]'") from e
-
-
-def _run(devices: int, rounds: int | None, seed: int, broker: str | None, output: Path, as_json: bool) -> int:
-    from laconic.demo.baselines import train_curves
-    from laconic.demo.broker import start_broker
-    from laconic.demo.data import split_digits
-    from laconic.demo.display import display, print_summary
-    from laconic.demo.fleet import run_fleet
-    from laconic.demo.processes import children
-    from laconic.demo.report import save_picture, write_report
-    from laconic.demo.results import DemoResult
-    from laconic.demo.settings import Settings, uncompressed
-    from laconic.runtime import Bundle
-    from laconic.training import prepare
-    from laconic.training.models import digits_cnn
-
     began = time.monotonic()
     settings = Settings() if rounds is None else Settings(rounds=rounds)
     if settings.rounds < 1:
@@ -49,40 +42,18 @@ def _run(devices: int, rounds: int | None, seed: int, broker: str | None, output
     split = split_digits(devices, skew=settings.skew, seed=seed)
     folder = output.resolve()
     work = folder / f"run-{os.getpid()}"
-    work.mkdir(parents=True, exist_ok=True)
-    with display(as_json=as_json) as view, children(work / "logs") as processes:
-        view.say("preparing the model: ONNX in, a training bundle for stock onnxruntime out")
-        model, bundle_file = digits_cnn(seed), work / "digits.bundle"
-        (work / "digits.onnx").write_bytes(model)
-        data = prepare(model)
-        bundle_file.write_bytes(data)
-        bundle = Bundle.read(data)
-        served = start_broker(processes, work, broker)
-        view.say(f"broker: {served.kind} at {served.url}")
-        view.say(f"federated: {devices} devices, {bundle.schema.size:,} parameters, {settings.rounds} rounds")
-        laconic = run_fleet(
-            "laconic",
-            folder=work / "laconic",
-            children=processes,
-            bundle=bundle_file,
-            split=split,
-            settings=settings,
-            broker=served.url,
-            show=view.show,
-        )
-        view.say("the same without compression and gate: plain FedAvg")
-        fedavg = run_fleet(
-            "fedavg",
-            folder=work / "fedavg",
-            children=processes,
-            bundle=bundle_file,
-            split=split,
-            settings=uncompressed(settings),
-            broker=served.url,
-            show=view.show,
-        )
-        view.say("each device alone, and all data in one place")
-        curves = train_curves(bundle, split, settings, seed)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"cannot make the folder {work} ({e.strerror})", remedy="choose --output") from e
+    try:
+        with display(as_json=as_json) as view, guest() as visit, children(work / "logs") as processes:
+            bundle, served, laconic, fedavg, curves = _run(
+                split, settings, seed, broker, work, view, visit, processes
+            )
+    except KeyboardInterrupt:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     report = folder / "report.html"
     result = DemoResult(
         accuracy=laconic.accuracy,
@@ -120,3 +91,38 @@ def _run(devices: int, rounds: int | None, seed: int, broker: str | None, output
     else:
         print_summary(result)
     return 0
+
+
+def _run(
+    split: Split,
+    settings: Settings,
+    seed: int,
+    broker: str | None,
+    work: Path,
+    view: Display,
+    visit: Guest,
+    processes: Children,
+) -> tuple[Bundle, RunningBroker, FleetResult, FleetResult, Curves]:
+    count = len(split.devices)
+    view.say("preparing the model: ONNX in, a training bundle for stock onnxruntime out")
+    model, bundle_file = digits_cnn(seed), work / "digits.bundle"
+    (work / "digits.onnx").write_bytes(model)
+    bundle_file.write_bytes(prepare(model))
+    bundle = Bundle.read(bundle_file.read_bytes())
+    served = start_broker(processes, work, broker)
+    view.say(f"broker: {served.kind} at {served.url}")
+    visit.url = served.url if served.kind == YOURS else None
+    site = Site(
+        work,
+        bundle_file,
+        served.url,
+        # On a broker that others use too, names of our own.
+        suffix=f"-{os.getpid()}" if served.kind == YOURS else "",
+    )
+    visit.traces = [site.traces(name, count) for name in ("laconic", "fedavg")]
+    view.say(f"federated: {count} devices, {bundle.schema.size:,} parameters, {settings.rounds} rounds")
+    laconic = run_fleet("laconic", site, split, settings, processes, view.show)
+    view.say("the same without compression and gate: plain FedAvg")
+    fedavg = run_fleet("fedavg", site, split, uncompressed(settings), processes, view.show)
+    view.say("each device alone, and all data in one place")
+    return bundle, served, laconic, fedavg, train_curves(bundle, split, settings, seed)

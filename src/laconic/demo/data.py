@@ -68,11 +68,13 @@ def split_digits(devices: int, *, skew: float, seed: int, held_out: float = 0.2)
             dealt[owners[c][i % len(owners[c])]].append(int(index))
         spare += map(int, indices[own:])
     rng.shuffle(spare)
-    # The rest of each device's data: as many as keep its own class at `skew` of the whole.
-    start = 0
+    # The rest of each device's data, in proportion, so that its own class stays at `skew` of the whole.
+    owned, start = 0, 0
+    total = sum(map(len, dealt))
     for own_indices in dealt:
-        share = round(len(own_indices) * (1 - skew) / skew)
-        own_indices += spare[start : start + share]
-        start += share
+        owned += len(own_indices)
+        end = min(len(spare), round(owned * (1 - skew) / skew), round(owned * len(spare) / total))
+        own_indices += spare[start:end]
+        start = end
     parts = [Part(rest.x[sorted(d)], rest.y[sorted(d)]) for d in dealt]
     return Split(parts, Part(x[:held], y[:held]))

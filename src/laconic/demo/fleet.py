@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from laconic.demo.cleanup import Traces
 from laconic.demo.data import CLASSES, Split
 from laconic.demo.processes import Children
 from laconic.demo.results import Bytes, DeviceResult, FleetResult, RoundPoint
@@ -101,22 +102,44 @@ class Progress:
                 watch.wire = line
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where fleets run."""
+
+    folder: Path
+    bundle: Path
+    broker: str
+    suffix: str = ""
+    """Keeps the names of several demonstrations on one broker apart."""
+
+    def cohort(self, name: str) -> str:
+        """The cohort of the run `name`."""
+        return f"{name}{self.suffix}"
+
+    def devices(self, count: int) -> list[str]:
+        """The devices' names."""
+        return [f"device-{i:02d}{self.suffix}" for i in range(count)]
+
+    def traces(self, name: str, count: int) -> Traces:
+        """What the run `name` will have left at the broker."""
+        return Traces(self.folder / name / "coordinator.db", self.cohort(name), self.devices(count))
+
+
 def run_fleet(
     name: str,
-    *,
-    folder: Path,
-    children: Children,
-    bundle: Path,
+    site: Site,
     split: Split,
     settings: Settings,
-    broker: str,
+    children: Children,
     show: Callable[[Progress], None],
 ) -> FleetResult:
     """Run a coordinator and `len(split.devices)` devices to the end of their rounds.
 
     Raises `TransportError` when a process ends early or nothing moves any more.
     """
-    names = _write_files(name, folder, bundle, split, settings, broker)
+    names = site.devices(len(split.devices))
+    folder = site.folder / name
+    _write_files(folder, site, site.cohort(name), names, split, settings)
     progress = Progress(name, settings.rounds, {n: Watch() for n in names})
     lines: queue.Queue[Line] = queue.Queue()
     _start(name, folder, names, children, lambda text: lines.put(_parse(text)))
@@ -125,11 +148,11 @@ def run_fleet(
     finally:
         children.end([n for n in _process_names(name, names) if n != f"{name}-coordinator"])
         children.end([f"{name}-coordinator"])
-    while not lines.empty() or any(w.wire is None for w in progress.devices.values()):
+    while progress.coordinator_wire is None or any(w.wire is None for w in progress.devices.values()):
         try:
             progress.hear(lines.get(timeout=5))
         except queue.Empty:
-            raise TransportError("a device has ended without a last word", remedy=f"see {folder}") from None
+            raise TransportError("a process has ended without a last word", remedy=f"see {folder}") from None
     return _result(progress, split)
 
 
@@ -163,18 +186,15 @@ def _follow(
 
 
 def _write_files(
-    name: str, folder: Path, bundle: Path, split: Split, settings: Settings, broker: str
-) -> list[str]:
+    folder: Path, site: Site, cohort: str, names: list[str], split: Split, settings: Settings
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     split.held_out.save(folder / "held-out.npz")
-    # One broker may serve several runs at once: topics are apart by the cohort's and devices' names.
-    tag = f"{name}-{folder.parent.name}"[:40].replace(".", "-")
-    names = [f"{tag}-{i:02d}" for i in range(len(split.devices))]
-    s = settings
+    bundle, s = str(site.bundle), settings
     (folder / "coordinator.toml").write_text(
         _toml(
-            {"bundle": str(bundle), "fleet": tag, "cohort": tag, "held_out": "held-out.npz"},
-            broker={"url": broker},
+            {"bundle": bundle, "fleet": cohort, "cohort": cohort, "held_out": "held-out.npz"},
+            broker={"url": site.broker},
             rounds={
                 "rounds": s.rounds,
                 "min_devices": len(names),
@@ -196,8 +216,8 @@ def _write_files(
         part.save(folder / f"{device}.npz")
         (folder / f"{device}.toml").write_text(
             _toml(
-                {"name": device, "cohort": tag, "bundle": str(bundle), "data": f"{device}.npz", "retry_s": 3},
-                broker={"url": broker},
+                {"name": device, "cohort": cohort, "bundle": bundle, "data": f"{device}.npz", "retry_s": 3},
+                broker={"url": site.broker},
                 power={
                     "board": s.board,
                     "radio": s.radio,
@@ -206,7 +226,6 @@ def _write_files(
                 },
             )
         )
-    return names
 
 
 def _start(

@@ -53,7 +53,7 @@ class Link(Protocol):
         ...
 
     async def close(self) -> None:
-        """Disconnect politely (the last will is not published) and stop."""
+        """Publish the will ourselves (a polite goodbye makes the broker forget it), disconnect and stop."""
         ...
 
     async def next_event(self) -> LinkEvent:

@@ -49,7 +49,8 @@ class MemoryLink:
         self.reconnect()
 
     async def close(self) -> None:
-        self._hub.leave(self, politely=True)
+        # No matter to the others whether the broker says goodbye for us or we do.
+        self._hub.leave(self, politely=False)
 
     async def next_event(self) -> LinkEvent:
         return await self._events.get()

@@ -106,6 +106,7 @@ class MqttLink:
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._up = False
+        self._will: Will | None = None
         self._client = c = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -127,7 +128,7 @@ class MqttLink:
     # --- Link
 
     async def open(self, will: Will | None) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._will = asyncio.get_running_loop(), will
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         self._keeper = asyncio.ensure_future(self._keep_connected())
@@ -137,6 +138,8 @@ class MqttLink:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._client.is_connected():
+            if self._will is not None:
+                self._client.publish(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
             self._client.disconnect()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
