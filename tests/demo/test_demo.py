@@ -48,8 +48,9 @@ def test_a_device_has_mostly_one_class_and_shares_no_sample() -> None:
     # The data itself holds a few images twice; no more than those are shared.
     assert len(seen) - len(set(seen)) <= 5
     assert set(whole) == {image.tobytes() for image in split.held_out.x}
+    # The other tenth is drawn from all classes, its own among them.
     for number, part in enumerate(split.devices):
-        assert np.mean(part.y == number) == pytest.approx(0.9, abs=0.01)
+        assert np.mean(part.y == number) == pytest.approx(0.91, abs=0.02)
         assert part.x.dtype == np.float32
         assert 0.0 <= part.x.min() <= part.x.max() <= 1.0
 
