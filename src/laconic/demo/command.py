@@ -16,7 +16,7 @@ from laconic.demo.baselines import Curves, train_curves
 from laconic.demo.broker import YOURS, RunningBroker, start_broker
 from laconic.demo.cleanup import Guest, guest
 from laconic.demo.data import Split, split_digits
-from laconic.demo.display import Display, display, print_summary
+from laconic.demo.display import Display, display, outcome, print_summary
 from laconic.demo.fleet import Site, run_fleet
 from laconic.demo.processes import Children, children
 from laconic.demo.report import save_picture, write_report
@@ -122,7 +122,9 @@ def _run(
     visit.traces = [site.traces(name, count) for name in ("laconic", "fedavg")]
     view.say(f"federated: {count} devices, {bundle.schema.size:,} parameters, {settings.rounds} rounds")
     laconic = run_fleet("laconic", site, split, settings, processes, view.show)
+    view.say(outcome(laconic))
     view.say("the same without compression and gate: plain FedAvg")
     fedavg = run_fleet("fedavg", site, split, uncompressed(settings), processes, view.show)
+    view.say(outcome(fedavg))
     view.say("each device alone, and all data in one place")
     return bundle, served, laconic, fedavg, train_curves(bundle, split, settings, seed)

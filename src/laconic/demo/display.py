@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.demo.fleet import Progress
-from laconic.demo.results import DemoResult
+from laconic.demo.results import DemoResult, FleetResult
 
 _ROWS = 16
 
@@ -88,6 +88,14 @@ def display(*, as_json: bool) -> Iterator[Display]:
     else:
         with Live(console=console, refresh_per_second=8, transient=True) as live:
             yield Terminal(console, live)
+
+
+def outcome(run: FleetResult) -> str:
+    """A federated run in one line."""
+    return (
+        f"  {run.accuracy:.1%} on held-out digits, {size(run.bytes.up)} up and {size(run.bytes.down)} down, "
+        f"{run.seconds:.0f} s"
+    )
 
 
 def print_summary(result: DemoResult) -> None:
