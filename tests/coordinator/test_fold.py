@@ -119,3 +119,16 @@ def test_memory_does_not_grow_with_the_number_of_updates() -> None:
     tracemalloc.stop()
     assert now - base < 10_000
     assert peak - base < 6 * 8 * size
+
+
+def test_any_order_gives_the_same_sums_over_many_magnitudes() -> None:
+    rng = np.random.default_rng(5)
+    updates = (rng.normal(size=(200, 50)) * 10.0 ** rng.uniform(-20, 1, size=(200, 50))).astype(np.float32)
+    weights = rng.integers(1, 2**12, size=200)
+    sums = set()
+    for _ in range(10):
+        fold = Fold(50)
+        for i in rng.permutation(200):
+            fold.add(updates[i], int(weights[i]))
+        sums.add((fold._high.tobytes(), fold._low.tobytes(), fold.mean().tobytes()))
+    assert len(sums) == 1
