@@ -25,7 +25,7 @@ from laconic.edge_sdk.engine import DeviceEngine
 from laconic.edge_sdk.learner import Learner, Trained
 from laconic.edge_sdk.records import restore
 from laconic.edge_sdk.work import Outcome
-from laconic.node import Computed, Effect, Event, Save, Send
+from laconic.node import Computed, Effect, Event, Save, Send, Subscribe
 from laconic.protocol.messages import Training
 from laconic.schema import Vector
 from laconic.storage import MemoryStore
@@ -56,6 +56,9 @@ class LoggedWorld(World):
         self.chronicle = Chronicle()
         self.stores: dict[str, MemoryStore] = {}
         self.last_change: dict[str, Vector] = {}
+        self.published: list[tuple[str, bytes]] = []
+        self.asked: list[tuple[float, str, str]] = []
+        """(when, host, filter) of every subscription."""
         self._survives, self._repeat = survives, repeat
         self._random = random.Random(seed)
         self._event: Event | None = None
@@ -73,10 +76,16 @@ class LoggedWorld(World):
     def _apply(self, host: Host, effect: Effect) -> None:
         self._sending = isinstance(effect, Send)
         super()._apply(host, effect)
+        if isinstance(effect, Send):
+            self.published.append((effect.topic, effect.payload))
+        if isinstance(effect, Subscribe):
+            self.asked += [(self.now, host.name, f) for f in effect.filters]
         if isinstance(effect, Save):
             self.chronicle.saves.append((host.name, effect.entries))
             match self._event:
-                case Computed("train", Outcome()) if "residual" in effect.entries:
+                case Computed("train", Outcome()) if (
+                    "residual" in effect.entries and host.name in self.last_change
+                ):
                     change = self.last_change[host.name]
                     self.chronicle.changes.setdefault(host.name, []).append(change)
 
