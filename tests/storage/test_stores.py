@@ -128,7 +128,7 @@ def test_a_file_that_is_no_database_is_a_storage_error(tmp_path: Path, content: 
 def read_all(path: Path) -> list[bytes | None]:
     store = SqliteStore(path)
     try:
-        return [store.get(key) for key in store.keys()]
+        return [store.get(key) for key in store.keys("")]
     finally:
         store.close()
 
