@@ -185,7 +185,7 @@ def test_an_offer_that_was_displaced_is_not_worked_on_again() -> None:
     assert any(isinstance(e, Compute) for e in device.handle(second, 4.0))
     first = Received(topics.cohort_task("default"), m.encode(offer(1, device)))
     assert device.handle(first, 5.0) == []
-    assert device._next is None
+    assert device._offers.waiting is None
 
 
 def test_a_round_that_changes_nothing_makes_no_version() -> None:

@@ -6,14 +6,20 @@ size the manifests promised and the caller limited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from laconic.errors import LaconicError, LimitExceeded, RemoteProtocolError
+import numpy as np
+
+from laconic.compression import decode as decode_frame
+from laconic.edge_sdk.records import Held
+from laconic.errors import ChecksumMismatch, LaconicError, LimitExceeded, RemoteProtocolError
+from laconic.node import StoreView
 from laconic.protocol import topics
 from laconic.protocol.chunks import Assembly
-from laconic.protocol.identity import short, verify
+from laconic.protocol.identity import short, verify, weights_hash
 from laconic.protocol.messages import Blob, Manifest, decode
+from laconic.schema import Schema
 
 _WINDOW = 4
 """Chunks asked for at a time: a broker may drop what it cannot queue for a client."""
@@ -26,6 +32,32 @@ class Fetched:
     manifest: Manifest
     frames: tuple[bytes, ...]
     from_zero: bool
+
+    def apply(self, held: Held, schema: Schema) -> Held:
+        """The version that the frames make of the one that is held: the sum that the coordinator made too.
+
+        Raises a `WireError` for a frame that cannot be decoded, `ChecksumMismatch` when the sum is not what
+        the manifest promises.
+        """
+        weights = np.zeros(schema.size, np.float32) if self.from_zero else held.weights
+        for frame in self.frames:
+            weights = weights + decode_frame(frame, schema, limit_bytes=4 * schema.size)
+        digest = weights_hash(weights, schema)
+        if digest != self.manifest.weights:
+            raise ChecksumMismatch(
+                f"weights of version {self.manifest.version}",
+                value=digest.hex(),
+                limit=self.manifest.weights.hex(),
+            )
+        return Held(self.manifest.version, short(digest), weights)
+
+
+def saved_pieces(store: StoreView, address: str) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a blob that an earlier life has kept under `piece/{address}/{index}`."""
+    for key in store.keys(f"piece/{address}/"):
+        piece = store.get(key)
+        if piece is not None:
+            yield int(key.rsplit("/", 1)[1]), piece
 
 
 @dataclass

@@ -7,23 +7,24 @@ coordinator is not known to have stays in the residual, so that nothing a device
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
-import numpy as np
 
 from laconic.compression import commit, decode
 from laconic.edge_sdk import policy
-from laconic.edge_sdk.download import Download, Fetched
+from laconic.edge_sdk.accounts import Accounts
+from laconic.edge_sdk.download import Download, saved_pieces
 from laconic.edge_sdk.learner import Learner
+from laconic.edge_sdk.offers import Offers
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.records import Diary, Held, Outbox, forget, restore, save_held, save_vector
-from laconic.edge_sdk.sensors import NoSensors, Readings, Sensors
+from laconic.edge_sdk.report import promise, skip, upload
+from laconic.edge_sdk.sensors import NoSensors, Sensors
 from laconic.edge_sdk.work import Assignment, Outcome, codec_of, gate_of, perform
-from laconic.errors import ChecksumMismatch, LaconicError, Malformed, WireError
+from laconic.errors import LaconicError, Malformed, WireError
 from laconic.node import (
     Compute,
     Computed,
@@ -42,27 +43,17 @@ from laconic.node import (
     Woke,
 )
 from laconic.protocol import topics
-from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, split
-from laconic.protocol.identity import selected, short, update_id, weights_hash
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
+from laconic.protocol.identity import selected
 from laconic.protocol.messages import (
     Ack,
     Fate,
-    Fin,
     Offer,
-    Skip,
     State,
-    Telemetry,
-    amount,
     encode,
-    real,
-    report_weight,
 )
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Vector
-
-_SECONDS_PER_DAY = 86_400
-_CONTROL_BYTES = 1_500
-"""What a round costs besides model and update, roughly: for judging a budget before anything is spent."""
 
 
 class Phase(Enum):
@@ -100,16 +91,14 @@ class DeviceEngine:
         self._sensors = sensors or NoSensors()
         self._schema = learner.schema
         self._phase = Phase.IDLE
-        self._offer: Offer | None = None
-        self._next: Offer | None = None
-        self._newest_task = ""
-        self._older_tasks: deque[str] = deque(maxlen=32)
+        self._offers = Offers("")
         self._download: Download | None = None
         self._subscribed: tuple[str, ...] = ()
         self._retry_at: float | None = None
         self._retry_s = settings.retry_s
         self._store: StoreView
         self._diary = Diary()
+        self._accounts: Accounts
         self._held: Held
         self._residual: Vector
         self._outbox: Outbox | None = None
@@ -163,8 +152,8 @@ class DeviceEngine:
         restored = restore(store, self._schema, bundle=self._learner.bundle, initial=self._learner.initial)
         self._diary, self._held = restored.diary, restored.held
         self._residual, self._outbox = restored.residual, restored.outbox
-        self._newest_task = self._diary.answered
-        self._born = restored.diary
+        self._offers = Offers(self._diary.answered)
+        self._accounts = Accounts(self._sensors, restored.diary)
         if self._outbox is not None:
             self._phase = Phase.UPLOADING
             self._retry_at = now
@@ -206,7 +195,7 @@ class DeviceEngine:
                 # Before it is queued: an offer that fails when its turn comes would take the effects of the
                 # event that it was waiting for along.
                 codec_of(offer), gate_of(offer)
-                return [] if self._displaced(offer.task) else self._offered(offer, now)
+                return [] if self._offers.displaced(offer.task) else self._offered(offer, now)
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
             case topics.ManifestOf() | topics.BlobChunk():
@@ -220,30 +209,20 @@ class DeviceEngine:
         if offer.task == self._diary.answered:
             # Asked again: the answer may have been lost. An update announces itself until it is acknowledged.
             return [self._say_skip(self._diary.skip)] if self._diary.skip else []
-        if self._offer is not None and offer.task == self._offer.task:
+        if self._offers.current is not None and offer.task == self._offers.current.task:
             return []
         if self._phase is Phase.IDLE:
             return self._begin(offer, now)
-        self._next = offer
+        self._offers.waiting = offer
         # A fetch for a round that is over is wasted; training is not: its change goes into the residual.
         return self._idle(now) if self._phase is Phase.FETCHING else []
 
-    def _displaced(self, task: str) -> bool:
-        """Whether a task has had a successor: a duplicate that comes late must not be worked on again."""
-        if task == self._newest_task:
-            return False
-        if task in self._older_tasks:
-            return True
-        self._older_tasks.append(self._newest_task)
-        self._newest_task = task
-        return False
-
     def _withdrawn(self) -> list[Effect]:
-        self._next = None
+        self._offers.waiting = None
         return []
 
     def _begin(self, offer: Offer, now: float) -> list[Effect]:
-        self._offer = offer
+        self._offers.current = offer
         if not offer.work and offer.model == self._held.name:
             return self._idle(now)
         if offer.work and not selected(self._settings.name, offer.task, offer.share):
@@ -251,10 +230,10 @@ class DeviceEngine:
         if why := self._unfit(offer, now):
             if not offer.work:
                 return [Note("not fetched", {"version": offer.version, "why": why}), *self._idle(now)]
-            return self._skip(why, now)
+            return self._skip(offer, why, now)
         if offer.model == self._held.name:
-            return self._train()
-        self._download = self._new_download(only_full=False)
+            return self._train(offer)
+        self._download = self._new_download(offer, only_full=False)
         self._phase = Phase.FETCHING
         self._retry_s = self._settings.retry_s
         return self._follow_download(now)
@@ -269,31 +248,22 @@ class DeviceEngine:
         if why := policy.refusal(limits, offer.eligibility, readings):
             return why
         # Both ways will cost about what the last update did.
-        used, more = self._bytes_today(readings, now), 2 * self._diary.last_sent_bytes + _CONTROL_BYTES
-        return "budget" if policy.over_budget(limits, used_bytes=used, more_bytes=more) else None
+        more_bytes = 2 * self._diary.last_sent_bytes
+        return "budget" if self._accounts.breaks_limit(self._diary, limits, more_bytes, now) else None
 
     # --- the model
 
-    def _new_download(self, *, only_full: bool) -> Download:
-        assert self._offer is not None
+    def _new_download(self, offer: Offer, *, only_full: bool) -> Download:
         return Download(
-            target=self._offer.model,
+            target=offer.model,
             held=self._held.name,
             held_version=self._held.version,
             bundle=self._learner.bundle,
             key=self._settings.key,
             limit_bytes=2 * 4 * self._schema.size + 4096 + 256 * len(self._schema.tensors),
-            saved=self._saved_pieces,
+            saved=lambda address: saved_pieces(self._store, address),
             only_full=only_full,
         )
-
-    def _saved_pieces(self, address: str) -> list[tuple[int, bytes]]:
-        pieces = []
-        for key in self._store.keys(f"piece/{address}/"):
-            piece = self._store.get(key)
-            if piece is not None:
-                pieces.append((int(key.rsplit("/", 1)[1]), piece))
-        return pieces
 
     def _follow_download(self, now: float) -> list[Effect]:
         """Subscribe to what is wanted next, give up what is not wanted any more."""
@@ -324,50 +294,38 @@ class DeviceEngine:
             return effects + self._follow_download(now)
         self._download = None
         self._phase = Phase.APPLYING
-        return [*effects, *self._follow_download(now), self._apply(fetched)]
-
-    def _apply(self, fetched: Fetched) -> Effect:
-        schema, held = self._schema, self._held
-
-        def apply() -> Held:
-            weights = np.zeros(schema.size, np.float32) if fetched.from_zero else held.weights
-            for frame in fetched.frames:
-                weights = weights + decode(frame, schema, limit_bytes=4 * schema.size)
-            digest = weights_hash(weights, schema)
-            if digest != fetched.manifest.weights:
-                raise ChecksumMismatch(
-                    f"weights of version {fetched.manifest.version}",
-                    value=digest.hex(),
-                    limit=fetched.manifest.weights.hex(),
-                )
-            return Held(fetched.manifest.version, short(digest), weights)
-
-        return Compute("apply", apply)
+        held, schema = self._held, self._schema
+        return [
+            *effects,
+            *self._follow_download(now),
+            Compute("apply", lambda: fetched.apply(held, schema)),
+        ]
 
     def _applied(self, result: object, now: float) -> list[Effect]:
         pieces: dict[str, bytes | None] = dict.fromkeys(self._store.keys("piece/"))
+        offer, waiting = self._offers.current, self._offers.waiting
+        assert offer is not None
         if not isinstance(result, Held):
-            # What is held may itself be wrong: once, try from nothing.
             effects: list[Effect] = [Note("dropped", {"topic": "model", "why": str(result)}), Save(pieces)]
-            if isinstance(result, WireError) and self._offer is not None and self._next is None:
-                self._phase = Phase.FETCHING
-                self._download = self._new_download(only_full=True)
-                self._retry_at = now + self._retry_s
-                self._retry_s = min(2 * self._retry_s, self._settings.retry_most_s)
-                return effects
-            return effects + self._idle(now)
+            if waiting is not None or not isinstance(result, WireError):
+                return effects + self._idle(now)
+            # What is held may itself be wrong: once, try from nothing.
+            self._phase = Phase.FETCHING
+            self._download = self._new_download(offer, only_full=True)
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, self._settings.retry_most_s)
+            return effects
         self._held = result
         saved = Save({"model": save_held(result, self._schema), **pieces})
         note = Note("model", {"version": result.version, "model": result.name})
-        if self._next is not None or self._offer is None or not self._offer.work:
+        if waiting is not None or not offer.work:
             return [saved, note, *self._idle(now)]
-        return [saved, note, *self._train()]
+        return [saved, note, *self._train(offer)]
 
     # --- work
 
-    def _train(self) -> list[Effect]:
-        assert self._offer is not None
-        offer, learner = self._offer, self._learner
+    def _train(self, offer: Offer) -> list[Effect]:
+        learner = self._learner
         self._phase = Phase.TRAINING
         self._retry_at = None
         seed = int.from_bytes(
@@ -390,46 +348,32 @@ class DeviceEngine:
         ]
 
     def _trained(self, result: object, seconds: float, now: float) -> list[Effect]:
-        assert self._offer is not None
+        offer = self._offers.current
+        assert offer is not None
         self._sensors.worked(seconds)
         if not isinstance(result, Outcome):
-            return [
-                Note("failed", {"round": self._offer.round, "why": str(result)}),
-                *self._skip("failed", now),
-            ]
+            note = Note("failed", {"round": offer.round, "why": str(result)})
+            return [note, *self._skip(offer, "failed", now)]
         self._residual = result.residual
         self._diary = msgspec.structs.replace(self._diary, gate=result.gate_state)
-        if self._next is not None:
+        if self._offers.waiting is not None:
             # The round is over: what was learnt goes along with the next update.
             saved = Save({"residual": save_vector(result.residual), "diary": self._diary_bytes(now)})
             return [saved, *self._idle(now)]
         if result.frame is None:
-            return self._skip("gate", now, outcome=result, seconds=seconds)
-        used, more = self._bytes_today(self._sensors.read(now), now), len(result.frame) + _CONTROL_BYTES
-        if policy.over_budget(self._settings.limits, used_bytes=used, more_bytes=more):
-            return self._skip("budget", now, outcome=result, seconds=seconds)
-        return self._announce(self._offer, result, result.frame, seconds, now)
-
-    def _announce(
-        self, offer: Offer, outcome: Outcome, frame: bytes, seconds: float, now: float
-    ) -> list[Effect]:
-        fin = Fin(
-            task=offer.task,
-            base=offer.model,
-            size=len(frame),
-            chunks=len(split(frame, self._settings.chunk_bytes)),
-            sha256=hashlib.sha256(frame).digest(),
-            weight=report_weight(outcome.samples),
-            norm=amount(outcome.norm),
-            threshold=amount(outcome.threshold),
-            loss_before=real(outcome.loss_before),
-            loss_after=real(outcome.loss_after),
-            seconds=amount(seconds),
+            return self._skip(offer, "gate", now, outcome=result, seconds=seconds)
+        if self._accounts.breaks_limit(self._diary, self._settings.limits, len(result.frame), now):
+            return self._skip(offer, "budget", now, outcome=result, seconds=seconds)
+        self._outbox = promise(
+            self._settings.name,
+            offer,
+            result,
+            result.frame,
+            chunk_bytes=self._settings.chunk_bytes,
+            seconds=seconds,
         )
-        update = update_id(self._settings.name, fin.task, fin.base, fin.sha256)
-        self._outbox = Outbox(update, offer.task, encode(fin), frame)
         self._diary = msgspec.structs.replace(
-            self._diary, answered=offer.task, skip=b"", last_sent_bytes=len(frame)
+            self._diary, answered=offer.task, skip=b"", last_sent_bytes=len(result.frame)
         )
         self._phase = Phase.UPLOADING
         self._retry_s = self._settings.retry_s
@@ -441,17 +385,12 @@ class DeviceEngine:
                 "diary": self._diary_bytes(now),
             }
         )
-        note = Note("sending", {"round": offer.round, "bytes": len(frame), "norm": outcome.norm})
-        return [saved, *self._upload(range(fin.chunks)), note]
+        note = Note("sending", {"round": offer.round, "bytes": len(result.frame), "norm": result.norm})
+        return [saved, *self._upload(self._outbox), note]
 
-    def _upload(self, indices: Sequence[int]) -> list[Effect]:
-        assert self._outbox is not None
-        name, update = self._settings.name, self._outbox.update
-        pieces = split(self._outbox.frame, self._settings.chunk_bytes)
-        chunks: list[Effect] = [
-            Send(topics.update_chunk(name, update, i), pieces[i]) for i in indices if i < len(pieces)
-        ]
-        return [*chunks, Send(topics.update_fin(name, update), self._outbox.fin)]
+    def _upload(self, outbox: Outbox, indices: Sequence[int] | None = None) -> list[Effect]:
+        s = self._settings
+        return upload(s.name, outbox, chunk_bytes=s.chunk_bytes, indices=indices)
 
     def _answered(self, ack: Ack, now: float) -> list[Effect]:
         if self._outbox is None or ack.update != self._outbox.update:
@@ -460,7 +399,7 @@ class DeviceEngine:
         match ack.fate:
             case Fate.MISSING:
                 self._retry_at = now + self._retry_s
-                return self._upload(sorted(set(ack.missing)))
+                return self._upload(self._outbox, ack.missing)
             case Fate.COMMITTED:
                 said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
                 self._residual = commit(self._residual, said)
@@ -474,27 +413,16 @@ class DeviceEngine:
         return [saved, note, self._tell(now), *self._idle(now)]
 
     def _skip(
-        self, why: str, now: float, *, outcome: Outcome | None = None, seconds: float = 0.0
+        self, offer: Offer, why: str, now: float, *, outcome: Outcome | None = None, seconds: float = 0.0
     ) -> list[Effect]:
         """Say that nothing is sent, and why; what was learnt stays in the residual."""
-        assert self._offer is not None
-        skip = encode(
-            Skip(
-                task=self._offer.task,
-                base=self._offer.model,
-                why=why,
-                weight=report_weight(self._learner.samples),
-                norm=0.0 if outcome is None else amount(outcome.norm),
-                threshold=0.0 if outcome is None else amount(outcome.threshold),
-                seconds=amount(seconds),
-            )
-        )
-        self._diary = msgspec.structs.replace(self._diary, answered=self._offer.task, skip=skip)
+        message = skip(offer, why, samples=self._learner.samples, outcome=outcome, seconds=seconds)
+        self._diary = msgspec.structs.replace(self._diary, answered=offer.task, skip=message)
         entries: dict[str, bytes | None] = {"diary": self._diary_bytes(now)}
         if outcome is not None:
             entries["residual"] = save_vector(self._residual)
-        note = Note("skipped", {"round": self._offer.round, "why": why})
-        return [Save(entries), self._say_skip(skip), note, self._tell(now), *self._idle(now)]
+        note = Note("skipped", {"round": offer.round, "why": why})
+        return [Save(entries), self._say_skip(message), note, self._tell(now), *self._idle(now)]
 
     def _say_skip(self, skip: bytes) -> Effect:
         return Send(topics.skip(self._settings.name), skip)
@@ -503,9 +431,9 @@ class DeviceEngine:
 
     def _idle(self, now: float) -> list[Effect]:
         """Nothing under way any more: take the offer that has come meanwhile."""
-        self._phase, self._offer, self._download = Phase.IDLE, None, None
+        self._phase, self._download = Phase.IDLE, None
         effects = self._follow_download(now)
-        offer, self._next = self._next, None
+        offer = self._offers.take_waiting()
         return effects + self._offered(offer, now) if offer is not None else effects
 
     def _retry(self, now: float) -> list[Effect]:
@@ -515,7 +443,7 @@ class DeviceEngine:
         match self._phase:
             case Phase.UPLOADING:
                 # Only the promise: the coordinator names the chunks that it lacks.
-                return self._upload(())
+                return [] if self._outbox is None else self._upload(self._outbox, ())
             case Phase.FETCHING:
                 wait = self._retry_at
                 again = (Unsubscribe(self._subscribed),) if self._subscribed else ()
@@ -528,36 +456,9 @@ class DeviceEngine:
                 return []
 
     def _tell(self, now: float) -> Effect:
-        readings, diary = self._sensors.read(now), self._totals(now)
-        telemetry = Telemetry(
-            charge=readings.charge,
-            charging=readings.charging,
-            metered=readings.metered,
-            bytes_up=diary.bytes_up,
-            bytes_down=diary.bytes_down,
-            joules_compute=diary.joules_compute,
-            joules_radio=diary.joules_radio,
-            measured=readings.measured,
-        )
+        telemetry = self._accounts.telemetry(self._diary, now)
         return Send(topics.telemetry(self._settings.name), encode(telemetry), qos=0)
 
-    def _totals(self, now: float) -> Diary:
-        """The diary with totals over all lives: those of earlier ones plus this one's readings."""
-        r = self._sensors.read(now)
-        return msgspec.structs.replace(
-            self._diary,
-            bytes_up=self._born.bytes_up + r.bytes_up,
-            bytes_down=self._born.bytes_down + r.bytes_down,
-            joules_compute=self._born.joules_compute + r.joules_compute,
-            joules_radio=self._born.joules_radio + r.joules_radio,
-        )
-
     def _diary_bytes(self, now: float) -> bytes:
-        return msgspec.msgpack.encode(self._totals(now))
-
-    def _bytes_today(self, readings: Readings, now: float) -> int:
-        total = self._born.bytes_up + self._born.bytes_down + readings.bytes_up + readings.bytes_down
-        day = int(now // _SECONDS_PER_DAY)
-        if day != self._diary.day:
-            self._diary = msgspec.structs.replace(self._diary, day=day, day_start_bytes=total)
-        return total - self._diary.day_start_bytes
+        self._diary = self._accounts.enter(self._diary, now)
+        return msgspec.msgpack.encode(self._diary)

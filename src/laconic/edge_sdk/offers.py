@@ -1,0 +1,35 @@
+"""Which offer is to be worked on: the newest, and no old one twice."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from laconic.protocol.messages import Offer
+
+_REMEMBERED = 32
+
+
+class Offers:
+    """The offer at work and the one that waits."""
+
+    def __init__(self, answered: str) -> None:
+        """`answered`: the task that an earlier life answered last."""
+        self.current: Offer | None = None
+        self.waiting: Offer | None = None
+        self._newest = answered
+        self._older: deque[str] = deque(maxlen=_REMEMBERED)
+
+    def displaced(self, task: str) -> bool:
+        """Whether a task has had a successor: a duplicate that comes late must not be worked on again."""
+        if task == self._newest:
+            return False
+        if task in self._older:
+            return True
+        self._older.append(self._newest)
+        self._newest = task
+        return False
+
+    def take_waiting(self) -> Offer | None:
+        """The offer that has come meanwhile; nothing is at work or waits any more."""
+        offer, self.waiting, self.current = self.waiting, None, None
+        return offer

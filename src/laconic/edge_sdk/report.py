@@ -1,0 +1,59 @@
+"""What a device answers to a task: an update with its promise, or a skip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from laconic.edge_sdk.records import Outbox
+from laconic.edge_sdk.work import Outcome
+from laconic.node import Effect, Send
+from laconic.protocol import topics
+from laconic.protocol.chunks import split
+from laconic.protocol.identity import update_id
+from laconic.protocol.messages import Fin, Offer, Skip, amount, encode, real, report_weight
+
+
+def promise(
+    device: str, offer: Offer, outcome: Outcome, frame: bytes, *, chunk_bytes: int, seconds: float
+) -> Outbox:
+    """An update as it waits to be committed."""
+    fin = Fin(
+        task=offer.task,
+        base=offer.model,
+        size=len(frame),
+        chunks=len(split(frame, chunk_bytes)),
+        sha256=hashlib.sha256(frame).digest(),
+        weight=report_weight(outcome.samples),
+        norm=amount(outcome.norm),
+        threshold=amount(outcome.threshold),
+        loss_before=real(outcome.loss_before),
+        loss_after=real(outcome.loss_after),
+        seconds=amount(seconds),
+    )
+    return Outbox(update_id(device, fin.task, fin.base, fin.sha256), offer.task, encode(fin), frame)
+
+
+def upload(
+    device: str, outbox: Outbox, *, chunk_bytes: int, indices: Iterable[int] | None = None
+) -> list[Effect]:
+    """The chunks at `indices` (all by default; none, to be told which are missing), then the promise."""
+    pieces = split(outbox.frame, chunk_bytes)
+    wanted = range(len(pieces)) if indices is None else sorted({i for i in indices if i < len(pieces)})
+    chunks = [Send(topics.update_chunk(device, outbox.update, i), pieces[i]) for i in wanted]
+    return [*chunks, Send(topics.update_fin(device, outbox.update), outbox.fin)]
+
+
+def skip(offer: Offer, why: str, *, samples: int, outcome: Outcome | None, seconds: float) -> bytes:
+    """The message that nothing is sent, and why."""
+    return encode(
+        Skip(
+            task=offer.task,
+            base=offer.model,
+            why=why,
+            weight=report_weight(samples),
+            norm=0.0 if outcome is None else amount(outcome.norm),
+            threshold=0.0 if outcome is None else amount(outcome.threshold),
+            seconds=amount(seconds),
+        )
+    )
