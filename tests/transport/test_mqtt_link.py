@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from mosquitto import Mosquitto, free_port
 
 from laconic.errors import ConfigError, LimitExceeded
 from laconic.node import Connected, Note, Received, Send, Started, Subscribe, Will
+from laconic.protocol import topics
 from laconic.storage import MemoryStore
 from laconic.transport import mqtt
 from laconic.transport.driver import Driver
@@ -383,6 +385,58 @@ def test_a_wrong_password_is_reported_and_not_taken_for_a_connection(
         play(scene())
     finally:
         closed.kill()
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "spec" / "protocol.md"
+
+
+@pytest.mark.broker
+def test_the_access_list_of_the_specification_keeps_a_device_to_its_own_topics(
+    mosquitto_path: str, tmp_path: Path
+) -> None:
+    block = re.search(r"```\n(  pattern write .*?)\n  ```", PAGE.read_text(), re.DOTALL)
+    assert block
+    (tmp_path / "acl").write_text(textwrap.dedent(block[1]) + "\n")
+    guarded = Mosquitto(mosquitto_path, tmp_path, options=f"acl_file {tmp_path / 'acl'}")
+    guarded.start()
+
+    async def scene() -> None:
+        async with (
+            connected(guarded.port, "c", username="coordinator") as coordinator,
+            connected(guarded.port, "d0", username="d0", will=Will(topics.state("d1"), b"forged")) as d0,
+            connected(guarded.port, "d1", username="d1") as d1,
+        ):
+            coordinator.subscribe((topics.EVERY_UP,))
+            d0.subscribe((topics.ack("d0"), topics.ack("d1"), topics.cohort_task("default"), "#"))
+            d1.subscribe((topics.ack("d1"),))
+            model = topics.manifest("0123456789abcdef")
+            d1.publish(topics.cohort_task("default"), b"forged", qos=1, retain=True)
+            d1.publish(model, b"forged", qos=1, retain=True)
+            d1.publish(topics.state("d0"), b"forged", qos=1, retain=True)
+            d1.publish(topics.ack("d0"), b"forged", qos=1, retain=False)
+            d1.publish(topics.state("d1"), b"own", qos=1, retain=True)
+            event = await until(coordinator, Message)
+            assert isinstance(event, Message)
+            assert (event.topic, event.payload) == (topics.state("d1"), b"own")
+            for topic in (topics.ack("d1"), topics.cohort_task("default"), topics.ack("d0")):
+                coordinator.publish(topic, b"true", qos=1, retain=False)
+            for expected in (topics.cohort_task("default"), topics.ack("d0")):
+                event = await until(d0, Message)
+                assert isinstance(event, Message)
+                assert (event.topic, event.payload) == (expected, b"true")
+            event = await until(d1, Message)
+            assert isinstance(event, Message)
+            assert (event.topic, event.payload) == (topics.ack("d1"), b"true")
+            d0.subscribe((model,))
+            coordinator.publish(model, b"true", qos=1, retain=True)
+            event = await until(d0, Message)
+            assert isinstance(event, Message)
+            assert (event.topic, event.payload) == (model, b"true")
+
+    try:
+        play(scene())
+    finally:
+        guarded.kill()
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Action(Enum):
     OPEN = "publish the task"
     CLOSE = "compute the next model"
     EXTEND = "wait on: too few reports"
-    FINISH = "withdraw the task"
+    FINISH = "offer the last model without work"
 
 
 Result: TypeAlias = tuple[Round, Action | None]
