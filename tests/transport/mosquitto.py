@@ -19,7 +19,8 @@ class Mosquitto:
         self.configuration = folder / "mosquitto.conf"
         self.configuration.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-            f"max_queued_messages 100000\nuser {getpass.getuser()}\nlog_dest file {folder / 'mosquitto.log'}\n{options}\n"
+            f"max_queued_messages 100000\nuser {getpass.getuser()}\n"
+            f"log_dest file {folder / 'mosquitto.log'}\n{options}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
