@@ -133,25 +133,26 @@ def test_an_overdue_wake_comes_before_the_next_message(stage: Stage) -> None:
 
 
 def test_a_wake_and_a_message_at_one_moment() -> None:
-    """Under the virtual clock a wake and a message can be due at the same instant: the wake is first."""
+    """Due at the same instant under the virtual clock, the wake is first, whichever was known sooner."""
     stage = WorldStage()
-    due = 0.02 + 1.0
+    due = 1.5
 
-    def connected(script: Script, event: Event, now: float) -> list[Effect]:
-        script.wake_at = due
-        return [Subscribe(("x",))]
+    def received(script: Script, event: Received, now: float) -> list[Effect]:
+        if event.topic == "set":
+            script.wake_at = due
+        return []
 
     def woke(script: Script, event: Event, now: float) -> list[Effect]:
         script.wake_at = None
         return []
 
-    node = on(connected=connected, woke=woke)
+    node = on(connected=lambda *_: [Subscribe(("set",))], received=received, woke=woke)
 
     def message() -> None:
         stage.world._push(due, 1, lambda: stage.world._feed(stage.world._hosts["node"], Received("x", b"")))
 
-    stage.play(node, [(0.5, message)], until=2.0)
-    assert kinds(node)[-2:] == ["Woke", "Received"]
+    stage.play(node, [(0.3, message), (0.6, lambda: stage.publish("set", b""))], until=2.0)
+    assert kinds(node)[-3:] == ["Received", "Woke", "Received"]
     assert node.times[-2:] == [due, due]
 
 

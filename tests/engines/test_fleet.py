@@ -176,12 +176,26 @@ def test_a_share_asks_some_and_leaves_the_rest_alone() -> None:
 
 
 def test_those_chosen_who_vanish_do_not_hold_a_round_for_ever() -> None:
-    fleet = Fleet(devices=6, rounds=3, min_reports=3, share=0.5, deadline_s=5.0, min_devices=3)
+    """All whom the first round has chosen lose their links: when it is extended, others are asked."""
+    fleet = Fleet(devices=8, rounds=1, min_reports=2, share=0.5, deadline_s=5.0)
     world = logged(fleet)
-    for i in (0, 1, 2):
-        world.at(0.58, lambda i=i: world.cut(f"d{i}", 10_000.0))
+    gone: set[str] = set()
+
+    def vanish() -> None:
+        gone.update(coordinator_of(world)._expected)
+        for name in gone:
+            world.cut(name, 10_000.0)
+
+    world.at(0.62, vanish)
     fleet.run(world, 1000.0)
+    assert 2 <= len(gone) <= 6
     assert coordinator_of(world).finished
+    first_round = {
+        n.fields["device"] for _, _, n in world.notes if n.kind == "committed" and n.fields.get("round") == 1
+    }
+    assert len(first_round) >= 2
+    assert not first_round & gone
+    assert [n for _, _, n in world.notes if n.kind == "extended"]
 
 
 def test_rounds_open_no_sooner_than_their_interval() -> None:
