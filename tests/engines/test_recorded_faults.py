@@ -183,6 +183,9 @@ def test_an_offer_that_was_displaced_is_not_worked_on_again() -> None:
     device.handle(answer(device, m.Fate.REJECTED), 3.0)
     second = Received(topics.cohort_task("default"), m.encode(offer(2, device)))
     assert any(isinstance(e, Compute) for e in device.handle(second, 4.0))
+    device.handle(Computed("train", RuntimeError("no")), 4.5)
+    third = Received(topics.cohort_task("default"), m.encode(offer(3, device)))
+    assert any(isinstance(e, Compute) for e in device.handle(third, 4.6))
     first = Received(topics.cohort_task("default"), m.encode(offer(1, device)))
     assert device.handle(first, 5.0) == []
     assert device._offers.waiting is None
