@@ -1,8 +1,8 @@
 """Configuration: one TOML file for each process, checked against a structure, overridden by the environment.
 
-Unknown keys are refused. `LACONIC_<SECTION>_<KEY>` overrides `key` in `[section]`, `LACONIC_<KEY>` a key at
-the top. Secrets stand in files of their own; the configuration names their paths. Relative paths are
-relative to the folder of the configuration file.
+Unknown keys are refused. `LACONIC_<SECTION>_<KEY>` overrides `key` in `[section]`; a key at the top is
+overridden by `LACONIC_DEVICE_<KEY>` or `LACONIC_COORDINATOR_<KEY>`. Secrets stand in files of their own; the
+configuration names their paths. Relative paths are relative to the folder of the configuration file.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SecuritySection(Section, frozen=True):
 T = TypeVar("T", bound=Section)
 
 
-def load(kind: type[T], path: Path, environment: Mapping[str, str]) -> T:
-    """The configuration in `path`, as a `kind`.
+def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str) -> T:
+    """The configuration in `path`, as a `kind`; `who` (device, coordinator) names it in the environment.
 
     Raises `ConfigError` that names the file, the key, the value and what was expected.
     """
@@ -58,8 +58,9 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str]) -> T:
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{path} is not TOML ({e})", remedy="see docs/configuration.md") from e
     for name, keys, string in _variables(kind, ()):
+        name = _PREFIX + (name if len(keys) > 1 else f"{who}_{name}").upper()
         if name in environment:
-            _put(table, keys, environment[name] if string else _value(environment[name]))
+            _put(table, keys, environment[name] if string else _value(environment[name]), path)
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
@@ -91,6 +92,12 @@ def read_secret(path: Path, what: str) -> bytes:
     return secret
 
 
+def within(key: str, value: float, least: float, most: float) -> None:
+    """Raises `ConfigError` for a value of `key` outside `least` to `most`, or that is not a number."""
+    if not least <= value <= most:
+        raise ConfigError(key, value=value, limit=f"{least} to {most}")
+
+
 def _variables(kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
     """Every environment variable that `kind` listens to: its name, its keys, whether it holds a string."""
     for key, hint in get_type_hints(kind).items():
@@ -99,7 +106,7 @@ def _variables(kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[s
             yield from _variables(hint, keys)
         else:
             string = hint is str or str in getattr(hint, "__args__", ())
-            yield _PREFIX + "_".join(keys).upper(), keys, string
+            yield "_".join(keys), keys, string
 
 
 def _value(text: str) -> Any:
@@ -110,7 +117,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any, path: Path) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {key}", value=table, limit=f"a table: [{key}]")
     table[keys[-1]] = value

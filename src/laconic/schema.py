@@ -89,6 +89,4 @@ class Schema:
         """
         if vector.shape != (self.size,):
             raise ModelError("shape of the flat vector", value=vector.shape, limit=(self.size,))
-        return {
-            t.name: vector[s].reshape(t.shape) for t, s in zip(self.tensors, self.slices, strict=True)
-        }
+        return {t.name: vector[s].reshape(t.shape) for t, s in zip(self.tensors, self.slices, strict=True)}

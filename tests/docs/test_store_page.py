@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from laconic.coordinator.engine import Committed, Progress
+from laconic.coordinator.campaign import Committed, Progress
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.coordinator.registry import ModelRecord
 from laconic.edge_sdk.records import Diary, Outbox

@@ -17,7 +17,8 @@ from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner
 
 from laconic.compression import decode
 from laconic.coordinator.advance import advance, first
-from laconic.coordinator.engine import Committed, CoordinatorEngine
+from laconic.coordinator.campaign import Committed
+from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.fold import Fold
 from laconic.coordinator.registry import ModelRecord
 from laconic.device_sim.world import World

@@ -9,7 +9,8 @@ import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings
 from laconic.coordinator.advance import Score
-from laconic.coordinator.engine import Campaign, CoordinatorEngine
+from laconic.coordinator.campaign import Campaign
+from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.device_sim.world import Connection, Speed, World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings

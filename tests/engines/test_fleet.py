@@ -182,7 +182,7 @@ def test_those_chosen_who_vanish_do_not_hold_a_round_for_ever() -> None:
     gone: set[str] = set()
 
     def vanish() -> None:
-        gone.update(coordinator_of(world)._expected)
+        gone.update(coordinator_of(world)._book.expected)
         for name in gone:
             world.cut(name, 10_000.0)
 

@@ -360,7 +360,7 @@ def test_a_coordinator_raises_for_nothing(attacks: list[tuple[str, bytes]], max_
         state = coordinator._round
         assert 0 <= state.reported <= state.expected
         assert len(coordinator._ledger) <= max_devices
-        assert coordinator._fold.updates == len(coordinator._committed)
+        assert coordinator._book.fold.updates == len(coordinator._book.committed)
 
 
 # --- a model that is not what it should be -----------------------------------------------------------------

@@ -224,6 +224,6 @@ def test_a_full_ledger_does_not_spoil_the_books() -> None:
     assert [e.fields["error"] for e in effects if isinstance(e, Note)] == ["LimitExceeded"]
     skip = m.Skip(task.task, task.model, "gate", 5)
     coordinator.handle(Received(topics.skip("d9"), m.encode(skip)), 1.0)
-    assert (coordinator._fold.updates, coordinator._fold.weight) == (0, 0)
+    assert (coordinator._book.fold.updates, coordinator._book.fold.weight) == (0, 0)
     assert coordinator._round.expected == 1
     assert weights_hash(coordinator._registry.weights, SCHEMA)[:8].hex() == task.model

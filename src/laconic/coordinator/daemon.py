@@ -10,16 +10,16 @@ from typing import Any
 
 from laconic.compression import CodecSettings
 from laconic.compression.gate import GateSettings
-from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret
+from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.coordinator.advance import Evaluate, Score
-from laconic.coordinator.engine import Campaign, CoordinatorEngine
+from laconic.coordinator.campaign import Campaign
+from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
-from laconic.errors import ConfigError
 from laconic.node import Note
-from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Gate, Training
-from laconic.protocol.topics import check_name
+from laconic.protocol.topics import TOPIC_LIMIT_BYTES, check_name
 from laconic.runtime import Bundle, Trainer, read_arrays
 from laconic.schema import Vector
 from laconic.storage import SqliteStore
@@ -99,20 +99,25 @@ class CoordinatorConfig(Section, frozen=True):
 def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     """The campaign that a configuration describes. Raises `ConfigError` for values that cannot be."""
     r, t, c, g, e = config.rounds, config.training, config.compression, config.gate, config.eligibility
-    _at_least("rounds.rounds", r.rounds, 1)
-    _at_least("rounds.min_devices", r.min_devices, 1)
-    _at_least("rounds.min_reports", r.min_reports, 1)
-    _at_least("keep_versions", config.keep_versions, 1)
-    _within("rounds.deadline_s", r.deadline_s, 0.1, 1e7)
-    _within("rounds.interval_s", r.interval_s, 0.0, 1e7)
-    _within("rounds.share", r.share, 0.0, 1.0)
-    _within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
-    _within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
-    _within("training.server_learning_rate", t.server_learning_rate, 1e-6, 1e3)
-    _within("training.epochs", t.epochs, 1, 10_000)
-    _within("training.batch_size", t.batch_size, 1, 65_536)
-    _within("compression.chunk_bytes", c.chunk_bytes, 256, MAX_CHUNK_BYTES)
-    _within("eligibility.min_charge", e.min_charge, 0.0, 1.0)
+    address = address_of(config.broker, folder)
+    most_chunk = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
+    within("rounds.rounds", r.rounds, 1, 10**9)
+    within("rounds.min_devices", r.min_devices, 1, 10**9)
+    within("rounds.min_reports", r.min_reports, 1, 10**9)
+    within("keep_versions", config.keep_versions, 1, 10**9)
+    within("max_devices", config.max_devices, 1, 10**9)
+    within("budget.max_bytes", config.budget.max_bytes or 0, 0, 10**18)
+    within("budget.max_joules", config.budget.max_joules or 0.0, 0.0, 1e18)
+    within("rounds.deadline_s", r.deadline_s, 0.1, 1e7)
+    within("rounds.interval_s", r.interval_s, 0.0, 1e7)
+    within("rounds.share", r.share, 0.0, 1.0)
+    within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
+    within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
+    within("training.server_learning_rate", t.server_learning_rate, 1e-6, 1e3)
+    within("training.epochs", t.epochs, 1, 10_000)
+    within("training.batch_size", t.batch_size, 1, 65_536)
+    within("compression.chunk_bytes", c.chunk_bytes, MIN_CHUNK_BYTES, most_chunk)
+    within("eligibility.min_charge", e.min_charge, 0.0, 1.0)
     GateSettings(g.mode, g.threshold, g.force_after)  # type: ignore[arg-type]
     key = config.security.fleet_key_file
     return Campaign(
@@ -141,7 +146,7 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
 
     Raises `ConfigError`, `ModelError`, `StorageError` for what cannot be used.
     """
-    config, folder = load(CoordinatorConfig, path, environment), path.resolve().parent
+    config, folder = load(CoordinatorConfig, path, environment, who="coordinator"), path.resolve().parent
     campaign = campaign_of(config, folder)
     bundle = Bundle.read(read_file(folder / config.bundle, "bundle"))
     engine = CoordinatorEngine(
@@ -180,13 +185,3 @@ def _evaluator(bundle: Bundle, config: CoordinatorConfig, folder: Path) -> Evalu
         return Score(metrics.loss, metrics.accuracy)
 
     return evaluate
-
-
-def _at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(key, value=value, limit=f"{least} or more")
-
-
-def _within(key: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ConfigError(key, value=value, limit=f"{least} to {most}")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
-from laconic.compression import CodecSettings, decode
+from laconic.compression import decode
 from laconic.coordinator import rounds, selection
 from laconic.coordinator.advance import Evaluate, Version, advance, first
-from laconic.coordinator.fold import Fold
+from laconic.coordinator.campaign import Campaign, Committed, Progress
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import Ledger, online
+from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.registry import Registry
-from laconic.coordinator.rounds import Action, Phase, Plan
-from laconic.coordinator.selection import Budget
+from laconic.coordinator.rounds import Action, Phase
 from laconic.errors import LaconicError, Malformed, RemoteProtocolError, StorageError, WireError
 from laconic.node import (
     Compute,
@@ -34,19 +34,15 @@ from laconic.node import (
     Woke,
 )
 from laconic.protocol import topics
-from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.protocol.identity import task_id, update_id
 from laconic.protocol.messages import (
     Ack,
-    Eligibility,
     Fate,
     Fin,
-    Gate,
     Offer,
     Skip,
     State,
     Telemetry,
-    Training,
     encode,
 )
 from laconic.protocol.messages import decode as decode_message
@@ -55,57 +51,6 @@ from laconic.schema import Schema, Vector
 _MAX_MISSING_NAMED = 256
 _RESUME_GRACE_S = 5.0
 """How long a resumed round stays open at least: the devices must find the coordinator again."""
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """What a coordinator is to do: one model, one cohort, so many rounds."""
-
-    fleet: str
-    cohort: str
-    plan: Plan
-    training: Training = field(default_factory=Training)
-    codec: CodecSettings = field(default_factory=CodecSettings)
-    """How devices encode updates."""
-    delta_codec: CodecSettings = field(default_factory=CodecSettings)
-    """How the coordinator encodes the next model."""
-    gate: Gate = field(default_factory=Gate)
-    eligibility: Eligibility = field(default_factory=Eligibility)
-    budget: Budget = field(default_factory=Budget)
-    share: float = 1.0
-    targeted: bool = False
-    """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
-    learning_rate_decay: float = 1.0
-    """Factor on the devices' learning rate from one round to the next."""
-    server_learning_rate: float = 1.0
-    key: bytes | None = None
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES
-    keep_versions: int = 8
-    max_devices: int = 100_000
-    max_arriving_bytes: int = 256 * 2**20
-
-
-class Committed(msgspec.Struct, frozen=True):
-    """A committed update, until its round is folded into a version."""
-
-    update: str
-    device: str
-    weight: int
-    frame: bytes
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """Where the campaign stands: what survives a crash of the round machine."""
-
-    number: int = 1
-    open: bool = False
-    opened_at: float = 0.0
-    task: str = ""
-    share: float = 1.0
-    """The part of the cohort that is asked; it grows while too few are chosen or report."""
-    expected: list[str] = []
-    """Who was asked when the round opened; who comes later says so by its birth."""
-    finished: bool = False
 
 
 class CoordinatorEngine:
@@ -127,10 +72,7 @@ class CoordinatorEngine:
         )
         self._progress = Progress()
         self._round = rounds.begin(1)
-        self._fold = Fold(schema.size)
-        self._expected: set[str] = set()
-        self._committed: dict[str, str] = {}
-        self._silent: dict[str, int] = {}
+        self._book = OpenRound(schema.size)
         self._ledger: Ledger
         self._registry: Registry
 
@@ -178,7 +120,10 @@ class CoordinatorEngine:
         )
         saved = store.get("progress")
         if saved is not None:
-            self._progress = msgspec.msgpack.decode(saved, type=Progress)
+            try:
+                self._progress = msgspec.msgpack.decode(saved, type=Progress)
+            except msgspec.DecodeError as e:
+                raise StorageError(f"record progress ({e})", remedy="restore the store from a copy") from e
         effects: list[Effect] = []
         if self._registry.empty:
             version = first(self._initial, self._schema, self._evaluate)
@@ -186,6 +131,9 @@ class CoordinatorEngine:
                 Save(self._registry.add(version, now, round_number=0, updates=0, silent=0, samples=0))
             )
             effects.append(self._version_note())
+        if self._progress.finished and self._progress.number < self._campaign.plan.rounds:
+            # More rounds have been asked for since.
+            self._progress = Progress(number=self._progress.number + 1)
         if self._progress.finished:
             self._round = rounds.Round(self._progress.number, Phase.FINISHED)
             return effects
@@ -193,13 +141,14 @@ class CoordinatorEngine:
         if self._progress.open:
             self._resume(store, now)
             effects.append(
-                Note("resumed", {"round": self._round.number, "committed": dict(self._committed)})
+                Note("resumed", {"round": self._round.number, "committed": dict(self._book.committed)})
             )
             effects += self._step(rounds.Resumed(), now)
         return effects
 
     def _resume(self, store: StoreView, now: float) -> None:
         """Put an open round back to where it was: its committed updates are expected, reported and folded."""
+        self._book = OpenRound(self._schema.size, self._progress.expected)
         for key in store.keys("update/"):
             try:
                 c = msgspec.msgpack.decode(store.get(key) or b"", type=Committed)
@@ -208,22 +157,19 @@ class CoordinatorEngine:
                 raise StorageError(
                     f"committed update {key} ({e})", remedy="restore the store from a copy"
                 ) from e
-            self._fold.add(update, c.weight)
-            self._committed[c.device] = c.update
-            self._expected.add(c.device)
-        self._expected |= set(self._progress.expected)
+            self._book.commit(c.device, c.update, update, c.weight)
         deadline = max(self._progress.opened_at + self._campaign.plan.deadline_s, now + _RESUME_GRACE_S)
         self._round = rounds.resume(
             self._progress.number,
-            expected=len(self._expected),
-            reported=len(self._committed),
+            expected=len(self._book.expected),
+            reported=len(self._book.committed),
             deadline=deadline,
         )
 
     def _republish(self, now: float) -> list[Effect]:
         effects = list(self._registry.publish_all())
         if self._round.phase is Phase.COLLECTING:
-            effects += self._offer(sorted(self._expected - self._committed.keys() - self._silent.keys()))
+            effects += self._offer(self._book.unheard())
         elif self._round.phase is Phase.FINISHED:
             effects += self._offer([], work=False)
         return effects
@@ -274,30 +220,26 @@ class CoordinatorEngine:
             return effects
         if state.online:
             effects += self._welcome(device, now)
-        elif self._open_for(device):
-            self._expected.discard(device)
+        elif self._book.awaits(device):
+            self._book.expected.discard(device)
             effects += self._step(rounds.Left(), now)
         return effects
 
     def _welcome(self, device: str, now: float) -> list[Effect]:
         """A device has come while a round is open: expect it if it is chosen, and tell it if needed."""
         effects: list[Effect] = []
-        if device not in self._expected:
+        if device not in self._book.expected:
             if device not in self._choose([device]):
                 return []
-            self._expected.add(device)
+            self._book.expected.add(device)
             effects += self._step(rounds.Joined(), now)
-        if self._campaign.targeted and self._open_for(device):
+        if self._campaign.targeted and self._book.awaits(device):
             effects += self._offer([device])
         return effects
 
-    def _open_for(self, device: str) -> bool:
-        """Whether a device is expected to report and has not."""
-        return device in self._expected and device not in self._committed and device not in self._silent
-
     def _fin(self, device: str, update: str, payload: bytes, now: float) -> list[Effect]:
         record, task = self._ledger[device], ""
-        if update in (record.last_update, self._committed.get(device)):
+        if update in (record.last_update, self._book.committed.get(device)):
             self._inbox.discard(device)
             note = Note("duplicate", {"device": device, "update": update})
             return [note, _ack(device, update, Fate.COMMITTED)]
@@ -315,12 +257,14 @@ class CoordinatorEngine:
                 return [_ack(device, update, Fate.MISSING, missing=named)]
             frame = self._inbox.take(device, fin)
             vector = decode(frame, self._schema, limit_bytes=self._dense_bytes)
-            self._fold.check(vector, fin.weight)
+            self._book.fold.check(vector, fin.weight)
         except LaconicError as e:
             effects = self._reject(device, update, e)
-            if task == self._progress.task and self._open_for(device):
+            if task not in ("", self._progress.task):
+                effects += self._current(device)
+            if task == self._progress.task and self._book.awaits(device):
                 # It has answered, if badly: waiting for it would hold the round.
-                self._expected.discard(device)
+                self._book.expected.discard(device)
                 effects += self._step(rounds.Left(), now)
             return effects
         return self._commit(device, update, fin, frame, vector, now)
@@ -334,9 +278,9 @@ class CoordinatorEngine:
             )
         if fin.base != self._registry.current.name:
             raise RemoteProtocolError("base of an update", value=fin.base, limit=self._registry.current.name)
-        if device in self._committed:
+        if device in self._book.committed:
             raise RemoteProtocolError(
-                "second update of a device in one round", value=device, limit=self._committed[device]
+                "second update of a device in one round", value=device, limit=self._book.committed[device]
             )
 
     def _reject(self, device: str, update: str, error: LaconicError) -> list[Effect]:
@@ -352,13 +296,8 @@ class CoordinatorEngine:
     def _commit(
         self, device: str, update: str, fin: Fin, frame: bytes, vector: Vector, now: float
     ) -> list[Effect]:
-        was_silent = device in self._silent
-        was_expected = device in self._expected
-        self._expected.add(device)
-        self._committed[device] = update
-        if was_silent:
-            self._fold.weight -= self._silent.pop(device)
-        self._fold.add(vector, fin.weight)
+        was_heard, was_expected = self._book.heard(device), device in self._book.expected
+        self._book.commit(device, update, vector, fin.weight)
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
         record = self._ledger[device]
         self._ledger.put(
@@ -392,22 +331,21 @@ class CoordinatorEngine:
         ]
         if not was_expected:
             effects += self._step(rounds.Joined(), now)
-        if not was_silent:
+        if not was_heard:
             effects += self._step(rounds.Reported(), now)
         return effects
 
     def _skip(self, device: str, skip: Skip, now: float) -> list[Effect]:
         if self._round.phase is not Phase.COLLECTING or skip.task != self._progress.task:
-            return [Note("late", {"device": device, "task": skip.task, "why": skip.why})]
-        if device in self._committed or device in self._silent:
+            return [
+                Note("late", {"device": device, "task": skip.task, "why": skip.why}),
+                *self._current(device),
+            ]
+        if self._book.heard(device):
             return []
         self._ledger.admit(device)
-        was_expected = device in self._expected
-        self._expected.add(device)
-        # Only a gated device has work behind its silence; one that did not train has no say in the mean.
-        weight = skip.weight if skip.why == "gate" else 0
-        self._silent[device] = weight
-        self._fold.add_silent(weight)
+        was_expected = device in self._book.expected
+        self._book.stay_silent(device, skip.weight)
         self._ledger.timed(device, seconds=skip.seconds, samples=skip.weight)
         record = self._ledger[device]
         self._ledger.put(msgspec.structs.replace(record, skipped=record.skipped + 1, last_seen=now))
@@ -458,8 +396,7 @@ class CoordinatorEngine:
         while len(chosen) < min(c.plan.min_reports, len(here)) and self._widen():
             chosen = self._choose(r.name for r in here)
         self._progress = msgspec.structs.replace(self._progress, expected=chosen)
-        self._fold = Fold(self._schema.size)
-        self._expected, self._committed, self._silent = set(chosen), {}, {}
+        self._book = OpenRound(self._schema.size, chosen)
         effects: list[Effect] = [
             Save({"progress": msgspec.msgpack.encode(self._progress), **self._ledger.unsaved()}),
             Note(
@@ -478,19 +415,32 @@ class CoordinatorEngine:
         self._progress = msgspec.structs.replace(self._progress, share=min(1.0, 2 * max(share, 0.01)))
         return share < 1.0
 
+    def _current(self, device: str) -> list[Effect]:
+        """Tell a device that has answered a task of the past what there is to do now, if anything."""
+        work = self._round.phase is Phase.COLLECTING and self._book.awaits(device)
+        return self._offer([device], work=work, direct=True)
+
     def _ask_more(self, now: float) -> list[Effect]:
-        """Too few have reported: the hash would choose the same few for ever, so ask a larger share."""
+        """Too few have reported: ask a larger share, and those who owe an answer once more, by name.
+
+        The hash would choose the same few for ever, and an offer may have been lost or displaced.
+        """
         wider = self._widen()
         here = [r.name for r in online(self._ledger, self._campaign.cohort)]
-        new = [name for name in self._choose(here) if name not in self._expected]
-        self._expected.update(new)
+        new = [name for name in self._choose(here) if name not in self._book.expected]
+        owing = [name for name in here if self._book.awaits(name)]
+        self._book.expected.update(new)
         effects = self._offer(new) if new or wider else []
+        effects += self._offer(owing, direct=True)
         for _ in new:
             effects += self._step(rounds.Joined(), now)
         return effects
 
-    def _offer(self, devices: list[str], *, work: bool = True) -> list[Effect]:
-        """The open round's task, to `devices` or to the cohort; without `work`, word of the newest model."""
+    def _offer(self, devices: list[str], *, work: bool = True, direct: bool = False) -> list[Effect]:
+        """The open round's task, to the cohort or (`direct`, or in a targeted campaign) to `devices`.
+
+        Without `work` it is word of the newest model.
+        """
         c, base = self._campaign, self._registry.current
         rate = c.training.learning_rate * c.learning_rate_decay ** (self._round.number - 1)
         offer = Offer(
@@ -507,17 +457,17 @@ class CoordinatorEngine:
             eligibility=c.eligibility,
             work=work,
         )
-        if c.targeted and work:
+        if direct or (c.targeted and work):
             return [Send(topics.device_task(name), encode(offer)) for name in devices]
         return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
 
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
         c, registry = self._campaign, self._registry
-        if not self._committed:
+        if not self._book.committed:
             # Nobody had anything to say: the next round starts from the same version.
             return self._end_round({}, [], now)
-        mean = self._fold.mean()
+        mean = self._book.fold.mean()
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
         schema, evaluate = self._schema, self._evaluate
 
@@ -540,7 +490,7 @@ class CoordinatorEngine:
             # Nothing is lost: the updates are in the store, and a restart comes back to this point.
             raise result
         assert isinstance(result, Version)
-        taken: dict[str, bytes | None] = {f"update/{device}": None for device in self._committed}
+        taken: dict[str, bytes | None] = {f"update/{device}": None for device in self._book.committed}
         if result.digest == self._registry.current.weights:
             # A version is known by its weights: one that changed nothing would be its own parent.
             return self._end_round({**self._registry.keep(result), **taken}, [], now)
@@ -548,9 +498,9 @@ class CoordinatorEngine:
             result,
             now,
             round_number=self._round.number,
-            updates=len(self._committed),
-            silent=len(self._silent),
-            samples=self._fold.weight,
+            updates=len(self._book.committed),
+            silent=self._book.silent,
+            samples=self._book.fold.weight,
         )
         publication = [*self._registry.publish_newest(result), self._version_note()]
         return self._end_round({**entries, **taken}, publication, now)
@@ -563,13 +513,13 @@ class CoordinatorEngine:
             "closed",
             {
                 "round": self._round.number,
-                "updates": len(self._committed),
-                "silent": len(self._silent),
-                "absent": len(self._expected) - len(self._committed) - len(self._silent),
+                "updates": len(self._book.committed),
+                "silent": self._book.silent,
+                "absent": self._book.absent,
                 "seconds": now - self._progress.opened_at,
             },
         )
-        self._expected, self._committed, self._silent = set(), {}, {}
+        self._book = OpenRound(self._schema.size)
         after = self._step(rounds.Advanced(), now)
         self._progress = Progress(
             number=self._round.number, opened_at=self._progress.opened_at, finished=self.finished

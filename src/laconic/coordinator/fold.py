@@ -64,6 +64,10 @@ class Fold:
         """
         self.weight += weight
 
+    def withdraw_silent(self, weight: int) -> None:
+        """Take back a silence: the device has sent its update after all."""
+        self.weight -= weight
+
     def mean(self) -> Vector:
         """The weighted mean, float32, shape `(size,)`; zeros when nothing has been added."""
         if self.weight == 0:

@@ -64,6 +64,13 @@ class Registry:
         self._store, self._schema, self._bundle, self._key = store, schema, bundle, key
         self._chunk_bytes, self._keep = chunk_bytes, keep_versions
         self._records = {r.version: r for r in _records(store)}
+        if self._records and store.get("bundle") != bundle.encode():
+            raise StorageError(
+                "bundle of the store",
+                value=(store.get("bundle") or b"none").decode(errors="replace"),
+                limit=bundle,
+                remedy="start with the bundle that this store was made with, or with a new store",
+            )
         self.weights = self.residual = np.zeros(schema.size, np.float32)
         if self._records:
             self.weights = self._vector(f"weights/{self.current.version:08d}")
@@ -106,6 +113,7 @@ class Registry:
         self.weights, self.residual = computed.weights, computed.residual
         too_old = record.version - self._keep
         return {
+            "bundle": self._bundle.encode(),
             f"model/{record.version:08d}": msgspec.msgpack.encode(record),
             f"weights/{record.version:08d}": computed.weights.astype("<f4").tobytes(),
             f"delta/{record.version:08d}": computed.delta,

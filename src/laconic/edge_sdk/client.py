@@ -19,9 +19,10 @@ from laconic.edge_sdk.learner import Arrays, OnnxLearner
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.power import WireOnly
 from laconic.edge_sdk.sensors import Readings, Sensors
-from laconic.errors import LaconicError, LocalProtocolError
+from laconic.errors import ConfigError, LocalProtocolError
 from laconic.node import Note
-from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
+from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
 from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
@@ -68,8 +69,19 @@ class Device:
         else:
             read = bundle if isinstance(bundle, Bundle) else Bundle.read(read_file(Path(bundle), "bundle"))
             trainer = Trainer(read)
+        address = Address.parse(broker) if isinstance(broker, str) else broker
+        most = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
+        if not MIN_CHUNK_BYTES <= chunk_bytes <= most:
+            raise ConfigError(
+                "chunk_bytes",
+                value=chunk_bytes,
+                limit=f"{MIN_CHUNK_BYTES} to {most}",
+                remedy="a chunk and its topic must fit into broker.max_packet_bytes",
+            )
+        if not 0.1 <= retry_s <= 3600:
+            raise ConfigError("retry_s", value=retry_s, limit="0.1 to 3600")
         self._trainer = trainer
-        self._link = MqttLink(Address.parse(broker) if isinstance(broker, str) else broker, name)
+        self._link = MqttLink(address, name)
         settings = DeviceSettings(
             name,
             cohort=cohort,
@@ -150,7 +162,7 @@ class Device:
             loop.call_soon_threadsafe(running.cancel)
         if self._thread is not None:
             self._thread.join()
-        if isinstance(self._failure, LaconicError):
+        if self._failure is not None:
             raise self._failure
 
     def __enter__(self) -> Device:
@@ -173,7 +185,8 @@ class Device:
     async def _until_stopped(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._running = asyncio.ensure_future(self.run_async())
-        self._ready.set()
+        # After the first step of the task, in which the node restores what its store holds.
+        self._loop.call_soon(self._ready.set)
         try:
             await self._running
         except asyncio.CancelledError:

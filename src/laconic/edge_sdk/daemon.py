@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret
+from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.edge_sdk.client import Device
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.power import ModelledPower, WireOnly
@@ -70,7 +70,11 @@ async def run(paths: Sequence[Path], environment: Mapping[str, str], show: Print
 def _device(
     path: Path, environment: Mapping[str, str], show: Print, trainers: dict[tuple[Path, int], Trainer]
 ) -> Device:
-    config, folder = load(DeviceConfig, path, environment), path.resolve().parent
+    config, folder = load(DeviceConfig, path, environment, who="device"), path.resolve().parent
+    limits = config.limits
+    within("limits.min_charge", limits.min_charge, 0.0, 1.0)
+    within("limits.max_bytes_per_day", limits.max_bytes_per_day or 0, 0, 10**18)
+    within("threads", config.threads, 1, 1024)
     file = (folder / config.bundle, config.threads)
     if file not in trainers:
         trainers[file] = Trainer(Bundle.read(read_file(file[0], "bundle")), threads=config.threads)
@@ -99,7 +103,7 @@ def _device(
         data=read_arrays(folder / config.data),
         store=folder / (config.store or f"{config.name}.db"),
         cohort=config.cohort,
-        limits=config.limits,
+        limits=limits,
         sensors=sensors,
         fleet_key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=config.chunk_bytes,

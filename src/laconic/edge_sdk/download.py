@@ -13,7 +13,7 @@ import numpy as np
 
 from laconic.compression import decode as decode_frame
 from laconic.edge_sdk.records import Held
-from laconic.errors import ChecksumMismatch, LaconicError, LimitExceeded, RemoteProtocolError
+from laconic.errors import ChecksumMismatch, LaconicError, LimitExceeded, RemoteProtocolError, WireError
 from laconic.node import StoreView
 from laconic.protocol import topics
 from laconic.protocol.chunks import Assembly
@@ -79,6 +79,7 @@ class Download:
     _from_zero: bool = False
     _frames: list[bytes] = field(default_factory=list)
     _assembly: Assembly | None = None
+    _disappointments: int = 0
 
     def wanted(self) -> tuple[str, ...]:
         """The topics to be subscribed to now."""
@@ -92,7 +93,8 @@ class Download:
     def take(self, topic: str, payload: bytes) -> Fetched | None:
         """Take a message under a wanted topic; the frames, once all are here.
 
-        Raises a `WireError` or `RemoteProtocolError` for what cannot be used; the download stays as it was.
+        Raises a `WireError` or `RemoteProtocolError` for what cannot be used; a blob that is not what its
+        manifest promised is asked for again, and the second time the full model in its place.
         """
         match topics.parse(topic):
             case topics.ManifestOf(model) if not self._plan and model == self._asking_for():
@@ -164,6 +166,17 @@ class Download:
             if 0 < index < blob.chunks:
                 self._assembly.add(index, piece)
 
+    def _give_up_blob(self) -> None:
+        """What came is not what was promised: ask for all of it again, and then for the full model."""
+        full = self._chain[0].full
+        self._assembly = Assembly(limit_bytes=self._plan[len(self._frames)].size)
+        self._disappointments += 1
+        if self._disappointments < 2 or full is None or self._from_zero:
+            return
+        if full.size <= self.limit_bytes:
+            self._frames.clear()
+            self._begin([full], from_zero=True)
+
     def _take_chunk(self, address: str, index: int, payload: bytes) -> Fetched | None:
         blob, assembly = self._plan[len(self._frames)], self._assembly
         assert assembly is not None
@@ -172,9 +185,12 @@ class Download:
         assembly.add(index, payload)
         if assembly.missing(blob.chunks):
             return None
-        # Begin anew whatever comes of the check: pieces that do not fit together are of no more use.
-        self._assembly = Assembly(limit_bytes=blob.size)
-        self._frames.append(assembly.join(size=blob.size, chunks=blob.chunks, sha256=blob.sha256))
+        try:
+            frame = assembly.join(size=blob.size, chunks=blob.chunks, sha256=blob.sha256)
+        except WireError:
+            self._give_up_blob()
+            raise
+        self._frames.append(frame)
         if len(self._frames) < len(self._plan):
             self._next_blob()
             return None

@@ -44,7 +44,7 @@ from laconic.node import (
 )
 from laconic.protocol import topics
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
-from laconic.protocol.identity import selected
+from laconic.protocol.identity import selected, short, weights_hash
 from laconic.protocol.messages import (
     Ack,
     Fate,
@@ -99,7 +99,7 @@ class DeviceEngine:
         self._store: StoreView
         self._diary = Diary()
         self._accounts: Accounts
-        self._held: Held
+        self._held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
         self._residual: Vector
         self._outbox: Outbox | None = None
 
@@ -134,8 +134,7 @@ class DeviceEngine:
                 try:
                     return self._receive(topic, payload, now)
                 except LaconicError as e:
-                    fields = {"topic": topic[:200], "error": type(e).__name__, "why": str(e)}
-                    return [Note("dropped", fields)]
+                    return [Note("dropped", _dropped(topic, e))]
             case Computed("apply", result):
                 return self._applied(result, now)
             case Computed("train", result, seconds):
@@ -187,7 +186,7 @@ class DeviceEngine:
         return effects
 
     def _receive(self, topic: str, payload: bytes, now: float) -> list[Effect]:
-        match topics.parse(topic):
+        match address := topics.parse(topic):
             case topics.CohortTask() | topics.DeviceTask():
                 if not payload:
                     return self._withdrawn()
@@ -195,7 +194,8 @@ class DeviceEngine:
                 # Before it is queued: an offer that fails when its turn comes would take the effects of the
                 # event that it was waiting for along.
                 codec_of(offer), gate_of(offer)
-                return [] if self._offers.displaced(offer.task) else self._offered(offer, now)
+                direct = isinstance(address, topics.DeviceTask)
+                return [] if self._offers.displaced(offer.task, direct=direct) else self._offered(offer, now)
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
             case topics.ManifestOf() | topics.BlobChunk():
@@ -288,7 +288,12 @@ class DeviceEngine:
         if download.worth_saving():
             address, index = topic.split("/")[-2:]
             effects.append(Save({f"piece/{address}/{int(index):06d}": payload}))
-        fetched = download.take(topic, payload)
+        try:
+            fetched = download.take(topic, payload)
+        except LaconicError as e:
+            # Pieces that do not fit together are forgotten, here and on the disk; there may be another way.
+            effects = [Note("dropped", _dropped(topic, e)), Save(dict.fromkeys(self._store.keys("piece/")))]
+            return effects + self._follow_download(now)
         self._retry_s = self._settings.retry_s
         if fetched is None:
             return effects + self._follow_download(now)
@@ -372,6 +377,7 @@ class DeviceEngine:
             chunk_bytes=self._settings.chunk_bytes,
             seconds=seconds,
         )
+        self._offers.answered(offer.task)
         self._diary = msgspec.structs.replace(
             self._diary, answered=offer.task, skip=b"", last_sent_bytes=len(result.frame)
         )
@@ -417,6 +423,7 @@ class DeviceEngine:
     ) -> list[Effect]:
         """Say that nothing is sent, and why; what was learnt stays in the residual."""
         message = skip(offer, why, samples=self._learner.samples, outcome=outcome, seconds=seconds)
+        self._offers.answered(offer.task)
         self._diary = msgspec.structs.replace(self._diary, answered=offer.task, skip=message)
         entries: dict[str, bytes | None] = {"diary": self._diary_bytes(now)}
         if outcome is not None:
@@ -462,3 +469,8 @@ class DeviceEngine:
     def _diary_bytes(self, now: float) -> bytes:
         self._diary = self._accounts.enter(self._diary, now)
         return msgspec.msgpack.encode(self._diary)
+
+
+def _dropped(topic: str, error: LaconicError) -> dict[str, object]:
+    """What is said of a message that could not be used."""
+    return {"topic": topic[:200], "error": type(error).__name__, "why": str(error)}

@@ -18,16 +18,25 @@ class Offers:
         self.waiting: Offer | None = None
         self._newest = answered
         self._older: deque[str] = deque(maxlen=_REMEMBERED)
+        self._answered: deque[str] = deque([answered], maxlen=_REMEMBERED)
 
-    def displaced(self, task: str) -> bool:
-        """Whether a task has had a successor: a duplicate that comes late must not be worked on again."""
+    def displaced(self, task: str, *, direct: bool) -> bool:
+        """Whether a task has had a successor: a duplicate that comes late must not be worked on again.
+
+        A `direct` offer, to this device alone, is displaced only if it has been answered: the coordinator
+        asks those again who owe it an answer.
+        """
         if task == self._newest:
             return False
-        if task in self._older:
+        if task in (self._answered if direct else self._older):
             return True
         self._older.append(self._newest)
         self._newest = task
         return False
+
+    def answered(self, task: str) -> None:
+        """A task has been answered, by an update or a skip."""
+        self._answered.append(task)
 
     def take_waiting(self) -> Offer | None:
         """The offer that has come meanwhile; nothing is at work or waits any more."""

@@ -45,13 +45,17 @@ def upload(
 
 
 def skip(offer: Offer, why: str, *, samples: int, outcome: Outcome | None, seconds: float) -> bytes:
-    """The message that nothing is sent, and why."""
+    """The message that nothing is sent, and why.
+
+    A device that has trained weighs as much as if it had sent: its change is postponed. One that has not has
+    no say in the average.
+    """
     return encode(
         Skip(
             task=offer.task,
             base=offer.model,
             why=why,
-            weight=report_weight(samples),
+            weight=0 if outcome is None else report_weight(samples),
             norm=0.0 if outcome is None else amount(outcome.norm),
             threshold=0.0 if outcome is None else amount(outcome.threshold),
             seconds=amount(seconds),

@@ -7,6 +7,7 @@ from typing import Final
 
 from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed
 
+MIN_CHUNK_BYTES: Final = 256
 MAX_CHUNK_BYTES: Final = 64 * 1024
 DEFAULT_CHUNK_BYTES: Final = 48 * 1024
 _ENTRY_BYTES: Final = 64

@@ -117,7 +117,7 @@ class Skip(Message, frozen=True):
     base: Hash
     why: Text
     weight: Annotated[int, Meta(ge=0, le=2**24)] = 0
-    """Training samples behind the silence; a gated device weighs as much as one that sends."""
+    """Training samples behind the silence; 0 from a device that has not trained."""
     norm: Amount = 0.0
     threshold: Amount = 0.0
     seconds: Amount = 0.0

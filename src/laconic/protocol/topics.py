@@ -9,6 +9,8 @@ from typing import Final, TypeAlias
 from laconic.errors import ConfigError, Malformed
 
 ROOT: Final = "laconic/v1"
+TOPIC_LIMIT_BYTES: Final = 128
+"""No topic that is built here is longer."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")

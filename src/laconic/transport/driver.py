@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,8 +26,6 @@ from laconic.node import (
 )
 from laconic.storage import Store
 from laconic.transport.link import Link, LinkDown, LinkEvent, LinkUp, Message
-
-log = logging.getLogger(__name__)
 
 Observer = Callable[[Note, float], None]
 
@@ -73,6 +70,8 @@ class Driver:
                 # A busy queue must not starve a wake: look at the clock before every event.
                 if self._overdue():
                     self._wake()
+                    # However often a node wants to wake, it can be cancelled.
+                    await asyncio.sleep(0)
                     continue
                 link_event = link_event or asyncio.ensure_future(self._link.next_event())
                 computed = computed or asyncio.ensure_future(self._computed.get())
@@ -98,9 +97,10 @@ class Driver:
     def _from_link(self, event: LinkEvent) -> None:
         match event:
             case LinkUp():
+                self._observe(Note("online"), self._now)
                 self._feed(Connected())
             case LinkDown(why):
-                log.info("link down: %s", why)
+                self._observe(Note("offline", {"why": why}), self._now)
             case Message(topic, payload, receipt):
                 self._feed(Received(topic, payload))
                 self._link.acknowledge(receipt)

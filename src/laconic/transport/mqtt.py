@@ -16,7 +16,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from laconic.config import BrokerSection, read_secret
+from laconic.config import BrokerSection, read_secret, within
 from laconic.errors import ConfigError, LimitExceeded, TransportError
 from laconic.node import Will
 from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
@@ -74,6 +74,8 @@ def address_of(section: BrokerSection, folder: Path) -> Address:
     def path(name: str | None) -> Path | None:
         return None if name is None else folder / name
 
+    within("broker.keep_alive_s", section.keep_alive_s, 5, 65_535)
+    within("broker.max_packet_bytes", section.max_packet_bytes, 512, 256 * 2**20)
     parsed = Address.parse(section.url)
     password = parsed.password
     if (password_file := path(section.password_file)) is not None:
@@ -202,7 +204,8 @@ class MqttLink:
                         self._address.host, self._address.port, self._address.keep_alive_s
                     ),
                 )
-            except (OSError, ValueError) as e:
+            except Exception as e:
+                # Whatever it is (no route, a refused certificate, a name that is none): say it, try again.
                 self._report(LinkDown(f"{self._address.host}:{self._address.port}: {e}"))
             else:
                 began = loop.time()

@@ -1,0 +1,64 @@
+"""What a coordinator is to do, and what of its course survives a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from laconic.compression import CodecSettings
+from laconic.coordinator.rounds import Plan
+from laconic.coordinator.selection import Budget
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
+from laconic.protocol.messages import Eligibility, Gate, Training
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What a coordinator is to do: one model, one cohort, so many rounds."""
+
+    fleet: str
+    cohort: str
+    plan: Plan
+    training: Training = field(default_factory=Training)
+    codec: CodecSettings = field(default_factory=CodecSettings)
+    """How devices encode updates."""
+    delta_codec: CodecSettings = field(default_factory=CodecSettings)
+    """How the coordinator encodes the next model."""
+    gate: Gate = field(default_factory=Gate)
+    eligibility: Eligibility = field(default_factory=Eligibility)
+    budget: Budget = field(default_factory=Budget)
+    share: float = 1.0
+    targeted: bool = False
+    """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
+    learning_rate_decay: float = 1.0
+    """Factor on the devices' learning rate from one round to the next."""
+    server_learning_rate: float = 1.0
+    key: bytes | None = None
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    keep_versions: int = 8
+    max_devices: int = 100_000
+    max_arriving_bytes: int = 256 * 2**20
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A committed update, until its round is folded into a version."""
+
+    update: str
+    device: str
+    weight: int
+    frame: bytes
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where the campaign stands: what survives a crash of the round machine."""
+
+    number: int = 1
+    open: bool = False
+    opened_at: float = 0.0
+    task: str = ""
+    share: float = 1.0
+    """The part of the cohort that is asked; it grows while too few are chosen or report."""
+    expected: list[str] = []
+    """Who was asked when the round opened; who comes later says so by its birth."""
+    finished: bool = False
