@@ -1,0 +1,72 @@
+"""A coordinator that starts again: on more rounds, on another bundle's store, on damage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from fleet import BUNDLE, SCHEMA, Fleet
+
+from laconic.coordinator.campaign import Progress
+from laconic.coordinator.engine import CoordinatorEngine
+from laconic.device_sim.world import World
+from laconic.errors import StorageError
+from laconic.node import Connected, Started
+from laconic.storage import MemoryStore
+
+
+def finished(rounds: int) -> tuple[Fleet, World, MemoryStore]:
+    fleet = Fleet(devices=2, rounds=rounds)
+    world = World()
+    store = world.add("coordinator", fleet.coordinator)
+    for i in range(fleet.devices):
+        world.add(f"d{i}", lambda i=i: fleet.device(i))
+    fleet.run(world)
+    return fleet, world, store
+
+
+def test_a_finished_campaign_goes_on_when_more_rounds_are_asked_for() -> None:
+    fleet, _, store = finished(2)
+    longer = replace(fleet, rounds=4)
+    world = World()
+    again = world.add("coordinator", longer.coordinator)
+    again.write({key: store.get(key) for key in store.keys()})
+    for i in range(fleet.devices):
+        world.add(f"d{i}", lambda i=i: longer.device(i))
+    longer.run(world)
+    progress = msgspec.msgpack.decode(again.get("progress") or b"", type=Progress)
+    assert (progress.number, progress.finished) == (4, True)
+    assert len(list(again.keys("model/"))) == 5
+
+
+def test_a_finished_campaign_stays_finished() -> None:
+    fleet, _, store = finished(2)
+    engine = fleet.coordinator()
+    engine.handle(Started(store), 1e6)
+    assert engine.finished
+    assert engine.handle(Connected(), 1e6)
+
+
+def test_the_store_of_another_bundle_is_refused() -> None:
+    """Recorded: one with the same names and shapes was taken for one's own."""
+    fleet, _, store = finished(1)
+    other = CoordinatorEngine(
+        fleet.campaign(),
+        SCHEMA,
+        bundle="cd" * 8,
+        initial=fleet.device(0).model.weights,
+        evaluate=lambda w: None,
+    )
+    with pytest.raises(StorageError, match=BUNDLE):
+        other.handle(Started(store), 0.0)
+
+
+@pytest.mark.parametrize(
+    "key", ["progress", "model/00000001", "weights/00000001", "server-residual", "device/d0"]
+)
+def test_a_damaged_entry_is_named(key: str) -> None:
+    fleet, _, store = finished(1)
+    store.write({key: b"\xc1"})
+    with pytest.raises(StorageError, match=key.split("/")[0]):
+        fleet.coordinator().handle(Started(store), 0.0)
