@@ -239,7 +239,8 @@ def grow(r: Registry, store: MemoryStore, broker: Broker, mean: Vector | None = 
         step = np.random.default_rng(seed).normal(size=SCHEMA.size).astype(np.float32)
         version = advance(
             r.weights, r.residual, step if mean is None else mean, SCHEMA,
-            codec=PRESETS["small"], server_learning_rate=1.0, seed=seed, evaluate=lambda w: None,
+            codec=PRESETS["small"], server_learning_rate=1.0, seed=seed, full=r.wants_full(),
+            evaluate=lambda w: None,
         )  # fmt: skip
     store.write(r.add(version, 0.0, round_number=1, updates=1, silent=0, samples=1))
     publish(broker, r.publish_newest(version))
@@ -287,7 +288,8 @@ def test_a_restored_registry_is_the_one_that_was_saved(keep: int, versions: int)
         if not topic.endswith("/man") or topic == current:
             assert broker.retained[topic] == payload, "a broker that lost everything is given the same again"
     assert current in fresh.retained
-    assert topics.blob_chunk(r.current.full.address, 0) in fresh.retained
+    whole = [r._records[v].full for v in range(max(0, versions - keep), versions)]
+    assert any(b is not None and topics.blob_chunk(b.address, 0) in fresh.retained for b in whole)
 
 
 @settings(max_examples=20, deadline=None)
@@ -302,18 +304,20 @@ def test_the_broker_holds_what_kept_versions_need_and_no_more(keep: int, version
     for record in kept:
         if record.delta is not None:
             allowed |= {topics.blob_chunk(record.delta.address, i) for i in range(record.delta.chunks)}
-    for record in records[-2:]:
-        allowed |= {topics.blob_chunk(record.full.address, i) for i in range(record.full.chunks)}
+        if record.full is not None:
+            allowed |= {topics.blob_chunk(record.full.address, i) for i in range(record.full.chunks)}
     assert set(broker.retained) <= allowed
     base = max(0, versions - keep)
     found = rebuilt(broker, records[-1].name, records[base].name, made[base].weights)
     assert found.tobytes() == r.weights.tobytes()
     manifest = decode_message(Manifest, broker.retained[topics.manifest(r.current.name)])
-    assert manifest.full is not None
-    blob = manifest.full
-    full = b"".join(broker.retained[topics.blob_chunk(blob.address, i)] for i in range(blob.chunks))
-    assert decode(full, SCHEMA, limit_bytes=4 * SCHEMA.size).tobytes() == r.weights.tobytes()
     assert manifest.weights == weights_hash(r.weights, SCHEMA)
+    whole = [(v, r._records[v].full) for v in range(base, versions) if r._records[v].full is not None]
+    assert whole, "there is always a full model among the versions that are kept"
+    for version, blob in whole:
+        assert blob is not None
+        full = b"".join(broker.retained[topics.blob_chunk(blob.address, i)] for i in range(blob.chunks))
+        assert decode(full, SCHEMA, limit_bytes=4 * SCHEMA.size).tobytes() == made[version].weights.tobytes()
 
 
 def test_equal_deltas_of_two_versions_share_their_chunks_until_both_are_gone() -> None:
@@ -354,7 +358,7 @@ def test_a_step_loses_nothing(values: list[float], preset: str) -> None:
     weights, residual = np.full(4, 0.5, np.float32), np.full(4, 0.125, np.float32)
     step = np.array(values, np.float32)
     after = advance(
-        weights, residual, step, schema, codec=PRESETS[preset], server_learning_rate=0.5, seed=1,
+        weights, residual, step, schema, codec=PRESETS[preset], server_learning_rate=0.5, seed=1, full=True,
         evaluate=lambda w: None,
     )  # fmt: skip
     expected = weights.astype(np.float64) + residual + 0.5 * step
@@ -364,4 +368,5 @@ def test_a_step_loses_nothing(values: list[float], preset: str) -> None:
     assert after.delta is not None
     said = decode(after.delta, schema, limit_bytes=16)
     assert (weights + said).tobytes() == after.weights.tobytes()
+    assert after.full is not None
     assert decode(after.full, schema, limit_bytes=16).tobytes() == after.weights.tobytes()

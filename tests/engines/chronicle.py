@@ -228,6 +228,7 @@ def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record:
         codec=fleet.delta_codec,
         server_learning_rate=1.0,
         seed=record.version,
+        full=False,
         evaluate=lambda w: None,
     )
     assert after.digest == record.weights, f"version {record.version} is not the sum of its updates"

@@ -31,7 +31,7 @@ def test_a_finished_campaign_goes_on_when_more_rounds_are_asked_for() -> None:
     longer = replace(fleet, rounds=4)
     world = World()
     again = world.add("coordinator", longer.coordinator)
-    again.write({key: store.get(key) for key in store.keys()})
+    again.write({key: store.get(key) for key in list(store.keys(""))})
     for i in range(fleet.devices):
         world.add(f"d{i}", lambda i=i: longer.device(i))
     longer.run(world)

@@ -125,6 +125,7 @@ def _check(folder: Path, coordinator: Process, ear: Ear) -> None:
             codec=PRESETS["small"],
             server_learning_rate=1.0,
             seed=record.version,
+            full=False,
             evaluate=lambda w: None,
         )
         assert version.digest == record.weights

@@ -33,7 +33,8 @@ class Version:
     """What the delta left out; it goes into the next one."""
     digest: bytes
     delta: bytes | None
-    full: bytes
+    full: bytes | None
+    """The whole model, where it is to be kept so."""
     score: Score | None
 
 
@@ -58,6 +59,7 @@ def advance(
     codec: CodecSettings,
     server_learning_rate: float,
     seed: int,
+    full: bool,
     evaluate: Evaluate,
 ) -> Version:
     """Step by the mean update and say it in few bytes.
@@ -76,7 +78,7 @@ def advance(
         residual=commit(target, said),
         digest=weights_hash(new, schema),
         delta=delta,
-        full=full_frame(new, schema),
+        full=full_frame(new, schema) if full else None,
         score=evaluate(new),
     )
 

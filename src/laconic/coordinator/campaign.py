@@ -36,7 +36,7 @@ class Campaign:
     server_learning_rate: float = 1.0
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
-    keep_versions: int = 8
+    keep_versions: int = 16
     max_devices: int = 100_000
     max_arriving_bytes: int = 256 * 2**20
 

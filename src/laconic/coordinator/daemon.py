@@ -84,7 +84,7 @@ class CoordinatorConfig(Section, frozen=True):
     store: str = "coordinator.db"
     held_out: str | None = None
     """`.npz` with `x` and `y` on which every version is evaluated."""
-    keep_versions: int = 8
+    keep_versions: int = 16
     max_devices: int = 100_000
     broker: BrokerSection = BrokerSection()
     security: SecuritySection = SecuritySection()

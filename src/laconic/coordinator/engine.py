@@ -469,7 +469,7 @@ class CoordinatorEngine:
             return self._end_round({}, [], now)
         mean = self._book.fold.mean()
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
-        schema, evaluate = self._schema, self._evaluate
+        schema, evaluate, full = self._schema, self._evaluate, registry.wants_full()
 
         def compute() -> Version:
             return advance(
@@ -480,6 +480,7 @@ class CoordinatorEngine:
                 codec=c.delta_codec,
                 server_learning_rate=c.server_learning_rate,
                 seed=seed,
+                full=full,
                 evaluate=evaluate,
             )
 
@@ -544,7 +545,7 @@ class CoordinatorEngine:
                 "loss": record.loss,
                 "accuracy": record.accuracy,
                 "delta_bytes": 0 if record.delta is None else record.delta.size,
-                "full_bytes": record.full.size,
+                "full_bytes": 0 if record.full is None else record.full.size,
             },
         )
 

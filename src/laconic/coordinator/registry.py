@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final
 
 import msgspec
 import numpy as np
 
-from laconic.coordinator.advance import Version, full_frame
+from laconic.coordinator.advance import Version
 from laconic.errors import StorageError
 from laconic.node import Effect, Send, StoreView
 from laconic.protocol import topics
@@ -17,9 +16,6 @@ from laconic.protocol.chunks import split
 from laconic.protocol.identity import short, sign, weights_hash
 from laconic.protocol.messages import Blob, Manifest, encode
 from laconic.schema import Schema, Vector
-
-_FULL_MODELS_KEPT: Final = 2
-"""A device may still be fetching the version before the newest."""
 
 
 class ModelRecord(msgspec.Struct, frozen=True):
@@ -31,9 +27,10 @@ class ModelRecord(msgspec.Struct, frozen=True):
     parent: str
     """Short hash of the version it was computed from; "" for the first."""
     created_at: float
-    full: Blob
     delta: Blob | None = None
     """The update frame from the parent to this version; None for the first."""
+    full: Blob | None = None
+    """The whole model as a frame, for one version in every few: see `Registry.full_every`."""
     round: int = 0
     updates: int = 0
     silent: int = 0
@@ -82,6 +79,18 @@ class Registry:
                 )
 
     @property
+    def full_every(self) -> int:
+        """One version in so many is published whole too: there is always one, as a rule two, among the kept.
+
+        Whoever is further behind than the deltas are worth fetches the newest of them and the deltas since.
+        """
+        return (self._keep + 1) // 2
+
+    def wants_full(self) -> bool:
+        """Whether the version after the newest is to be kept whole."""
+        return (self.current.version + 1) % self.full_every == 0
+
+    @property
     def empty(self) -> bool:
         """Whether there is no version yet."""
         return not self._records
@@ -100,8 +109,8 @@ class Registry:
             weights=computed.digest,
             parent="" if self.empty else self.current.name,
             created_at=now,
-            full=self._blob(computed.full),
             delta=None if computed.delta is None else self._blob(computed.delta),
+            full=None if computed.full is None else self._blob(computed.full),
             round=round_number,
             updates=updates,
             silent=silent,
@@ -117,9 +126,11 @@ class Registry:
             f"model/{record.version:08d}": msgspec.msgpack.encode(record),
             f"weights/{record.version:08d}": computed.weights.astype("<f4").tobytes(),
             f"delta/{record.version:08d}": computed.delta,
+            f"full/{record.version:08d}": computed.full,
             "server-residual": computed.residual.astype("<f4").tobytes(),
             f"weights/{too_old:08d}": None,
             f"delta/{too_old:08d}": None,
+            f"full/{too_old:08d}": None,
         }
 
     def keep(self, computed: Version) -> dict[str, bytes | None]:
@@ -130,26 +141,26 @@ class Registry:
     def publish_newest(self, computed: Version) -> Iterator[Effect]:
         """Make the newest version fetchable, and clear from the broker what is too old to be of use."""
         record = self.current
-        yield from self._chunks(record.full, computed.full)
+        if record.full is not None and computed.full is not None:
+            yield from self._chunks(record.full, computed.full)
         if record.delta is not None and computed.delta is not None:
             yield from self._chunks(record.delta, computed.delta)
         # The manifest last: whoever sees it finds what it names.
         yield self._manifest(record)
-        if (stale := self._records.get(record.version - _FULL_MODELS_KEPT)) is not None:
-            yield from self._clear(stale.full)
         if (stale := self._records.get(record.version - self._keep)) is not None:
             if all(stale.name != kept.name for kept in self._kept()):
                 yield Send(topics.manifest(stale.name), b"", retain=True)
-            if stale.delta is not None:
-                yield from self._clear(stale.delta)
+            for blob in (stale.delta, stale.full):
+                if blob is not None:
+                    yield from self._clear(blob)
 
     def publish_all(self) -> Iterator[Effect]:
         """Everything that should lie at the broker, which may have lost it."""
         for record in self._kept():
-            delta = self._store.get(f"delta/{record.version:08d}")
-            if record.delta is not None and delta is not None:
-                yield from self._chunks(record.delta, delta)
-        yield from self._chunks(self.current.full, full_frame(self.weights, self._schema))
+            for kind, blob in (("delta", record.delta), ("full", record.full)):
+                data = self._store.get(f"{kind}/{record.version:08d}")
+                if blob is not None and data is not None:
+                    yield from self._chunks(blob, data)
         for record in self._kept():
             yield self._manifest(record)
 
@@ -159,9 +170,7 @@ class Registry:
     def _clear(self, blob: Blob) -> Iterator[Effect]:
         """Take a blob from the broker, unless a version that is kept happens to have the same bytes."""
         kept = self._kept()
-        newest = self.current.version - _FULL_MODELS_KEPT
-        in_use = {r.delta.address for r in kept if r.delta is not None}
-        in_use |= {r.full.address for r in kept if r.version > newest}
+        in_use = {b.address for r in kept for b in (r.delta, r.full) if b is not None}
         if blob.address not in in_use:
             for i in range(blob.chunks):
                 yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)
@@ -177,14 +186,13 @@ class Registry:
             yield Send(topics.blob_chunk(blob.address, i), piece, retain=True)
 
     def _manifest(self, record: ModelRecord) -> Effect:
-        newest = self.current.version
         manifest = Manifest(
             version=record.version,
             weights=record.weights,
             bundle=self._bundle,
             parent=record.parent,
             delta=record.delta,
-            full=record.full if record.version > newest - _FULL_MODELS_KEPT else None,
+            full=record.full,
             oldest=self._oldest(),
         )
         return Send(topics.manifest(record.name), encode(sign(manifest, self._key)), retain=True)

@@ -77,6 +77,8 @@ class Download:
     _chain: list[Manifest] = field(default_factory=list)
     _plan: list[Blob] = field(default_factory=list)
     _from_zero: bool = False
+    _from_full: list[Blob] = field(default_factory=list)
+    """The newest full model and the deltas since, once its manifest is here."""
     _frames: list[bytes] = field(default_factory=list)
     _assembly: Assembly | None = None
     _disappointments: int = 0
@@ -132,24 +134,31 @@ class Download:
             raise
 
     def _decide(self) -> None:
-        """The shorter of the missing deltas and a full model; or one more manifest, to find out."""
-        newest, last = self._chain[0], self._chain[-1]
-        full = newest.full
-        deltas = [m.delta for m in self._chain if m.delta is not None]
-        behind = len(deltas) == len(self._chain) and not self.only_full
-        delta_bytes = sum(d.size for d in deltas)
-        if behind and (full is None or delta_bytes <= full.size):
-            if last.parent == self.held:
-                self._begin(deltas[::-1], from_zero=False)
-                return
-            if last.version > max(last.oldest, self.held_version + 1):
-                return
-        if full is None:
+        """The shorter of the missing deltas and a full model with the deltas since; or one more manifest."""
+        last = self._chain[-1]
+        deltas = [m.delta for m in reversed(self._chain) if m.delta is not None]
+        unbroken = len(deltas) == len(self._chain)
+        if last.full is not None and not self._from_full:
+            # The newest of the full models: deltas since an older one would only add to it.
+            self._from_full = [last.full, *(deltas[1:] if last.delta is not None else deltas)]
+        cost = sum(d.size for d in deltas)
+        full_cost = sum(b.size for b in self._from_full)
+        deltas_pay = unbroken and not self.only_full and (not self._from_full or cost <= full_cost)
+        if deltas_pay and last.parent == self.held:
+            self._begin(deltas, from_zero=False)
+        elif (
+            unbroken
+            and last.version > last.oldest
+            and (not self._from_full or (deltas_pay and last.version > self.held_version + 1))
+        ):
+            return  # More deltas could lead to what is held, or at least to a full model.
+        elif self._from_full:
+            self._begin(self._from_full, from_zero=True)
+        else:
             raise RemoteProtocolError(
-                f"no way from version {self.held_version} to {newest.version}",
+                f"no way from version {self.held_version} to {self._chain[0].version}",
                 remedy="wait for the next version",
             )
-        self._begin([full], from_zero=True)
 
     def _begin(self, plan: list[Blob], *, from_zero: bool) -> None:
         size = sum(blob.size for blob in plan)
@@ -167,15 +176,14 @@ class Download:
                 self._assembly.add(index, piece)
 
     def _give_up_blob(self) -> None:
-        """What came is not what was promised: ask for all of it again, and then for the full model."""
-        full = self._chain[0].full
+        """What came is not what was promised: ask for all of it again, and then for a full model."""
         self._assembly = Assembly(limit_bytes=self._plan[len(self._frames)].size)
         self._disappointments += 1
-        if self._disappointments < 2 or full is None or self._from_zero:
-            return
-        if full.size <= self.limit_bytes:
+        if self._disappointments >= 2 and not self._from_zero:
+            self.only_full = True
             self._frames.clear()
-            self._begin([full], from_zero=True)
+            self._plan = []
+            self._decide()
 
     def _take_chunk(self, address: str, index: int, payload: bytes) -> Fetched | None:
         blob, assembly = self._plan[len(self._frames)], self._assembly

@@ -183,7 +183,7 @@ class Manifest(Message, frozen=True):
     delta: Blob | None
     """An update frame that turns the parent into this version."""
     full: Blob | None
-    """The whole model as an update frame on zeros; kept for the newest versions only."""
+    """The whole model as an update frame on zeros, for one version in every few."""
     oldest: Count
     """The oldest version whose manifest is still there: no use to look for deltas before it."""
     algorithm: Text = ""
