@@ -115,7 +115,8 @@ def print_summary(result: DemoResult) -> None:
     console.print(table)
     console.print(
         f"[bold]{result.ratio:.0f}x fewer bytes[/] than uncompressed FedAvg over {result.rounds} rounds with "
-        f"{result.devices} devices, in {result.seconds:.0f} s."
+        f"{result.devices} devices, in {result.seconds:.0f} s.",
+        soft_wrap=True,
     )
     console.print(f"Report: {result.report}", soft_wrap=True)
 
