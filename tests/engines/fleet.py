@@ -74,6 +74,7 @@ class Fleet:
     """None: all of them."""
     interval_s: float = 0.0
     deadline_s: float = 60.0
+    interval_s: float = 0.0
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     gate: Gate = field(default_factory=Gate)

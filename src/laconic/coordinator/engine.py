@@ -49,6 +49,7 @@ from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, Vector
 
 _MAX_MISSING_NAMED = 256
+_NOBODY_WORKED_S = 60.0
 _RESUME_GRACE_S = 5.0
 """How long a resumed round stays open at least: the devices must find the coordinator again."""
 
@@ -276,6 +277,8 @@ class CoordinatorEngine:
             raise RemoteProtocolError(
                 "task", value=fin.task, limit=self._progress.task, remedy="its round is over"
             )
+        if (cohort := self._ledger[device].cohort) != self._campaign.cohort:
+            raise RemoteProtocolError("cohort of a device", value=cohort, limit=self._campaign.cohort)
         if fin.base != self._registry.current.name:
             raise RemoteProtocolError("base of an update", value=fin.base, limit=self._registry.current.name)
         if device in self._book.committed:
@@ -520,17 +523,26 @@ class CoordinatorEngine:
                 "seconds": now - self._progress.opened_at,
             },
         )
+        due = self._progress.opened_at + self._campaign.plan.interval_s
+        if not self._book.fold.weight:
+            # Nobody has worked (no battery, no data): asking again at once would not help them.
+            due = max(due, now + min(_NOBODY_WORKED_S, self._campaign.plan.deadline_s))
         self._book = OpenRound(self._schema.size)
         after = self._step(rounds.Advanced(), now)
         self._progress = Progress(
             number=self._round.number, opened_at=self._progress.opened_at, finished=self.finished
         )
-        due = self._progress.opened_at + self._campaign.plan.interval_s
         if self._round.phase is Phase.WAITING and due > now:
             self._round = replace(self._round, deadline=due)
         entries |= {"progress": msgspec.msgpack.encode(self._progress), **self._ledger.unsaved()}
         effects = [Save(entries), *publication, closed, *after]
-        return effects + (self._offer([], work=False) if self.finished else self._try_open(now))
+        if self.finished:
+            return effects + self._offer([], work=False)
+        opened = self._try_open(now)
+        if not opened and not self._campaign.targeted:
+            # Whoever comes before the next round must not work for the last one.
+            effects.append(Send(topics.cohort_task(self._campaign.cohort), b"", retain=True))
+        return effects + opened
 
     def _version_note(self) -> Note:
         record = self._registry.current

@@ -15,7 +15,7 @@ from laconic.protocol.messages import Offer
 from laconic.schema import Vector
 
 RESIDUAL_RATIO = 30.0
-"""Longest residual, in lengths of the last change: see `laconic.compression.feedback.cap`."""
+"""Longest residual, in lengths of what this device is used to: see `laconic.compression.feedback.cap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     offer = assignment.offer
     trained = learner.train(assignment.weights, offer.training, assignment.seed)
     change = trained.weights - assignment.weights
-    residual = cap(carry(assignment.residual, change), norm(change), RESIDUAL_RATIO)
+    # Where nothing new is learnt the change fades; a cap that faded with it would take what has not been sent.
+    usual = max(norm(change), assignment.gate_state.running_norm or 0.0)
+    residual = cap(carry(assignment.residual, change), usual, RESIDUAL_RATIO)
     decision = decide(assignment.gate, assignment.gate_state, norm(residual), norm(assignment.weights))
     frame = None
     if decision.send:

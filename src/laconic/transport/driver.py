@@ -43,7 +43,7 @@ class Driver:
         clock: Callable[[], float] = time.time,
         executor: Executor | None = None,
     ) -> None:
-        """`clock` gives seconds; where it steps back the node sees time stand still.
+        """`clock` gives seconds; where it steps back the node sees time go slowly until it has caught up.
 
         `executor` runs `Compute` effects; by default one thread of this driver's own, so that a device
         trains one thing at a time.
@@ -55,6 +55,7 @@ class Driver:
         self._computed: asyncio.Queue[Computed] = asyncio.Queue()
         self._jobs: set[asyncio.Task[None]] = set()
         self._now = 0.0
+        self._ticked = time.monotonic()
 
     async def run(self) -> None:
         """Drive the node until cancelled.
@@ -126,7 +127,9 @@ class Driver:
         return None if wake_at is None else max(0.0, wake_at - self._tick())
 
     def _tick(self) -> float:
-        self._now = max(self._now, self._clock())
+        # A clock that was set back is waited for at half speed: time does not go back, and does not stand still.
+        elapsed, self._ticked = time.monotonic() - self._ticked, time.monotonic()
+        self._now = max(self._now + elapsed / 2, self._clock())
         return self._now
 
     def _feed(self, event: Event) -> None:
