@@ -72,7 +72,6 @@ class Fleet:
     min_reports: int = 1
     min_devices: int | None = None
     """None: all of them."""
-    interval_s: float = 0.0
     deadline_s: float = 60.0
     interval_s: float = 0.0
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])

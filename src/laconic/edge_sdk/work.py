@@ -55,7 +55,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     offer = assignment.offer
     trained = learner.train(assignment.weights, offer.training, assignment.seed)
     change = trained.weights - assignment.weights
-    # Where nothing new is learnt the change fades; a cap that faded with it would take what has not been sent.
+    # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = max(norm(change), assignment.gate_state.running_norm or 0.0)
     residual = cap(carry(assignment.residual, change), usual, RESIDUAL_RATIO)
     decision = decide(assignment.gate, assignment.gate_state, norm(residual), norm(assignment.weights))

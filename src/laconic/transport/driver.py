@@ -127,7 +127,7 @@ class Driver:
         return None if wake_at is None else max(0.0, wake_at - self._tick())
 
     def _tick(self) -> float:
-        # A clock that was set back is waited for at half speed: time does not go back, and does not stand still.
+        # A clock that was set back is waited for at half speed: time neither goes back nor stands still.
         elapsed, self._ticked = time.monotonic() - self._ticked, time.monotonic()
         self._now = max(self._now + elapsed / 2, self._clock())
         return self._now
