@@ -8,11 +8,12 @@ from dataclasses import replace
 import msgspec
 
 from laconic.compression import decode
-from laconic.coordinator import rounds, selection
+from laconic.coordinator import notes, rounds, selection
 from laconic.coordinator.advance import Evaluate, Version, advance, first
 from laconic.coordinator.campaign import Campaign, Committed, Progress
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import Ledger, online
+from laconic.coordinator.offering import offer_of
 from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.rounds import Action, Phase
@@ -39,7 +40,6 @@ from laconic.protocol.messages import (
     Ack,
     Fate,
     Fin,
-    Offer,
     Skip,
     State,
     Telemetry,
@@ -131,7 +131,7 @@ class CoordinatorEngine:
             effects.append(
                 Save(self._registry.add(version, now, round_number=0, updates=0, silent=0, samples=0))
             )
-            effects.append(self._version_note())
+            effects.append(notes.version(self._registry.current))
         if self._progress.finished and self._progress.number < self._campaign.plan.rounds:
             # More rounds have been asked for since.
             self._progress = Progress(number=self._progress.number + 1)
@@ -316,21 +316,7 @@ class CoordinatorEngine:
         effects: list[Effect] = [
             Save({f"update/{device}": msgspec.msgpack.encode(saved), **self._ledger.unsaved()}),
             _ack(device, update, Fate.COMMITTED),
-            Note(
-                "committed",
-                {
-                    "round": self._round.number,
-                    "device": device,
-                    "update": update,
-                    "frame_bytes": len(frame),
-                    "weight": fin.weight,
-                    "norm": fin.norm,
-                    "threshold": fin.threshold,
-                    "loss_before": fin.loss_before,
-                    "loss_after": fin.loss_after,
-                    "seconds": fin.seconds,
-                },
-            ),
+            notes.committed(self._round.number, device, update, fin, frame_bytes=len(frame)),
         ]
         if not was_expected:
             effects += self._step(rounds.Joined(), now)
@@ -444,22 +430,8 @@ class CoordinatorEngine:
 
         Without `work` it is word of the newest model.
         """
-        c, base = self._campaign, self._registry.current
-        rate = c.training.learning_rate * c.learning_rate_decay ** (self._round.number - 1)
-        offer = Offer(
-            task=self._progress.task if work else task_id(c.fleet, self._round.number + 1, base.name),
-            round=self._round.number,
-            model=base.name,
-            version=base.version,
-            bundle=self._bundle,
-            share=self._progress.share,
-            deadline_s=c.plan.deadline_s,
-            training=msgspec.structs.replace(c.training, learning_rate=rate),
-            codec=msgspec.msgpack.encode(c.codec.to_builtins()),
-            gate=c.gate,
-            eligibility=c.eligibility,
-            work=work,
-        )
+        c, progress, base = self._campaign, self._progress, self._registry.current
+        offer = offer_of(c, progress, self._round.number, base, bundle=self._bundle, work=work)
         if direct or (c.targeted and work):
             return [Send(topics.device_task(name), encode(offer)) for name in devices]
         return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
@@ -506,23 +478,14 @@ class CoordinatorEngine:
             silent=self._book.silent,
             samples=self._book.fold.weight,
         )
-        publication = [*self._registry.publish_newest(result), self._version_note()]
+        publication = [*self._registry.publish_newest(result), notes.version(self._registry.current)]
         return self._end_round({**entries, **taken}, publication, now)
 
     def _end_round(
         self, entries: dict[str, bytes | None], publication: list[Effect], now: float
     ) -> list[Effect]:
         """One `Save` takes the folded updates out and the new version in; only then is it published."""
-        closed = Note(
-            "closed",
-            {
-                "round": self._round.number,
-                "updates": len(self._book.committed),
-                "silent": self._book.silent,
-                "absent": self._book.absent,
-                "seconds": now - self._progress.opened_at,
-            },
-        )
+        closed = notes.closed(self._round.number, self._book, seconds=now - self._progress.opened_at)
         due = self._progress.opened_at + self._campaign.plan.interval_s
         if not self._book.fold.weight:
             # Nobody has worked (no battery, no data): asking again at once would not help them.
@@ -543,23 +506,6 @@ class CoordinatorEngine:
             # Whoever comes before the next round must not work for the last one.
             effects.append(Send(topics.cohort_task(self._campaign.cohort), b"", retain=True))
         return effects + opened
-
-    def _version_note(self) -> Note:
-        record = self._registry.current
-        return Note(
-            "version",
-            {
-                "version": record.version,
-                "round": record.round,
-                "model": record.name,
-                "updates": record.updates,
-                "silent": record.silent,
-                "loss": record.loss,
-                "accuracy": record.accuracy,
-                "delta_bytes": 0 if record.delta is None else record.delta.size,
-                "full_bytes": 0 if record.full is None else record.full.size,
-            },
-        )
 
 
 def _ack(device: str, update: str, fate: Fate, *, missing: Sequence[int] = (), why: str = "") -> Effect:

@@ -1,0 +1,59 @@
+"""What the coordinator tells those who watch it."""
+
+from __future__ import annotations
+
+from laconic.coordinator.open_round import OpenRound
+from laconic.coordinator.registry import ModelRecord
+from laconic.node import Note
+from laconic.protocol.messages import Fin
+
+
+def committed(number: int, device: str, update: str, fin: Fin, *, frame_bytes: int) -> Note:
+    """An update is on disk and counts."""
+    return Note(
+        "committed",
+        {
+            "round": number,
+            "device": device,
+            "update": update,
+            "frame_bytes": frame_bytes,
+            "weight": fin.weight,
+            "norm": fin.norm,
+            "threshold": fin.threshold,
+            "loss_before": fin.loss_before,
+            "loss_after": fin.loss_after,
+            "seconds": fin.seconds,
+        },
+    )
+
+
+def closed(number: int, book: OpenRound, *, seconds: float) -> Note:
+    """A round is over."""
+    return Note(
+        "closed",
+        {
+            "round": number,
+            "updates": len(book.committed),
+            "silent": book.silent,
+            "absent": book.absent,
+            "seconds": seconds,
+        },
+    )
+
+
+def version(record: ModelRecord) -> Note:
+    """A version has been made."""
+    return Note(
+        "version",
+        {
+            "version": record.version,
+            "round": record.round,
+            "model": record.name,
+            "updates": record.updates,
+            "silent": record.silent,
+            "loss": record.loss,
+            "accuracy": record.accuracy,
+            "delta_bytes": 0 if record.delta is None else record.delta.size,
+            "full_bytes": 0 if record.full is None else record.full.size,
+        },
+    )

@@ -1,0 +1,31 @@
+"""A round's task as devices are offered it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from laconic.coordinator.campaign import Campaign, Progress
+from laconic.coordinator.registry import ModelRecord
+from laconic.protocol.identity import task_id
+from laconic.protocol.messages import Offer
+
+
+def offer_of(
+    campaign: Campaign, progress: Progress, number: int, base: ModelRecord, *, bundle: str, work: bool
+) -> Offer:
+    """The offer to train `base` in round `number`; without `work`, word of `base` as the newest model."""
+    rate = campaign.training.learning_rate * campaign.learning_rate_decay ** (number - 1)
+    return Offer(
+        task=progress.task if work else task_id(campaign.fleet, number + 1, base.name),
+        round=number,
+        model=base.name,
+        version=base.version,
+        bundle=bundle,
+        share=progress.share,
+        deadline_s=campaign.plan.deadline_s,
+        training=msgspec.structs.replace(campaign.training, learning_rate=rate),
+        codec=msgspec.msgpack.encode(campaign.codec.to_builtins()),
+        gate=campaign.gate,
+        eligibility=campaign.eligibility,
+        work=work,
+    )
