@@ -17,11 +17,12 @@ from laconic.demo.broker import YOURS, RunningBroker, start_broker
 from laconic.demo.cleanup import Guest, guest
 from laconic.demo.data import Split, split_digits
 from laconic.demo.display import Display, display, outcome, print_summary
-from laconic.demo.fleet import Site, run_fleet
+from laconic.demo.fleet import run_fleet
 from laconic.demo.processes import Children, children
 from laconic.demo.report import save_picture, write_report
 from laconic.demo.results import DemoResult, FleetResult
 from laconic.demo.settings import Settings, uncompressed
+from laconic.demo.site import Site
 from laconic.errors import ConfigError
 from laconic.runtime import Bundle
 from laconic.training import prepare

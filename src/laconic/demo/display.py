@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from laconic.demo.fleet import Progress
 from laconic.demo.results import DemoResult, FleetResult
+from laconic.demo.watch import Progress
 
 _ROWS = 16
 
