@@ -179,7 +179,10 @@ class CoordinatorEngine:
 
     def _receive(self, topic: str, payload: bytes, now: float) -> Sequence[Effect]:
         try:
-            match topics.parse(topic):
+            address = topics.parse(topic)
+            if self._foreign(address):
+                return ()
+            match address:
                 case topics.State(device):
                     return self._state(device, decode_message(State, payload), now)
                 case topics.Telemetry(device):
@@ -197,6 +200,13 @@ class CoordinatorEngine:
                     raise Malformed("topic", value=topic, limit="topics of devices upwards")
         except LaconicError as e:
             return [self._dropped(topics.sender(topic), topic, e)]
+
+    def _foreign(self, address: topics.Address) -> bool:
+        """Whether a message is for another coordinator on the same broker: it is not ours to answer."""
+        if isinstance(address, topics.State) or not hasattr(address, "device"):
+            return False
+        record = self._ledger[address.device]
+        return bool(record.last_seen) and record.cohort != self._campaign.cohort
 
     def _dropped(self, device: str, topic: str, error: LaconicError) -> Note:
         record = self._ledger[device]
@@ -251,6 +261,9 @@ class CoordinatorEngine:
             # A promise that cannot be read is answered too: its device would repeat it for ever.
             fin = decode_message(Fin, payload)
             task = fin.task
+            if not record.last_seen and task != self._progress.task:
+                # Nobody has told us whose device it is, and it does not work for us: not ours to answer.
+                return self._reject(device, update, _not_this_task(task, self._progress.task))[:1]
             self._ledger.admit(device)
             self._check_admissible(device, update, fin)
             if missing := self._inbox.missing(device, update, fin):
@@ -274,11 +287,7 @@ class CoordinatorEngine:
         if update != (expected := update_id(device, fin.task, fin.base, fin.sha256)):
             raise Malformed("id of an update", value=update, limit=expected)
         if self._round.phase is not Phase.COLLECTING or fin.task != self._progress.task:
-            raise RemoteProtocolError(
-                "task", value=fin.task, limit=self._progress.task, remedy="its round is over"
-            )
-        if (cohort := self._ledger[device].cohort) != self._campaign.cohort:
-            raise RemoteProtocolError("cohort of a device", value=cohort, limit=self._campaign.cohort)
+            raise _not_this_task(fin.task, self._progress.task)
         if fin.base != self._registry.current.name:
             raise RemoteProtocolError("base of an update", value=fin.base, limit=self._registry.current.name)
         if device in self._book.committed:
@@ -326,10 +335,8 @@ class CoordinatorEngine:
 
     def _skip(self, device: str, skip: Skip, now: float) -> list[Effect]:
         if self._round.phase is not Phase.COLLECTING or skip.task != self._progress.task:
-            return [
-                Note("late", {"device": device, "task": skip.task, "why": skip.why}),
-                *self._current(device),
-            ]
+            late = Note("late", {"device": device, "task": skip.task, "why": skip.why})
+            return [late, *self._current(device)] if self._ledger[device].last_seen else [late]
         if self._book.heard(device):
             return []
         self._ledger.admit(device)
@@ -506,6 +513,10 @@ class CoordinatorEngine:
             # Whoever comes before the next round must not work for the last one.
             effects.append(Send(topics.cohort_task(self._campaign.cohort), b"", retain=True))
         return effects + opened
+
+
+def _not_this_task(found: str, expected: str) -> RemoteProtocolError:
+    return RemoteProtocolError("task", value=found, limit=expected, remedy="its round is over")
 
 
 def _ack(device: str, update: str, fate: Fate, *, missing: Sequence[int] = (), why: str = "") -> Effect:

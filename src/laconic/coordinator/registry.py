@@ -68,6 +68,9 @@ class Registry:
                 limit=bundle,
                 remedy="start with the bundle that this store was made with, or with a new store",
             )
+        # What is kept is what the store still has: the setting may have been another when it was written.
+        self._held = {int(key.rsplit("/", 1)[1]) for key in store.keys("weights/")}
+        self._gone: list[ModelRecord] = []
         self.weights = self.residual = np.zeros(schema.size, np.float32)
         if self._records:
             self.weights = self._vector(f"weights/{self.current.version:08d}")
@@ -120,7 +123,10 @@ class Registry:
         )
         self._records[record.version] = record
         self.weights, self.residual = computed.weights, computed.residual
-        too_old = record.version - self._keep
+        self._held.add(record.version)
+        too_old = sorted(v for v in self._held if v <= record.version - self._keep)
+        self._held.difference_update(too_old)
+        self._gone = [self._records[v] for v in too_old]
         return {
             "bundle": self._bundle.encode(),
             f"model/{record.version:08d}": msgspec.msgpack.encode(record),
@@ -128,9 +134,7 @@ class Registry:
             f"delta/{record.version:08d}": computed.delta,
             f"full/{record.version:08d}": computed.full,
             "server-residual": computed.residual.astype("<f4").tobytes(),
-            f"weights/{too_old:08d}": None,
-            f"delta/{too_old:08d}": None,
-            f"full/{too_old:08d}": None,
+            **{f"{kind}/{v:08d}": None for v in too_old for kind in ("weights", "delta", "full")},
         }
 
     def keep(self, computed: Version) -> dict[str, bytes | None]:
@@ -147,7 +151,7 @@ class Registry:
             yield from self._chunks(record.delta, computed.delta)
         # The manifest last: whoever sees it finds what it names.
         yield self._manifest(record)
-        if (stale := self._records.get(record.version - self._keep)) is not None:
+        for stale in self._gone:
             if all(stale.name != kept.name for kept in self._kept()):
                 yield Send(topics.manifest(stale.name), b"", retain=True)
             for blob in (stale.delta, stale.full):
@@ -165,7 +169,7 @@ class Registry:
             yield self._manifest(record)
 
     def _kept(self) -> list[ModelRecord]:
-        return [self._records[v] for v in range(self._oldest(), self.current.version + 1)]
+        return [self._records[v] for v in sorted(self._held)]
 
     def _clear(self, blob: Blob) -> Iterator[Effect]:
         """Take a blob from the broker, unless a version that is kept happens to have the same bytes."""
@@ -176,7 +180,7 @@ class Registry:
                 yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)
 
     def _oldest(self) -> int:
-        return max(0, self.current.version - self._keep + 1)
+        return min(self._held)
 
     def _blob(self, data: bytes) -> Blob:
         return Blob(len(data), self._chunk_bytes, hashlib.sha256(data).digest())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import socket
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from laconic.demo.processes import Children
 from laconic.errors import TransportError
@@ -42,6 +46,7 @@ def start_broker(children: Children, folder: Path, url: str | None) -> RunningBr
     if url is not None and url != EMBEDDED:
         address = Address.parse(url)
         _wait_for(address.host, address.port, children, 3.0)
+        _wait_for_mqtt(address)
         return RunningBroker(url, YOURS)
     port = free_port()
     mosquitto = None if url == EMBEDDED else find_mosquitto()
@@ -65,6 +70,28 @@ def free_port() -> int:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]
         return port
+
+
+def _wait_for_mqtt(address: Address) -> None:
+    """What listens must be an MQTT broker that lets us in."""
+    answer: queue.Queue[str] = queue.Queue()
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+    if address.username is not None:
+        client.username_pw_set(address.username, address.password)
+    client.on_connect = lambda c, u, f, reason, p: answer.put(str(reason) if reason.is_failure else "")
+    try:
+        client.connect(address.host, address.port)
+        client.loop_start()
+        refusal = answer.get(timeout=_START_S)
+    except (OSError, queue.Empty):
+        refusal = "no answer in MQTT"
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    if refusal:
+        raise TransportError(
+            f"broker {address.host}:{address.port}", value=refusal, limit="an MQTT 3.1.1 broker"
+        )
 
 
 def _wait_for(host: str, port: int, children: Children, patience_s: float) -> None:

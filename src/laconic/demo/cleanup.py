@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,15 +61,21 @@ class Guest:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         if address.username is not None:
             client.username_pw_set(address.username, address.password)
-        client.connect(address.host, address.port)
-        client.loop_start()
+        names = [topic for traces in self.traces for topic in traces.topics()]
+        deadline = time.monotonic() + _PATIENCE_S
         try:
-            names = [topic for traces in self.traces for topic in traces.topics()]
+            client.connect(address.host, address.port)
+            client.loop_start()
             for sent in [client.publish(name, b"", qos=1, retain=True) for name in names]:
-                sent.wait_for_publish(_PATIENCE_S)
+                sent.wait_for_publish(max(0.0, deadline - time.monotonic()))
+            done = time.monotonic() < deadline
+        except (OSError, RuntimeError):
+            done = False
         finally:
             client.disconnect()
             client.loop_stop()
+        if not done:
+            print(f"laconic: {self.url} has not been cleared of retained messages", file=sys.stderr)
 
 
 @contextmanager

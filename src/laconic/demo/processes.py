@@ -39,7 +39,7 @@ class Children:
                 text=True,
                 # Ctrl-C is for us: we end the children ourselves, in order.
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                env=_environment(),
             )
         self._running[name] = process
         if on_line is not None:
@@ -64,12 +64,14 @@ class Children:
                 self._running[name].terminate()
         deadline = time.monotonic() + _POLITE_S
         for name in chosen:
-            process = self._running.pop(name)
+            process = self._running[name]
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            # Only now: an interruption of the wait must not lose sight of it.
+            del self._running[name]
 
 
 @contextlib.contextmanager
@@ -80,14 +82,19 @@ def children(logs: Path) -> Iterator[Children]:
     try:
         yield group
     finally:
-        # A second Ctrl-C must not stop the ending half-way.
-        impatient = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second signal must not stop the ending half-way.
+        impatient = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, *old)}
         try:
             group.end()
         finally:
-            signal.signal(signal.SIGINT, impatient)
-            for number, handler in old.items():
+            for number, handler in {**impatient, **old}.items():
                 signal.signal(number, handler)
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment without what would override our configuration files."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith("LACONIC_")}
+    return {**own, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -93,7 +93,8 @@ class Device:
         )
         self._name = name
         self._sensors = sensors(self._link.wire_bytes)
-        self._engine = DeviceEngine(settings, OnnxLearner(trainer, data), self._sensors)
+        self._learner = OnnxLearner(trainer, data)
+        self._engine = DeviceEngine(settings, self._learner, self._sensors)
         self._store = SqliteStore(Path(store))
         self._driver = Driver(self._engine, self._link, self._store, observe=on_note)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +114,8 @@ class Device:
         return {f: getattr(readings, f) for f in Readings.__dataclass_fields__}
 
     def close(self) -> None:
-        """Close the store, once nothing runs any more; `run`, `run_async` and `stop` do it themselves."""
+        """Let training end and close the store; `run`, `run_async` and `stop` do it themselves."""
+        self._learner.stop()
         self._store.close()
 
     @property
@@ -138,7 +140,7 @@ class Device:
         try:
             await self._driver.run()
         finally:
-            self._store.close()
+            self.close()
 
     def run(self) -> None:
         """Take part in this thread until `stop()` is called from another, or Ctrl-C.

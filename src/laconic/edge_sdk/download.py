@@ -21,6 +21,8 @@ from laconic.protocol.identity import short, verify, weights_hash
 from laconic.protocol.messages import Blob, Manifest, decode
 from laconic.schema import Schema
 
+_PATIENCE = 3
+"""Waits in vain for a chunk before another way is tried."""
 _WINDOW = 4
 """Chunks asked for at a time: a broker may drop what it cannot queue for a client."""
 
@@ -82,6 +84,7 @@ class Download:
     _frames: list[bytes] = field(default_factory=list)
     _assembly: Assembly | None = None
     _disappointments: int = 0
+    _stalls: int = 0
 
     def wanted(self) -> tuple[str, ...]:
         """The topics to be subscribed to now."""
@@ -98,12 +101,30 @@ class Download:
         Raises a `WireError` or `RemoteProtocolError` for what cannot be used; a blob that is not what its
         manifest promised is asked for again, and the second time the full model in its place.
         """
+        self._stalls = 0
         match topics.parse(topic):
             case topics.ManifestOf(model) if not self._plan and model == self._asking_for():
                 self._take_manifest(decode(Manifest, payload))
             case topics.BlobChunk(address, index) if self._plan:
                 return self._take_chunk(address, index, payload)
         return None
+
+    @property
+    def cost_bytes(self) -> int | None:
+        """What is to be fetched in all, once it is decided."""
+        return sum(blob.size for blob in self._plan) if self._plan else None
+
+    def stalled(self) -> None:
+        """Nothing has come in time: the broker may not have any more what a manifest promised."""
+        self._stalls += 1
+        if not self._plan and self._from_full:
+            self._begin(self._from_full, from_zero=True)
+        elif not self._plan:
+            self._chain.clear()
+        elif self._stalls >= _PATIENCE:
+            self.only_full = True
+            self._stalls = 0
+            self._chain, self._plan, self._frames, self._from_full = [], [], [], []
 
     def worth_saving(self) -> bool:
         """Whether the blob under way has pieces enough to be worth keeping over a restart."""
@@ -148,7 +169,7 @@ class Download:
             self._begin(deltas, from_zero=False)
         elif (
             unbroken
-            and last.version > last.oldest
+            and last.version > self._chain[0].oldest
             and (not self._from_full or (deltas_pay and last.version > self.held_version + 1))
         ):
             return  # More deltas could lead to what is held, or at least to a full model.

@@ -140,6 +140,8 @@ class DeviceEngine:
             case Computed("train", result, seconds):
                 return self._trained(result, seconds, now)
             case Woke():
+                if self._download is not None:
+                    self._download.stalled()
                 return self._retry(now)
             case _:
                 return ()
@@ -228,15 +230,24 @@ class DeviceEngine:
         if offer.work and not selected(self._settings.name, offer.task, offer.share):
             return [Note("not selected", {"round": offer.round}), *self._idle(now)]
         if why := self._unfit(offer, now):
-            if not offer.work:
-                return [Note("not fetched", {"version": offer.version, "why": why}), *self._idle(now)]
-            return self._skip(offer, why, now)
+            return self._refuse(why, now)
         if offer.model == self._held.name:
             return self._train(offer)
         self._download = self._new_download(offer, only_full=False)
         self._phase = Phase.FETCHING
         self._retry_s = self._settings.retry_s
         return self._follow_download(now)
+
+    def _too_dear(self, more_bytes: int, now: float) -> bool:
+        return self._accounts.breaks_limit(self._diary, self._settings.limits, more_bytes, now)
+
+    def _refuse(self, why: str, now: float) -> list[Effect]:
+        """Do not take the current offer."""
+        offer = self._offers.current
+        assert offer is not None
+        if not offer.work:
+            return [Note("not fetched", {"version": offer.version, "why": why}), *self._idle(now)]
+        return self._skip(offer, why, now)
 
     def _unfit(self, offer: Offer, now: float) -> str | None:
         if offer.bundle != self._learner.bundle:
@@ -248,8 +259,7 @@ class DeviceEngine:
         if why := policy.refusal(limits, offer.eligibility, readings):
             return why
         # Both ways will cost about what the last update did.
-        more_bytes = 2 * self._diary.last_sent_bytes
-        return "budget" if self._accounts.breaks_limit(self._diary, limits, more_bytes, now) else None
+        return "budget" if self._too_dear(2 * self._diary.last_sent_bytes, now) else None
 
     # --- the model
 
@@ -285,6 +295,7 @@ class DeviceEngine:
         ):
             return []
         effects: list[Effect] = []
+        cost_bytes = download.cost_bytes
         if download.worth_saving():
             address, index = topic.split("/")[-2:]
             effects.append(Save({f"piece/{address}/{int(index):06d}": payload}))
@@ -295,6 +306,8 @@ class DeviceEngine:
             effects = [Note("dropped", _dropped(topic, e)), Save(dict.fromkeys(self._store.keys("piece/")))]
             return effects + self._follow_download(now)
         self._retry_s = self._settings.retry_s
+        if cost_bytes is None and self._too_dear(download.cost_bytes or 0, now):
+            return self._refuse("budget", now)
         if fetched is None:
             return effects + self._follow_download(now)
         self._download = None
@@ -367,7 +380,7 @@ class DeviceEngine:
             return [saved, *self._idle(now)]
         if result.frame is None:
             return self._skip(offer, "gate", now, outcome=result, seconds=seconds)
-        if self._accounts.breaks_limit(self._diary, self._settings.limits, len(result.frame), now):
+        if self._too_dear(len(result.frame), now):
             return self._skip(offer, "budget", now, outcome=result, seconds=seconds)
         self._outbox = promise(
             self._settings.name,

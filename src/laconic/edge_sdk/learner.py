@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +61,7 @@ class OnnxLearner:
     def __init__(self, trainer: Trainer, data: Arrays) -> None:
         """`data`: inputs `(samples, ...)` and targets `(samples, ...)` as the bundle's signature has them."""
         self._trainer, self._bundle, self._data = trainer, trainer.bundle, data
+        self._stopped = threading.Event()
 
     @property
     def schema(self) -> Schema:
@@ -77,6 +79,10 @@ class OnnxLearner:
     def samples(self) -> int:
         return len(self._data[0])
 
+    def stop(self) -> None:
+        """Let training that is under way end at the next stretch of steps: nobody waits for it any more."""
+        self._stopped.set()
+
     def train(self, weights: Vector, training: Training, seed: int) -> Trained:
         x, y = self._data
         result = self._trainer.train(
@@ -87,12 +93,13 @@ class OnnxLearner:
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
             seed=seed,
+            should_stop=self._stopped.is_set,
         )
         losses = result.losses
         steps_per_epoch = max(1, len(losses) // training.epochs)
         return Trained(
             weights=result.weights,
             samples=self.samples,
-            loss_before=float(np.mean(losses[:steps_per_epoch])),
-            loss_after=float(np.mean(losses[-steps_per_epoch:])),
+            loss_before=float(np.mean(losses[:steps_per_epoch])) if len(losses) else None,
+            loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
         )

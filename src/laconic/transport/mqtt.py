@@ -109,10 +109,16 @@ class MqttLink:
         self._lost = asyncio.Event()
         self._up = False
         self._will: Will | None = None
-        self._client = c = paho.Client(
+        self._client_id, self._persistent = client_id, persistent
+        self._tls = _tls_context(address) if address.tls else None
+        self._client = self._new_client()
+
+    def _new_client(self) -> paho.Client:
+        """A client for one connection: a new one has nothing left over to send from an earlier link."""
+        c = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=not persistent,
+            client_id=self._client_id,
+            clean_session=not self._persistent,
             protocol=paho.MQTTv311,
             manual_ack=True,
             reconnect_on_failure=False,
@@ -122,17 +128,18 @@ class MqttLink:
         c.on_socket_register_write = self._on_register_write
         c.on_socket_unregister_write = self._on_unregister_write
         c.max_inflight_messages_set(64)
-        if address.username is not None:
-            c.username_pw_set(address.username, address.password)
-        if address.tls:
-            c.tls_set_context(_tls_context(address))
+        if self._address.username is not None:
+            c.username_pw_set(self._address.username, self._address.password)
+        if self._tls is not None:
+            c.tls_set_context(self._tls)
+        if self._will is not None:
+            c.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
+        return c
 
     # --- Link
 
     async def open(self, will: Will | None) -> None:
         self._loop, self._will = asyncio.get_running_loop(), will
-        if will is not None:
-            self._client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         self._keeper = asyncio.ensure_future(self._keep_connected())
 
     async def close(self) -> None:
@@ -197,6 +204,7 @@ class MqttLink:
         back_off = _BACK_OFF_FIRST_S
         while True:
             self._lost.clear()
+            self._client = self._new_client()
             try:
                 await loop.run_in_executor(
                     None,
