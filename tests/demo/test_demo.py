@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -135,13 +137,10 @@ def _retained(port: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("moment", ["broker:", "laconic round   1", "fedavg round   1"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_at_any_time_it_leaves_no_process(
-    tmp_path: Path, moment: str, number: signal.Signals
-) -> None:
+def _until(moment: str, output: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A demonstration that has just said `moment`, and its child processes."""
     process = subprocess.Popen(
-        demo("--devices", "3", "--rounds", "3", "--output", str(tmp_path)),
+        demo("--devices", "3", "--rounds", "3", "--output", str(output)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -150,17 +149,72 @@ def test_interrupted_at_any_time_it_leaves_no_process(
     assert process.stdout is not None
     for line in process.stdout:
         if moment in line:
-            break
-    else:
-        pytest.fail(f"{moment!r} was never said")
-    family = psutil.Process(process.pid).children(recursive=True)
+            return process, psutil.Process(process.pid).children(recursive=True)
+    pytest.fail(f"{moment!r} was never said")
+
+
+@pytest.mark.parametrize("moment", ["broker:", "laconic round   1", "fedavg round   1"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_at_any_time_it_leaves_no_process(
+    tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    process, family = _until(moment, tmp_path)
     process.send_signal(number)
+    assert process.stdout is not None
     rest = process.stdout.read()
     assert process.wait(30) == 130, rest
     assert "Traceback" not in rest
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP on this system")
+def test_two_signals_and_a_child_that_does_not_listen(tmp_path: Path) -> None:
+    """Recorded: the second signal interrupted the wait for a stopped child, which was left behind."""
+    process, family = _until("laconic round   1", tmp_path)
+    stopped = next(p for p in family if "device" in p.cmdline())
+    stopped.suspend()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    process.stdout.read()
+    assert process.wait(30) == 130
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+def test_the_users_environment_does_not_change_the_demonstration(tmp_path: Path) -> None:
+    """Recorded: a variable that overrides a coordinator's settings changed the rounds unseen."""
+    done = subprocess.run(
+        demo("--devices", "2", "--rounds", "1", "--json", "--output", str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "LACONIC_ROUNDS_ROUNDS": "3", "LACONIC_DEVICE_NAME": "other"},
+    )
+    result = json.loads(done.stdout)
+    assert result["bytes_fedavg"]["up"] < 1.5 * 2 * 4 * result["parameters"]
+
+
+def test_what_listens_must_be_a_broker(tmp_path: Path) -> None:
+    """Recorded: any server was taken for a broker, and the demonstration waited for it in vain."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        done = subprocess.run(
+            demo("--broker", f"mqtt://127.0.0.1:{port}", "--output", str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "no answer in MQTT" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_broker_that_does_not_answer_is_named(tmp_path: Path) -> None:

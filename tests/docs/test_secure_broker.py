@@ -44,6 +44,8 @@ def make_authority(folder: Path) -> None:
         "2",
         "-subj",
         "/CN=fleet",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
         "-keyout",
         "ca.key",
         "-out",
@@ -68,7 +70,7 @@ def secure_port(
 ) -> int:
     """The example broker, on another port and with throw-away certificates."""
     make_authority(tmp_path)
-    (tmp_path / "server.ext").write_text("subjectAltName = IP:127.0.0.1\n")
+    (tmp_path / "server.ext").write_text("subjectAltName = IP:127.0.0.1\nauthorityKeyIdentifier = keyid\n")
     make_certificate(tmp_path, "server", "-extfile", "server.ext")
     for name in ("coordinator", "pi-0", "pi-1"):
         make_certificate(tmp_path, name)

@@ -18,6 +18,7 @@ from laconic.errors import TransportError
 from laconic.transport.mqtt import Address
 
 _START_S = 15.0
+_ANSWER_S = 5.0
 EMBEDDED = "embedded"
 YOURS = "yours"
 
@@ -82,7 +83,7 @@ def _wait_for_mqtt(address: Address) -> None:
     try:
         client.connect(address.host, address.port)
         client.loop_start()
-        refusal = answer.get(timeout=_START_S)
+        refusal = answer.get(timeout=_ANSWER_S)
     except (OSError, queue.Empty):
         refusal = "no answer in MQTT"
     finally:

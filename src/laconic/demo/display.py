@@ -46,16 +46,19 @@ class Lines:
     """For a log: a line for each round."""
 
     def __init__(self) -> None:
-        self._seen: tuple[str, int] = ("", 0)
+        self._run = ""
+        self._printed = 0
 
     def say(self, text: str) -> None:
         print(text, flush=True)
 
     def show(self, progress: Progress) -> None:
-        here = (progress.name, len(progress.versions))
-        if here != self._seen and progress.versions:
-            self._seen = here
-            v, b = progress.versions[-1], progress.bytes_now()
+        if progress.name != self._run:
+            self._run, self._printed = progress.name, 0
+        new = progress.versions[self._printed :]
+        self._printed += len(new)
+        for v in new:
+            b = progress.bytes_now()
             print(
                 f"  {progress.name} round {v['round']:>3}: accuracy {v['accuracy']:.3f}, "
                 f"{v['updates']} sent, {v['silent']} silent, {size(b.up)} up, {size(b.down)} down",
@@ -150,5 +153,5 @@ def _picture(progress: Progress) -> RenderableType:
         (f"{accuracy:.1%}", "bold"),
         f"   {size(b.up)} up   {size(b.down)} down",
     )
-    bar = ProgressBar(total=progress.rounds, completed=progress.round, width=60)
+    bar = ProgressBar(total=progress.rounds, completed=len(progress.versions) - 1, width=60)
     return Panel(Group(head, bar, Text(""), table), title=progress.name, title_align="left", width=96)

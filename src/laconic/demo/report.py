@@ -182,7 +182,7 @@ def _settings(result: DemoResult) -> str:
         ("model's parameters", format_count(result.parameters)),
         ("held-out samples", format_count(result.held_out)),
         ("broker", result.broker),
-        *((k.replace(".", ": ").replace("_", " "), v) for k, v in _flat(result.settings)),
+        *((k.replace(".", ": ").replace("_", " "), v) for k, v in _flat(result.settings) if k != "rounds"),
     ]
     rows = "".join(f'<tr><th scope="row">{escape(k)}</th>{element("td", v)}</tr>' for k, v in facts)
     return (
