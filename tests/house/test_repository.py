@@ -56,7 +56,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def foreign_names(text: str) -> list[str]:
-    """What only one workplace knows: registry hosts and absolute paths."""
+    """What only one machine knows: registry hosts and absolute paths."""
     return [h for h in REGISTRY_HOSTS if h in text] + [m[0] for m in ONE_MACHINES_PATH.finditer(text)]
 
 
