@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from chronicle import LoggedWorld, logged, settle, verify
 from fleet import Fleet
@@ -148,3 +150,30 @@ def test_an_answer_lost_for_rounds_is_given_again_and_the_update_counted_once() 
     assert sum(deaf_from[0] < t < deaf_from[0] + 4.0 for t in opened) >= 3, "rounds went by meanwhile"
     again = [n for t, _, n in world.notes if n.kind == "duplicate" and n.fields["device"] == "d0"]
     assert again
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(4))
+def test_random_lives(block: int) -> None:
+    """Cuts, crashes and duplicates as chance has them: a thousand runs in all."""
+    for seed in range(250 * block, 250 * (block + 1)):
+        live_by_chance(seed)
+
+
+def live_by_chance(seed: int) -> None:
+    """One run."""
+    chance = random.Random(seed)
+    fleet = small_fleet(targeted=chance.random() < 0.5)
+    world = logged(fleet, repeat=chance.choice([0.0, 0.3, 0.7]), seed=seed, survives=True)
+    hosts = ["coordinator", "d0", "d1", "d2"]
+    for _ in range(chance.randint(0, 6)):
+        host, when = chance.choice(hosts), chance.uniform(0, 9)
+        length = chance.choice([0.55, 0.7, chance.uniform(0.5, 30)])
+        world.at(when, lambda host=host, length=length: world.cut(host, length))
+    for _ in range(chance.randint(0, 3)):
+        host, when = chance.choice(hosts), chance.uniform(0, 12)
+        world.at(when, lambda host=host: world.crash(host))
+    if chance.random() < 0.5:
+        world.crash_at_effect(chance.choice(hosts), chance.randint(0, 120))
+    settle(fleet, world)
+    assert verify(fleet, world) >= 6, seed
