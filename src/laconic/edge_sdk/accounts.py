@@ -6,11 +6,11 @@ import msgspec
 
 from laconic.edge_sdk.policy import Limits, over_budget
 from laconic.edge_sdk.records import Diary
-from laconic.edge_sdk.sensors import Readings, Sensors
+from laconic.edge_sdk.sensors import Sensors
 from laconic.protocol.messages import Telemetry
 
 _SECONDS_PER_DAY = 86_400
-CONTROL_BYTES = 1_500
+_CONTROL_BYTES = 1_500
 """What a round costs besides model and update, roughly: for judging a budget before anything is spent."""
 
 
@@ -41,7 +41,7 @@ class Accounts:
         """Whether `more_bytes` would break the day's limit."""
         entered = self.enter(diary, now)
         used = entered.bytes_up + entered.bytes_down - entered.day_start_bytes
-        return over_budget(limits, used_bytes=used, more_bytes=more_bytes + CONTROL_BYTES)
+        return over_budget(limits, used_bytes=used, more_bytes=more_bytes + _CONTROL_BYTES)
 
     def telemetry(self, diary: Diary, now: float) -> Telemetry:
         """The totals as the coordinator is told them."""
@@ -56,7 +56,3 @@ class Accounts:
             joules_radio=entered.joules_radio,
             measured=readings.measured,
         )
-
-    def readings(self, now: float) -> Readings:
-        """What the sensors tell now."""
-        return self._sensors.read(now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.bits import Mask
 from laconic.compression.coders import read_codes, write_codes
@@ -41,11 +42,7 @@ class GapPositions:
         # At most 255 * size, and `read` has bounded the size: the sum fits 64 bits.
         positions = np.cumsum(codes, dtype=np.int64)[ends]
         positions += np.arange(self.kept)
-        if positions[-1] >= self.values:
-            raise Malformed("last kept position", value=int(positions[-1]), limit=self.values - 1)
-        mask = np.zeros(self.values, np.bool_)
-        mask[positions] = True
-        return mask
+        return mask_of(positions, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +76,15 @@ class Gaps:
 def most_kept(values: int) -> int:
     """How many values of a tensor may be kept when their positions are listed: bounds scratch memory."""
     return (values + 7) // 8
+
+
+def mask_of(positions: NDArray[np.int64], values: int) -> Mask:
+    """Rising `positions`, int64 and not empty, as a mask of shape `(values,)`.
+
+    Raises `Malformed` when the last of them lies beyond the tensor.
+    """
+    if positions[-1] >= values:
+        raise Malformed("last kept position", value=int(positions[-1]), limit=values - 1)
+    mask = np.zeros(values, np.bool_)
+    mask[positions] = True
+    return mask

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression.bits import Mask, pack, packed_size, unpack
-from laconic.compression.positions.gaps import most_kept
+from laconic.compression.positions.gaps import mask_of, most_kept
 from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 
@@ -49,11 +49,7 @@ class RicePositions:
         positions += 1
         np.cumsum(positions, out=positions)
         positions -= 1
-        if positions[-1] >= self.values:
-            raise Malformed("last kept position", value=int(positions[-1]), limit=self.values - 1)
-        mask = np.zeros(self.values, np.bool_)
-        mask[positions] = True
-        return mask
+        return mask_of(positions, self.values)
 
 
 @dataclass(frozen=True, slots=True)
