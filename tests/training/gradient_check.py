@@ -1,4 +1,8 @@
-"""The one check that every gradient rule must pass: its gradients against central differences in float64."""
+"""The one check that every gradient rule must pass: its gradients against central differences in float64.
+
+The rules are applied twice: in float32 on onnxruntime, as devices run them, and in float64 on ONNX's reference
+implementation, where nothing but a wrong formula can make a difference.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,20 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from laconic.training.assemble import IR_VERSION, OPSET, assemble, model, value_info
+from laconic.training.assemble import IR_VERSION, OPSET, assemble, model
 from laconic.training.backward import gradients
 from laconic.training.batch_axis import tensor_types
-from laconic.training.builder import BATCH, GraphBuilder, TensorType
+from laconic.training.builder import BATCH, GraphBuilder, TensorType, value_info
+from laconic.training.forward import lay
 from laconic.training.rules import RULES, Rule
 
-STEP = 1e-4
+STEP = 1e-3
 COORDINATES = 24
+LIMITS = {TensorProto.FLOAT: 2e-5, TensorProto.DOUBLE: 1e-7}
+"""The largest error of a gradient along a direction, as a share of the sum of its terms' sizes (or of 1)."""
 
 Arrays = Mapping[str, NDArray[Any]]
 Forward = Callable[[Arrays], NDArray[np.float64]]
@@ -27,26 +34,35 @@ Forward = Callable[[Arrays], NDArray[np.float64]]
 def rule_gradients(
     nodes: Sequence[NodeProto],
     values: Arrays,
-    dy: NDArray[np.float32],
+    dy: NDArray[Any],
     wanted: Sequence[str],
     batched: Collection[str] = (),
     rules: Mapping[str, Rule] = RULES,
-) -> dict[str, NDArray[np.float32]]:
-    """Gradients of sum(y * dy) by the rules, run by onnxruntime in float32; y is the last node's output."""
+    real: int = TensorProto.FLOAT,
+) -> dict[str, NDArray[Any]]:
+    """Gradients of sum(y * dy) by the rules; y is the last node's first output.
+
+    Run by onnxruntime in float32, or by ONNX's reference implementation in float64 (`real`). Forms are those
+    of evaluation.
+    """
+    dtype = helper.tensor_dtype_to_np_dtype(real)
+    values = {n: a.astype(dtype) if a.dtype == np.float32 else a for n, a in values.items()}
     forward = _forward(nodes, values, batched)
     types = tensor_types(shape_inference.infer_shapes(forward, strict_mode=True, data_prop=True).graph)
     constants = {i.name: numpy_helper.to_array(i) for i in forward.graph.initializer}
-    g = GraphBuilder(nodes, types, constants)
-    y = nodes[-1].output[0]
-    shape = g.shape(y)
-    g.declare("dy", 1, shape)
-    found = gradients(g, nodes, {y: "dy"}, wanted, rules)
+    g = GraphBuilder((), types, constants, real=real)
+    saved = lay(g, nodes)
+    y = next(filter(None, nodes[-1].output))
+    g.declare("dy", real, g.shape(y))
+    found = gradients(g, nodes, {y: "dy"}, wanted, saved, rules)
     inputs = [i.name for i in forward.graph.input]
-    outputs = {f"d/{n}": (found[n], TensorType(1, types[n].shape)) for n in wanted}
+    outputs = {f"d/{n}": (found[n], TensorType(real, types[n].shape)) for n in wanted}
     encoded = model(assemble(g, "gradient", [*inputs, "dy"], outputs))
-    session = ort.InferenceSession(encoded, providers=["CPUExecutionProvider"])
-    feeds = {n: values[n] for n in inputs} | {"dy": dy}
-    results = session.run(list(outputs), feeds)
+    feeds = {n: values[n] for n in inputs} | {"dy": dy.astype(dtype)}
+    if real == TensorProto.FLOAT:
+        results = ort.InferenceSession(encoded, providers=["CPUExecutionProvider"]).run(list(outputs), feeds)
+    else:
+        results = ReferenceEvaluator(encoded).run(list(outputs), feeds)
     return dict(zip(wanted, results, strict=True))
 
 
@@ -59,27 +75,35 @@ def check(
     forward: Forward | None = None,
     rules: Mapping[str, Rule] = RULES,
     seed: int = 0,
+    double: bool = True,
 ) -> None:
     """Hold the rules of `nodes` to central differences of their ONNX reference implementation.
 
     `values` gives every input; float32 arrays become graph inputs (with a batch axis of unknown size for
     those in `batched`), all others constants. Each wanted gradient is compared along single coordinates and
-    along one random direction. `forward` stands in for a reference implementation that has faults.
+    along one random direction. `forward` stands in for a reference implementation that has faults; `double`
+    is False where the reference cannot run what a rule emits.
     """
     chain = [nodes] if isinstance(nodes, NodeProto) else list(nodes)
     rng = np.random.default_rng(seed)
     exact = forward or reference(chain, values)
     feeds = {n: a.astype(np.float64) for n, a in values.items() if a.dtype == np.float32}
-    y = exact(feeds)
-    dy = rng.standard_normal(np.shape(y)).astype(np.float32)
-    found = rule_gradients(chain, values, dy, wanted, batched, rules)
-    for name in wanted:
-        assert found[name].shape == values[name].shape
-        for direction in _directions(rng, feeds[name].shape):
-            ends = [exact(feeds | {name: feeds[name] + sign * STEP * direction}) for sign in (1, -1)]
-            due = float(np.sum((ends[0] - ends[1]) * dy)) / (2 * STEP)
-            scale = max(1.0, float(np.sum(np.abs(found[name] * direction))))
-            assert abs(float(np.sum(found[name] * direction)) - due) <= 2e-5 * scale, (name, due)
+    dy = rng.standard_normal(np.shape(exact(feeds)))
+    for real in LIMITS if double else [TensorProto.FLOAT]:
+        found = rule_gradients(chain, values, dy, wanted, batched, rules, real)
+        for name in wanted:
+            assert found[name].shape == values[name].shape
+            for direction in _directions(rng, feeds[name].shape):
+                due = _derivative(lambda t: exact(feeds | {name: feeds[name] + t * direction}), dy)
+                terms = found[name].astype(np.float64) * direction
+                error = abs(float(np.sum(terms)) - due) / max(1.0, float(np.sum(np.abs(terms))))
+                assert error <= LIMITS[real], (name, real, due, error)
+
+
+def _derivative(along: Callable[[float], NDArray[np.float64]], dy: NDArray[np.float64]) -> float:
+    """d/dt of sum(y(t) * dy) at 0, by the five-point formula, whose error is of the fourth order."""
+    near, far = (along(h) - along(-h) for h in (STEP, 2 * STEP))
+    return float(np.sum((8 * near - far) * dy)) / (12 * STEP)
 
 
 def reference(nodes: Sequence[NodeProto], values: Arrays) -> Forward:
@@ -100,12 +124,13 @@ def _forward(nodes: Sequence[NodeProto], values: Arrays, batched: Collection[str
         known = values[name].shape
         return (BATCH, *known[1:]) if name in batched else known
 
-    floats = [n for n, a in values.items() if a.dtype == np.float32]
+    floats = [n for n, a in values.items() if a.dtype in (np.float32, np.float64)]
+    real = TensorProto.DOUBLE if any(values[n].dtype == np.float64 for n in floats) else TensorProto.FLOAT
     graph = helper.make_graph(
         list(nodes),
         "forward",
-        [value_info(n, 1, shape(n)) for n in floats],
-        [value_info(nodes[-1].output[0], 1, None)],
+        [value_info(n, real, shape(n)) for n in floats],
+        [value_info(next(filter(None, nodes[-1].output)), real, None)],
         initializer=[numpy_helper.from_array(a, n) for n, a in values.items() if n not in floats],
     )
     opset = [helper.make_opsetid("", OPSET)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from laconic.training.assemble import value_info
+from laconic.training.builder import value_info
 
 Weights = Mapping[str, NDArray[Any]]
 node = helper.make_node

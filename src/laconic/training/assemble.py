@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from laconic.errors import ModelError
-from laconic.training.builder import GraphBuilder, Shape, TensorType
+from laconic.training.builder import GraphBuilder, TensorType, value_info
 
 OPSET = 18
 IR_VERSION = 8
@@ -55,20 +55,23 @@ def model(graph: GraphProto) -> bytes:
     return encoded
 
 
-def value_info(name: str, dtype: int, shape: Shape | None) -> ValueInfoProto:
-    """The declaration of one input or output."""
-    info: ValueInfoProto = helper.make_tensor_value_info(name, dtype, shape)
-    return info
-
-
 def live_nodes(nodes: Sequence[NodeProto], results: Collection[str]) -> list[NodeProto]:
     """The nodes that some result depends on, in their order."""
     needed, kept = set(results), []
     for node in reversed(nodes):
         if any(o in needed for o in node.output):
             kept.append(node)
-            needed.update(filter(None, node.input))
+            needed.update(uses(node))
     return kept[::-1]
+
+
+def uses(node: NodeProto) -> Iterator[str]:
+    """Names of the tensors that a node reads, those that its loop's body reads from around it included."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            own = {i.name for i in attribute.g.input} | {o for n in attribute.g.node for o in n.output}
+            yield from (name for n in attribute.g.node for name in uses(n) if name not in own)
 
 
 class _Names:
@@ -99,7 +102,7 @@ def _graph(
 ) -> GraphProto:
     live = live_nodes(builder.nodes, [tensor for tensor, _ in outputs.values()])
     made = {o for node in live for o in node.output}
-    used = {i for node in live for i in node.input} | {tensor for tensor, _ in outputs.values()}
+    used = {i for node in live for i in uses(node)} | {tensor for tensor, _ in outputs.values()}
     declared = [value_info(names[i], builder.types[i].dtype, builder.types[i].shape) for i in inputs]
     tail, results, seen = [], [], set()
     for public_name, (tensor, kind) in outputs.items():
@@ -127,10 +130,28 @@ def _renamed(node: NodeProto, names: _Names, used: Collection[str]) -> NodeProto
     out.op_type = node.op_type
     out.input.extend(names[i] for i in node.input)
     out.output.extend(names[o] for o in node.output)
-    out.attribute.extend(node.attribute)
+    for attribute in node.attribute:
+        kept = out.attribute.add()
+        kept.CopyFrom(attribute)
+        if attribute.type == AttributeProto.GRAPH:
+            kept.g.CopyFrom(_renamed_body(attribute.g, names))
     # Optional outputs that nobody reads are not asked for: some cost time.
     while len(out.output) > 1 and node.output[len(out.output) - 1] not in used:
         del out.output[-1]
+    return out
+
+
+def _renamed_body(body: GraphProto, names: _Names) -> GraphProto:
+    """A loop's body: its names are unique in the whole model, so one mapping serves all depths."""
+    live = live_nodes(body.node, [o.name for o in body.output])
+    used = {i for node in live for i in uses(node)} | {o.name for o in body.output}
+    out = GraphProto(name=body.name)
+    for source, target in ((body.input, out.input), (body.output, out.output)):
+        for info in source:
+            copy = target.add()
+            copy.CopyFrom(info)
+            copy.name = names[info.name]
+    out.node.extend(_renamed(node, names, used) for node in live)
     return out
 
 

@@ -14,10 +14,13 @@ from onnx import AttributeProto, NodeProto, TensorProto
 from laconic.errors import UnsupportedOperator
 from laconic.training.assemble import OPSET, live_nodes
 from laconic.training.builder import GraphBuilder
-from laconic.training.rules import RULES, Application, Rule
+from laconic.training.rules import RULES, Application, Rule, Saved, key
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 """Two spellings of the domain of the ONNX standard itself."""
+
+
+_REAL = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.UNDEFINED)
 
 
 def gradients(
@@ -25,10 +28,12 @@ def gradients(
     nodes: Sequence[NodeProto],
     seeds: Mapping[str, str],
     wanted: Collection[str],
+    saved: Mapping[str, Saved] | None = None,
     rules: Mapping[str, Rule] = RULES,
 ) -> dict[str, str]:
     """Append the backward pass of `nodes` to `graph`; the gradient tensor's name for each of `wanted`.
 
+    `nodes` are those of the source model, `saved` is what their forms left (`laconic.training.forward`).
     `seeds` maps tensors to the gradients that arrive at them from the loss. A wanted tensor that does not
     influence a seed is missing from the result. Raises `UnsupportedOperator` for a node that lies between a
     wanted tensor and a seed and has no rule.
@@ -44,10 +49,13 @@ def gradients(
         rule = _rule(node, rules)
         if rule is None:
             raise unsupported(node)
-        application = Application(graph, node, tuple(i in varying for i in node.input))
+        left = (saved or {}).get(key(node), {})
+        application = Application(graph, node, tuple(i in varying for i in node.input), left)
         for name, gradient in zip(node.input, rule(application, dys), strict=True):
             if gradient is not None and name in varying:
                 arrived.setdefault(name, []).append(gradient)
+                if name in graph.types:
+                    graph.types.setdefault(gradient, graph.types[name])
     totals = {name: _total(graph, arrived, name) for name in wanted}
     return {name: total for name, total in totals.items() if total is not None}
 
@@ -96,7 +104,7 @@ def _varying(graph: GraphBuilder, nodes: Sequence[NodeProto], wanted: Collection
         if any(i in varying for i in node.input):
             for output in filter(None, node.output):
                 known = graph.types.get(output)
-                if known is None or known.dtype in (TensorProto.FLOAT, TensorProto.UNDEFINED):
+                if known is None or known.dtype in _REAL:
                     varying.add(output)
     return varying
 
@@ -107,5 +115,8 @@ def _total(graph: GraphBuilder, arrived: dict[str, list[str]], name: str) -> str
     if not parts:
         return None
     if len(parts) > 1:
-        arrived[name] = parts = [graph.op("Sum", *parts)]
+        total = graph.op("Add" if len(parts) == 2 else "Sum", *parts)
+        if name in graph.types:
+            graph.types[total] = graph.types[name]
+        arrived[name] = parts = [total]
     return parts[0]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from onnx import TensorProto, ValueInfoProto, helper
 
-from laconic.training.assemble import SCALAR, assemble, assemble_body, model, value_info
+from laconic.training.assemble import SCALAR, assemble, assemble_body, model
 from laconic.training.backward import gradients
-from laconic.training.builder import BATCH, GraphBuilder, TensorType
+from laconic.training.builder import BATCH, GraphBuilder, TensorType, value_info
 from laconic.training.losses import Loss, Terms, width
 from laconic.training.optimizers import Optimizer, added
 from laconic.training.source import Source

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from laconic.training.assemble import IR_VERSION, OPSET, value_info
-from laconic.training.builder import BATCH
+from laconic.training.assemble import IR_VERSION, OPSET
+from laconic.training.builder import BATCH, value_info
 
 
 def digits_cnn(seed: int = 0) -> bytes:

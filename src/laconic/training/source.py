@@ -23,6 +23,7 @@ from laconic.runtime.manifest import Role, is_reserved
 from laconic.training.assemble import live_nodes
 from laconic.training.batch_axis import free_batch_axis, tensor_types
 from laconic.training.builder import GraphBuilder, TensorType
+from laconic.training.forward import lay
 from laconic.training.modern import array_of, modernised
 
 
@@ -47,8 +48,10 @@ class Source:
     output: str
 
     def builder(self) -> GraphBuilder:
-        """A builder that holds the forward pass, with weights and data as inputs."""
-        return GraphBuilder(self.nodes, self.types, self.constants)
+        """A builder that holds the forward pass of inference, with weights and data as inputs."""
+        graph = GraphBuilder((), self.types, self.constants)
+        lay(graph, self.nodes)
+        return graph
 
     def prediction(self, absorbs: Collection[str]) -> str:
         """The tensor that a loss works on: the output, or what goes into a final activation that the loss

@@ -51,7 +51,7 @@ def _tiled(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> str:
 
 def _repeated(g: GraphBuilder, order: NDArray[np.float32], window: Window) -> str:
     """`order` side by side for all windows; onnxruntime does it once, when it loads the graph."""
-    return g.op("Tile", g.constant(order), g.ints(*window.output))
+    return g.op("Tile", g.floats(order), g.ints(*window.output))
 
 
 def _enlarged(g: GraphBuilder, x: str, window: Window) -> str:
@@ -82,7 +82,7 @@ def _overlapping(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> st
     shares.append(left)
     stacked = g.op("Concat", *(g.op("Unsqueeze", s, g.ints(2)) for s in shares), axis=2)
     images = g.reshape(stacked, -1, window.taps, *window.output)
-    kernels = g.constant(np.eye(window.taps, dtype=np.float32).reshape(window.taps, 1, *window.kernel))
+    kernels = g.floats(np.eye(window.taps).reshape(window.taps, 1, *window.kernel))
     return g.reshape_like(g.op("ConvTranspose", images, kernels, **window.transposed()), x)
 
 
