@@ -17,6 +17,9 @@ from laconic.schema import Schema, TensorSpec
 Role: TypeAlias = Literal["trainable", "frozen", "local"]
 """trainable: trained and sent; local: trained, never leaves the device; frozen: never changes."""
 
+Kind: TypeAlias = Literal["weight", "statistic"]
+"""weight: moved by its gradient; statistic: a running mean or variance, moved by the data that training sees."""
+
 DType: TypeAlias = Literal["float32", "float64", "int64", "int32", "uint8", "int8", "bool"]
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]

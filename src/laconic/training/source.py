@@ -19,7 +19,7 @@ from onnx import GraphProto, NodeProto, TensorProto, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from laconic.errors import ConfigError, ModelError
-from laconic.runtime.manifest import Role, is_reserved
+from laconic.runtime.manifest import Kind, Role, is_reserved
 from laconic.training.assemble import live_nodes
 from laconic.training.batch_axis import free_batch_axis, tensor_types
 from laconic.training.builder import GraphBuilder, TensorType
@@ -29,23 +29,27 @@ from laconic.training.modern import array_of, modernised
 
 @dataclass(frozen=True, slots=True)
 class SourceParameter:
-    """One weight of the source model: its name there, its float32 value, and what happens to it."""
+    """One parameter of the source model: its name there, its float32 value, and what happens to it.
+
+    A `weight` is moved by gradients, a `statistic` (running mean or variance) by what training sees.
+    """
 
     name: str
     value: NDArray[np.float32]
     role: Role
+    kind: Kind = "weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model ready to be differentiated; `inputs` and `output` are tensor names, described in `types`."""
+    """A model ready to be differentiated; `inputs` and `outputs` are tensor names, described in `types`."""
 
     nodes: tuple[NodeProto, ...]
     types: Mapping[str, TensorType]
     constants: Mapping[str, NDArray[Any]]
     parameters: tuple[SourceParameter, ...]
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
 
     def builder(self) -> GraphBuilder:
         """A builder that holds the forward pass of inference, with weights and data as inputs."""
@@ -53,11 +57,11 @@ class Source:
         lay(graph, self.nodes)
         return graph
 
-    def prediction(self, absorbs: Collection[str]) -> str:
-        """The tensor that a loss works on: the output, or what goes into a final activation that the loss
-        contains itself."""
+    def prediction(self, output: str, absorbs: Collection[str]) -> str:
+        """The tensor that a loss on `output` works on: the output, or what goes into a final activation that
+        the loss contains itself."""
         made = {o: node for node in self.nodes for o in node.output}
-        tensor = self.output
+        tensor = output
         while tensor in made and made[tensor].op_type == "Identity":
             tensor = made[tensor].input[0]
         node = made.get(tensor)
@@ -72,25 +76,29 @@ class Source:
 def load(
     data: bytes,
     *,
-    output: str | None = None,
+    trained: Sequence[str] = (),
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    trainable: Sequence[str] = (),
     frozen: Sequence[str] = (),
     local: Sequence[str] = (),
 ) -> Source:
     """Read a model.
 
-    `output` names the output to train, the first one by default. `input_shapes` fixes the shape of one
-    sample of an input that was exported with other dynamic axes than the batch. `frozen` and `local` are
-    shell patterns of parameter names; all other parameters are trainable. Raises `ModelError` (with
-    `UnsupportedOperator`) for the model, `ConfigError` for a pattern or output that matches nothing.
+    `trained` names the outputs that losses are put on, the first one by default: a parameter that reaches
+    none of them is frozen. `input_shapes` fixes the shape of one sample of an input that was exported with
+    other dynamic axes than the batch. `trainable`, `frozen` and `local` are shell patterns of parameter names;
+    with `trainable`, all that match neither it nor `local` are frozen, else all others are trainable. Raises
+    `ModelError` (with `UnsupportedOperator`) for the model, `ConfigError` for a pattern or output that matches
+    nothing.
     """
     model, order = modernised(data)
     graph = model.graph
-    target = _chosen_output(graph, output)
-    live = live_nodes(graph.node, [target])
+    targets = _chosen_outputs(graph, trained)
+    outputs = [str(o.name) for o in graph.output]
+    live = live_nodes(graph.node, outputs)
     del graph.node[:]
     graph.node.extend(live)
-    _make_way(graph, target)
+    _make_way(graph, outputs)
     values = _lift_weights(graph, order)
     free_batch_axis(model, values, input_shapes or {})
     try:
@@ -100,50 +108,61 @@ def load(
     types = tensor_types(inferred.graph)
     constants = {i.name: array_of(i) for i in inferred.graph.initializer}
     nodes, constants = _folded(inferred.graph.node, types, constants)
-    nodes = live_nodes(nodes, [target])
+    nodes = live_nodes(nodes, outputs)
     used = {i for node in nodes for i in node.input}
-    roles = _roles([n for n in values if n in used], frozen, local)
+    reaching = {i for node in live_nodes(nodes, targets) for i in node.input}
+    statistics = {i for node in nodes if node.op_type == "BatchNormalization" for i in node.input[3:5]}
+    roles = _roles([n for n in values if n in used], trainable, frozen, local)
     inputs = tuple(i.name for i in inferred.graph.input if i.name not in values and i.name in used)
     return Source(
         nodes=tuple(nodes),
         types=types,
         constants={n: a for n, a in constants.items() if n in used},
-        parameters=tuple(SourceParameter(n, values[n], role) for n, role in roles.items()),
+        parameters=tuple(
+            SourceParameter(
+                n,
+                values[n],
+                role if n in reaching else "frozen",
+                "statistic" if n in statistics else "weight",
+            )
+            for n, role in roles.items()
+        ),
         inputs=inputs,
-        output=target,
+        outputs=tuple(outputs),
     )
 
 
 def check_interface(source: Source) -> None:
     """Raise `ModelError` for a model that leaves nothing to feed or to train, or uses a reserved name."""
-    names = [*(p.name for p in source.parameters), *source.inputs, source.output]
+    names = [*(p.name for p in source.parameters), *source.inputs, *source.outputs]
     if taken := [n for n in names if is_reserved(n)]:
         raise ModelError(
             "name of a parameter, input or output is reserved", value=taken[0], remedy="rename it"
         )
     if not source.inputs:
-        raise ModelError(f"output {source.output!r} depends on no data input")
-    if not any(p.role == "trainable" for p in source.parameters):
+        raise ModelError(f"outputs {source.outputs} depend on no data input")
+    if not any(p.role == "trainable" and p.kind == "weight" for p in source.parameters):
         raise ModelError(
             "the model has no trainable float32 parameter", remedy="export in float32, or freeze fewer"
         )
 
 
-def _chosen_output(graph: GraphProto, output: str | None) -> str:
+def _chosen_outputs(graph: GraphProto, trained: Sequence[str]) -> list[str]:
     names = [str(o.name) for o in graph.output]
-    wanted = names[0] if output is None and names else output
-    if wanted is None or wanted not in names:
-        raise ConfigError("output of the model", value=output, limit=names)
+    wanted = list(trained) or names[:1]
+    for name in wanted:
+        if name not in names:
+            raise ConfigError("output of the model", value=name, limit=names)
     return wanted
 
 
-def _make_way(graph: GraphProto, target: str) -> None:
+def _make_way(graph: GraphProto, outputs: Collection[str]) -> None:
     """Rename inner tensors that bear a name which the training graphs need."""
     taken = {n for node in graph.node for n in (*node.input, *node.output)}
     renamed: dict[str, str] = {}
     for node in graph.node:
         for name in node.output:
-            if is_reserved(name) and name != target:
+            if is_reserved(name) and name not in outputs:
                 renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
     for node in graph.node:
         for names in (node.input, node.output):
@@ -219,15 +238,20 @@ def _constant_results(
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
 
 
-def _roles(names: Sequence[str], frozen: Sequence[str], local: Sequence[str]) -> dict[str, Role]:
-    """The role of every parameter, in order; frozen wins over local."""
-    for pattern in (*frozen, *local):
+def _roles(
+    names: Sequence[str], trainable: Sequence[str], frozen: Sequence[str], local: Sequence[str]
+) -> dict[str, Role]:
+    """The role of every parameter, in order; frozen wins over local, local over trainable."""
+    for pattern in (*trainable, *frozen, *local):
         if not any(fnmatchcase(n, pattern) for n in names):
             raise ConfigError("pattern matches no parameter", value=pattern, limit=list(names))
     roles: dict[str, Role] = {}
     for name in names:
         if any(fnmatchcase(name, p) for p in frozen):
             roles[name] = "frozen"
+        elif any(fnmatchcase(name, p) for p in local):
+            roles[name] = "local"
         else:
-            roles[name] = "local" if any(fnmatchcase(name, p) for p in local) else "trainable"
+            wanted = not trainable or any(fnmatchcase(name, p) for p in trainable)
+            roles[name] = "trainable" if wanted else "frozen"
     return roles
