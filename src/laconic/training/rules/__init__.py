@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from laconic.training.rules import activation, arithmetic, convolution, linear, pooling, shape
+from laconic.training.rules import activation, arithmetic, convolution, dropout, linear, pooling, shape
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, key
 
-FAMILIES = (activation, arithmetic, convolution, linear, pooling, shape)
+FAMILIES = (activation, arithmetic, convolution, dropout, linear, pooling, shape)
 """Each family has a table `RULES`, and a table `FORMS` if any of its operators needs one."""
 
 T = TypeVar("T")
