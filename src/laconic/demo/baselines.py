@@ -48,4 +48,4 @@ def _curve(trainer: Trainer, part: Part, held_out: Part, settings: Settings, *, 
 
 
 def _accuracy(trainer: Trainer, weights: Vector, held_out: Part) -> float:
-    return trainer.evaluate(weights, held_out.x, held_out.y).accuracy
+    return trainer.evaluate(weights, held_out.x, held_out.y).values["accuracy"]

@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from numpy.typing import NDArray
 
 from laconic import __version__
 from laconic.config import read_file
@@ -24,6 +21,8 @@ from laconic.node import Note
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
+from laconic.runtime.batches import Inputs
+from laconic.runtime.trainer import Outputs
 from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes
@@ -128,8 +127,10 @@ class Device:
         """The version of the model that `predict` uses."""
         return self._engine.model.version
 
-    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
+    def predict(self, x: Inputs) -> Outputs:
         """The model's output for inputs `x`, samples on axis 0, by the newest whole model; from any thread.
+
+        A model with several inputs or outputs takes or gives a mapping by their names.
 
         Raises `ConfigError` for inputs of another shape or dtype.
         """

@@ -6,6 +6,19 @@
 from laconic.runtime.arrays import read_arrays
 from laconic.runtime.bundle import Bundle, pack
 from laconic.runtime.manifest import Manifest
-from laconic.runtime.trainer import Metrics, Trainer, TrainResult
+from laconic.runtime.optimizer_state import OptimizerState
+from laconic.runtime.trainer import Metrics, Trainer
+from laconic.runtime.training import Progress, Training, TrainResult
 
-__all__ = ["Bundle", "Manifest", "Metrics", "TrainResult", "Trainer", "pack", "read_arrays"]
+__all__ = [
+    "Bundle",
+    "Manifest",
+    "Metrics",
+    "OptimizerState",
+    "Progress",
+    "TrainResult",
+    "Trainer",
+    "Training",
+    "pack",
+    "read_arrays",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.errors import ConfigError
-from laconic.runtime.manifest import DataInput, Manifest
+from laconic.runtime.manifest import DataInput, Manifest, Target
 
 Array: TypeAlias = NDArray[Any]
 Inputs: TypeAlias = Array | Mapping[str, Array]
 """One array for a model with one input, else arrays by input name; axis 0 counts samples."""
 
+
+Targets: TypeAlias = Array | Mapping[str, Array] | None
+"""One array for a bundle with one target, arrays by output or target name for several, None for none."""
 
 CHUNK_STEPS = 64
 """Steps in a chunk at most, however small the data: between chunks, training can be stopped."""
@@ -26,11 +29,12 @@ CHUNK_STEPS = 64
 class Chunk:
     """A few training steps: arrays by graph input, shape `(steps, batch, ...)`.
 
-    The arrays are buffers that the next chunk overwrites.
+    The arrays are buffers that the next chunk may overwrite.
     """
 
     feeds: Mapping[str, Array]
     steps: int
+    batch: int
 
 
 def check_inputs(manifest: Manifest, x: Inputs) -> dict[str, Array]:
@@ -57,22 +61,25 @@ def check_inputs(manifest: Manifest, x: Inputs) -> dict[str, Array]:
     return given
 
 
-def check_labels(manifest: Manifest, y: Array, samples: int) -> NDArray[np.int64]:
-    """Labels as int64, one for each sample and each below the number of classes.
+def check_targets(manifest: Manifest, y: Targets, samples: int) -> dict[str, Array]:
+    """`y` by target name, as the graphs take it: class indices as int64 and in range, all else float32.
 
-    Raises `ConfigError`.
+    Integers and truth values are taken for real numbers where those are due, and `(samples,)` for
+    `(samples, 1)`. Raises `ConfigError`.
     """
-    if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu":
-        found = y.dtype if isinstance(y, np.ndarray) else type(y).__name__
-        raise ConfigError("dtype of the labels", value=str(found), limit="an integer array")
-    if y.shape != (samples,):
-        raise ConfigError("shape of the labels", value=y.shape, limit=(samples,))
-    classes = manifest.loss.classes
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        found_label = low if low < 0 else high
-        raise ConfigError("label out of range", value=found_label, limit=f"0 to {classes - 1}")
-    return y.astype(np.int64, copy=False)
+    targets = {o.output: o.target for o in manifest.objectives if o.target is not None}
+    if isinstance(y, Mapping):
+        by_name = {t.name: output for output, t in targets.items()}
+        given = {by_name.get(name, name): array for name, array in y.items()}
+    elif y is None:
+        given = {}
+    elif len(targets) == 1:
+        given = {next(iter(targets)): y}
+    else:
+        raise ConfigError("one array of targets", limit=sorted(targets), remedy="give a mapping by output")
+    if given.keys() != targets.keys():
+        raise ConfigError("targets", value=sorted(given), limit=sorted(targets))
+    return {t.name: _checked_target(t, given[output], samples) for output, t in targets.items()}
 
 
 def training_chunks(
@@ -80,27 +87,41 @@ def training_chunks(
 ) -> Iterator[Chunk]:
     """Batches of `order`, gathered a few steps at a time into buffers of about `chunk_bytes`.
 
-    `data` holds every data input and `labels`. The last batch is filled up with zeros and marked in `mask`.
+    `data` holds every data input and target. What is left at the end is a batch of its own, as large as it
+    is.
     """
-    samples = len(order)
-    steps = -(-samples // batch_size)
-    step_bytes = batch_size * sum(_sample_bytes(a) for a in data.values())
-    length = max(1, min(steps, CHUNK_STEPS, chunk_bytes // max(1, step_bytes)))
+    whole = len(order) // batch_size
+    length = _chunk_steps(data, batch_size, chunk_bytes, whole)
     buffers = {n: np.empty((length * batch_size, *a.shape[1:]), a.dtype) for n, a in data.items()}
-    mask = np.ones(length * batch_size, np.float32)
-    for first in range(0, steps, length):
-        here = min(length, steps - first)
+    for first in range(0, whole, length):
+        here = min(length, whole - first)
         picked = order[first * batch_size : (first + here) * batch_size]
-        real = len(picked)
-        feeds: dict[str, Array] = {}
         for name, source in data.items():
-            buffer = buffers[name]
-            np.take(source, picked, axis=0, out=buffer[:real], mode="clip")
-            buffer[real : here * batch_size] = 0
-            feeds[name] = _in_steps(buffer, here, batch_size)
-        mask[real : here * batch_size] = 0
-        feeds["mask"] = _in_steps(mask, here, batch_size)
-        yield Chunk(feeds, here)
+            np.take(source, picked, axis=0, out=buffers[name][: len(picked)], mode="clip")
+        yield _chunk(buffers, here, batch_size)
+    if rest := len(order) % batch_size:
+        yield _chunk({n: a[order[-rest:]] for n, a in data.items()}, 1, rest)
+
+
+def stream_chunks(
+    groups: Iterable[Mapping[str, Array]], batch_size: int, chunk_bytes: int
+) -> Iterator[Chunk]:
+    """The same from groups of samples of any size, in the order in which they come; no more than one group
+    and one chunk is held at a time."""
+    waiting: dict[str, Array] = {}
+    for group in groups:
+        joined = {n: np.concatenate([waiting[n], a]) if waiting else a for n, a in group.items()}
+        count = len(next(iter(joined.values())))
+        whole = count // batch_size
+        length = _chunk_steps(joined, batch_size, chunk_bytes, whole)
+        for first in range(0, whole, length):
+            here = min(length, whole - first)
+            start = first * batch_size
+            cut = {n: np.ascontiguousarray(a[start : start + here * batch_size]) for n, a in joined.items()}
+            yield _chunk(cut, here, batch_size)
+        waiting = {n: a[whole * batch_size :].copy() for n, a in joined.items()} if count % batch_size else {}
+    if waiting:
+        yield _chunk(waiting, 1, len(next(iter(waiting.values()))))
 
 
 def evaluation_batches(data: Mapping[str, Array], batch_size: int) -> Iterator[dict[str, Array]]:
@@ -138,14 +159,44 @@ def _check_array(signature: DataInput, array: Array) -> None:
     if array.dtype != np.dtype(signature.dtype):
         remedy = f"convert it with astype({signature.dtype!r})"
         raise ConfigError(f"dtype {thing}", value=str(array.dtype), limit=signature.dtype, remedy=remedy)
-    if array.ndim == 0 or array.shape[1:] != signature.shape:
-        due: Sequence[object] = ("samples", *signature.shape)
-        raise ConfigError(f"shape {thing}", value=array.shape, limit=tuple(due))
+    if not _fits(array.shape[1:], signature.shape) or array.ndim == 0:
+        raise ConfigError(f"shape {thing}", value=array.shape, limit=_due(signature.shape))
 
 
-def _sample_bytes(array: Array) -> int:
-    return math.prod(array.shape[1:]) * array.dtype.itemsize
+def _checked_target(target: Target, array: Array, samples: int) -> Array:
+    thing = "of the targets" if target.name == "target" else f"of {target.name!r}"
+    if not isinstance(array, np.ndarray):
+        raise ConfigError(f"type {thing}", value=type(array).__name__, limit="numpy.ndarray")
+    if array.dtype.kind not in ("iu" if target.classes else "iufb"):
+        limit = "an integer array" if target.classes else "an array of numbers"
+        raise ConfigError(f"dtype {thing}", value=str(array.dtype), limit=limit)
+    if array.shape == (samples,) and target.shape == (1,):
+        array = array.reshape(samples, 1)
+    if array.ndim == 0 or len(array) != samples or not _fits(array.shape[1:], target.shape):
+        raise ConfigError(f"shape {thing}", value=array.shape, limit=(samples, *_due(target.shape)[1:]))
+    if not target.classes:
+        return array.astype(np.float32, copy=False)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= target.classes:
+        found = low if low < 0 else high
+        raise ConfigError("label out of range", value=found, limit=f"0 to {target.classes - 1}")
+    return array.astype(np.int64, copy=False)
 
 
-def _in_steps(buffer: Array, steps: int, batch_size: int) -> Array:
-    return buffer[: steps * batch_size].reshape(steps, batch_size, *buffer.shape[1:])
+def _fits(found: tuple[int, ...], due: tuple[int | None, ...]) -> bool:
+    return len(found) == len(due) and all(d in (None, f) for f, d in zip(found, due, strict=True))
+
+
+def _due(shape: tuple[int | None, ...]) -> tuple[object, ...]:
+    return ("samples", *("any" if d is None else d for d in shape))
+
+
+def _chunk_steps(data: Mapping[str, Array], batch_size: int, chunk_bytes: int, steps: int) -> int:
+    """How many steps go into one chunk."""
+    sample_bytes = sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in data.values())
+    return max(1, min(steps, CHUNK_STEPS, chunk_bytes // max(1, batch_size * sample_bytes)))
+
+
+def _chunk(arrays: Mapping[str, Array], steps: int, batch: int) -> Chunk:
+    feeds = {n: a[: steps * batch].reshape(steps, batch, *a.shape[1:]) for n, a in arrays.items()}
+    return Chunk(feeds, steps, batch)

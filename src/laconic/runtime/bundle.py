@@ -20,7 +20,7 @@ from laconic.runtime.manifest import PARTS, Manifest, Part, check
 from laconic.schema import Schema, Vector
 
 MAGIC = b"LACONICB"
-FORMAT = 1
+FORMAT = 2
 DEFAULT_LIMIT_BYTES = 256 * 2**20
 MANIFEST_LIMIT_BYTES = 4 * 2**20
 _HEADER = struct.Struct("<8sHHI32s")
@@ -80,6 +80,11 @@ class Bundle:
         return self.manifest.schema("local")
 
     @cached_property
+    def weight_schema(self) -> Schema:
+        """The weights that gradients move, whether they travel or not: the layout of an optimizer's slots."""
+        return Schema(tuple(p.spec for p in self.manifest.weights))
+
+    @cached_property
     def initial(self) -> Vector:
         """Initial values of the travelling parameters, shape `(schema.size,)`; read-only."""
         return self._initial(self.schema)
@@ -127,7 +132,12 @@ def _read_manifest(data: bytes) -> tuple[Manifest, int]:
     if magic != MAGIC:
         raise Malformed("first bytes of the bundle", value=magic, limit=MAGIC, remedy="is this a bundle?")
     if version != FORMAT:
-        raise UnsupportedVersion("format of the bundle", value=version, limit=FORMAT, remedy="update laconic")
+        raise UnsupportedVersion(
+            "format of the bundle",
+            value=version,
+            limit=FORMAT,
+            remedy="prepare the model again, or update laconic",
+        )
     if flags:
         raise UnsupportedVersion("flags of the bundle", value=flags, limit=0, remedy="update laconic")
     if length > MANIFEST_LIMIT_BYTES:

@@ -18,26 +18,31 @@ Role: TypeAlias = Literal["trainable", "frozen", "local"]
 """trainable: trained and sent; local: trained, never leaves the device; frozen: never changes."""
 
 Kind: TypeAlias = Literal["weight", "statistic"]
-"""weight: moved by its gradient; statistic: a running mean or variance, moved by the data that training sees."""
+"""weight: moved by its gradient; statistic: a running mean or variance, moved by what training sees."""
 
 DType: TypeAlias = Literal["float32", "float64", "int64", "int32", "uint8", "int8", "bool"]
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 Dim: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Dims: TypeAlias = Annotated[tuple[Dim, ...], Meta(max_length=16)]
+FreeDims: TypeAlias = Annotated[tuple[Dim | None, ...], Meta(max_length=16)]
+"""A shape in which an axis may be of any length (None), such as the number of time steps."""
+
 Length: TypeAlias = Annotated[int, Meta(ge=0, le=2**40)]
 Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 PARTS = ("weights", "step", "epoch", "evaluation", "inference")
 """The parts of a bundle, in the order in which they lie in the file."""
 
-CONTROL_NAMES = frozenset({"lr", "prox_mu", "mask", "labels", "loss", "loss_sum", "correct", "count"})
-"""Names that the graphs use for themselves, besides `opt/...`, `ref/...` and `...:new`."""
+CONTROL_NAMES = frozenset({"lr", "prox_mu", "target", "loss", "seed", "step"})
+"""Names that the graphs use for themselves, besides those in `CONTROL_PREFIXES` and `...:new`."""
+
+CONTROL_PREFIXES = ("opt/", "ref/", "target/", "sum/", "weight/")
 
 
 def is_reserved(name: str) -> bool:
     """Whether the graphs use `name` for themselves: no parameter, data input or output may bear it."""
-    return name in CONTROL_NAMES or name.startswith(("opt/", "ref/")) or name.endswith(":new")
+    return name in CONTROL_NAMES or name.startswith(CONTROL_PREFIXES) or name.endswith(":new")
 
 
 class Part(Struct, frozen=True):
@@ -53,14 +58,15 @@ class DataInput(Struct, frozen=True):
 
     name: Name
     dtype: DType
-    shape: Dims
+    shape: FreeDims
 
 
 class ModelOutput(Struct, frozen=True):
-    """What inference returns: `shape` is that of one sample, without the batch axis."""
+    """One thing that inference returns; `shape` is that of one sample, without the batch axis."""
 
     name: Name
-    shape: Dims
+    dtype: DType
+    shape: FreeDims
 
 
 class Parameter(Struct, frozen=True):
@@ -69,6 +75,7 @@ class Parameter(Struct, frozen=True):
     name: Name
     shape: Dims
     role: Role
+    kind: Kind
 
     @property
     def spec(self) -> TensorSpec:
@@ -76,23 +83,47 @@ class Parameter(Struct, frozen=True):
         return TensorSpec(self.name, self.shape)
 
 
-class LossInfo(Struct, frozen=True):
-    """The loss and what its labels may be: integers from 0 to `classes` - 1, one for each sample."""
+class Target(Struct, frozen=True):
+    """What a loss compares an output with: the graph input `name`, for each sample of `shape`.
+
+    With `classes` the values are integers from 0 to `classes` - 1; without, they are real numbers.
+    """
 
     name: Name
-    classes: Dim
+    dtype: DType
+    shape: FreeDims
+    classes: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Objective(Struct, frozen=True):
+    """A loss on one output; the graphs descend the sum of all objectives' losses times their weights.
+
+    `settings` are the numbers fixed in the graphs. A model's own scalar loss has no target.
+    """
+
+    loss: Name
+    output: Name
+    weight: float
+    settings: dict[Name, float | tuple[float, ...]]
+    target: Target | None
+    metrics: tuple[Name, ...]
 
 
 class OptimizerInfo(Struct, frozen=True):
     """The optimizer, its fixed settings, and its state.
 
-    Each slot is one float32 tensor for each trained parameter, of that parameter's shape, zero at the start;
-    in the graphs `opt/<slot>/<parameter>`.
+    Each slot is one float32 tensor for each trained weight, of that weight's shape, zero at the start; in the
+    graphs `opt/<slot>/<parameter>`. `layout` numbers what the slots mean: state of another name or layout is
+    of no use. A step that `counts` has an int64 scalar `step`, zero at the start; one that is `seeded` takes
+    an int64 scalar `seed`.
     """
 
     name: Name
+    layout: Annotated[int, Meta(ge=1)]
     settings: dict[Name, float]
     slots: tuple[Name, ...]
+    counts: bool
+    seeded: bool
 
 
 class Manifest(Struct, frozen=True):
@@ -100,8 +131,8 @@ class Manifest(Struct, frozen=True):
 
     source_sha256: Hash
     inputs: Annotated[tuple[DataInput, ...], Meta(min_length=1, max_length=64)]
-    output: ModelOutput
-    loss: LossInfo
+    outputs: Annotated[tuple[ModelOutput, ...], Meta(min_length=1, max_length=64)]
+    objectives: Annotated[tuple[Objective, ...], Meta(min_length=1, max_length=64)]
     optimizer: OptimizerInfo
     proximal: bool
     parameters: Annotated[tuple[Parameter, ...], Meta(min_length=1, max_length=65536)]
@@ -110,6 +141,21 @@ class Manifest(Struct, frozen=True):
     def schema(self, *roles: Role) -> Schema:
         """The parameters with one of `roles`, in canonical order."""
         return Schema(tuple(p.spec for p in self.parameters if p.role in roles))
+
+    @property
+    def weights(self) -> tuple[Parameter, ...]:
+        """The parameters that gradients move, in canonical order: each has a place in every slot."""
+        return tuple(p for p in self.parameters if p.role != "frozen" and p.kind == "weight")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What a sample needs besides its inputs to be trained on."""
+        return tuple(o.target for o in self.objectives if o.target is not None)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the evaluation graph measures, by the names that its outputs bear."""
+        return tuple(metric for objective in self.objectives for metric in objective.metrics)
 
 
 def check(manifest: Manifest) -> None:
@@ -124,12 +170,22 @@ def check(manifest: Manifest) -> None:
     names = [p.name for p in manifest.parameters] + [i.name for i in manifest.inputs]
     if len(set(names)) != len(names):
         raise Malformed("two parameters or inputs of the bundle share a name")
-    if taken := [n for n in (*names, manifest.output.name) if is_reserved(n)]:
+    if taken := [n for n in (*names, *(o.name for o in manifest.outputs)) if is_reserved(n)]:
         raise Malformed("name of a parameter, input or output is reserved", value=taken[0])
-    if not any(p.role == "trainable" for p in manifest.parameters):
+    if not any(p.role == "trainable" and p.kind == "weight" for p in manifest.parameters):
         raise Malformed("the bundle has no trainable parameter")
-    if len(set(manifest.optimizer.slots)) != len(manifest.optimizer.slots):
-        raise Malformed("two slots of the optimizer share a name", value=manifest.optimizer.slots)
+    for thing, found in (
+        ("slots of the optimizer", list(manifest.optimizer.slots)),
+        ("outputs", [o.name for o in manifest.outputs]),
+        ("targets", [t.name for t in manifest.targets]),
+        ("metrics", list(manifest.metrics)),
+    ):
+        if len(set(found)) != len(found):
+            raise Malformed(f"two {thing} share a name", value=found)
+    if bad := [t.name for t in manifest.targets if t.name != "target" and not t.name.startswith("target/")]:
+        raise Malformed("name of a target", value=bad[0], limit="target or target/...")
+    if bad := [t.name for t in manifest.targets if t.classes and t.dtype != "int64"]:
+        raise Malformed(f"dtype of target {bad[0]!r}", limit="int64 where there are classes")
     due = 4 * sum(math.prod(p.shape) for p in manifest.parameters)
     if manifest.parts[0].length != due:
         raise Malformed("length of part 'weights'", value=manifest.parts[0].length, limit=due)

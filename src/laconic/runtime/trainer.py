@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,49 +11,49 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from laconic.errors import ConfigError, ModelError, NonFinite
+from laconic.errors import ConfigError, ModelError
 from laconic.runtime.batches import (
     Array,
     Chunk,
     Inputs,
+    Targets,
     check_inputs,
-    check_labels,
     check_positive,
     check_rate,
     check_seed,
+    check_targets,
     evaluation_batches,
+    stream_chunks,
     training_chunks,
 )
+from laconic.runtime.buffers import Form, StateBuffers
 from laconic.runtime.bundle import Bundle
+from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.session import open_session
+from laconic.runtime.training import Training, TrainResult, check_finite
 from laconic.schema import Schema, Vector
 
-Form: TypeAlias = Literal["epoch", "step"]
 _GraphName: TypeAlias = Literal["step", "epoch", "evaluation", "inference"]
 
+Outputs: TypeAlias = "NDArray[np.float32] | dict[str, Array]"
+"""One array for a model with one output, else arrays by output name; samples on axis 0."""
 
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What local training gave.
-
-    `weights` and `local` are float32 vectors in `bundle.schema` and `bundle.local_schema`; `losses` holds the
-    mean loss of each step (float32, before that step's update); `samples` counts samples seen, with repeats.
-    """
-
-    weights: Vector
-    local: Vector
-    losses: NDArray[np.float32]
-    samples: int
-    steps: int
+Stream: TypeAlias = Iterable[tuple[Inputs, Targets]]
+"""Groups of labelled samples of any size, such as a data loader gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Mean loss, share of right answers, and number of samples of an evaluation."""
+    """Mean loss, other metrics by name, and number of samples of an evaluation."""
 
     loss: float
-    accuracy: float
     samples: int
+    values: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers; None where the loss is not one of classification."""
+        return self.values.get("accuracy")
 
 
 class Trainer:
@@ -80,7 +80,7 @@ class Trainer:
         self,
         weights: Vector,
         x: Inputs,
-        y: Array,
+        y: Targets = None,
         *,
         epochs: int,
         batch_size: int,
@@ -88,15 +88,54 @@ class Trainer:
         seed: int,
         proximal_mu: float = 0.0,
         local: Vector | None = None,
+        optimizer: OptimizerState | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> TrainResult:
-        """Train from `weights` on `x`, `y`; each epoch sees every sample once, in an order drawn from `seed`.
+        """Train from `weights` on `x`, `y` to the end, as `start` would.
 
-        `weights` is a float32 vector in `bundle.schema`, `x` an array of the signature's dtype with samples
-        on axis 0, `y` integer labels of shape `(samples,)`. The optimizer's state starts at zero.
-        `proximal_mu` pulls towards `weights` (FedProx, Li et al., MLSys 2020, section 3) and needs a bundle
-        prepared with `proximal=True`. `local` is the device's own part, `bundle.initial_local` by default.
         `should_stop` is asked between chunks of at most 64 steps.
+        """
+        training = self.start(
+            weights,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            proximal_mu=proximal_mu,
+            local=local,
+            optimizer=optimizer,
+        )
+        if should_stop is None or not should_stop():
+            for _ in training:
+                if should_stop is not None and should_stop():
+                    break
+        return training.result()
+
+    def start(
+        self,
+        weights: Vector,
+        x: Inputs,
+        y: Targets = None,
+        *,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+        proximal_mu: float = 0.0,
+        local: Vector | None = None,
+        optimizer: OptimizerState | None = None,
+    ) -> Training:
+        """A run from `weights` on `x`, `y`; each epoch sees every sample once, in an order drawn from `seed`.
+
+        `weights` is a float32 vector in `bundle.schema`, `x` an array (or arrays by input name) of the
+        signature's dtype with samples on axis 0, which may be memory-mapped, `y` what the loss compares with:
+        class indices of shape `(samples,)`, or numbers of the output's shape. `seed` also drives dropout.
+        `proximal_mu` pulls towards `weights` (FedProx, Li et al., MLSys 2020, section 3) and needs a bundle
+        prepared with `proximal=True`. `local` is the device's own part, `bundle.initial_local` by default;
+        `optimizer` the state that an earlier run ended with, zero by default. The last batch of an epoch may
+        be smaller than the others.
 
         The same arguments on the same machine give bit-identical weights. Raises `ConfigError` for data or
         settings, `ModelError` for weights of another size, `NonFinite` for weights that are not finite.
@@ -104,82 +143,140 @@ class Trainer:
         manifest = self.bundle.manifest
         data = check_inputs(manifest, x)
         samples = len(next(iter(data.values())))
-        data["labels"] = check_labels(manifest, y, samples)
+        data.update(check_targets(manifest, y, samples))
         epochs = check_positive("number of epochs", epochs)
         batch_size = min(check_positive("batch size", batch_size), samples)
-        rate = np.asarray(check_rate("learning rate", learning_rate), np.float32)
+        rng = np.random.default_rng(check_seed(seed))
+
+        def chunks() -> Iterator[Chunk]:
+            for _ in range(epochs):
+                yield from training_chunks(data, rng.permutation(samples), batch_size, self._chunk_bytes)
+
+        return self._run(weights, chunks(), learning_rate, seed, proximal_mu, local, optimizer)
+
+    def start_stream(
+        self,
+        weights: Vector,
+        stream: Stream,
+        *,
+        batch_size: int,
+        learning_rate: float,
+        seed: int,
+        proximal_mu: float = 0.0,
+        local: Vector | None = None,
+        optimizer: OptimizerState | None = None,
+    ) -> Training:
+        """The same over a stream of `(x, y)` groups, once and in the order in which they come; a group is
+        asked for when it is needed and forgotten when it has been trained on. Raises as `start` does, for a
+        group when its turn comes."""
+        manifest = self.bundle.manifest
+        batch_size = check_positive("batch size", batch_size)
+
+        def groups() -> Iterator[Mapping[str, Array]]:
+            for x, y in stream:
+                data = check_inputs(manifest, x)
+                yield data | check_targets(manifest, y, len(next(iter(data.values()))))
+
+        chunks = stream_chunks(groups(), batch_size, self._chunk_bytes)
+        return self._run(weights, chunks, learning_rate, check_seed(seed), proximal_mu, local, optimizer)
+
+    def evaluate(
+        self,
+        weights: Vector,
+        x: Inputs,
+        y: Targets = None,
+        *,
+        batch_size: int = 256,
+        local: Vector | None = None,
+    ) -> Metrics:
+        """Loss and metrics of `weights` on `x`, `y` (as for `start`).
+
+        Raises as `start` does.
+        """
+        manifest = self.bundle.manifest
+        data = check_inputs(manifest, x)
+        samples = len(next(iter(data.values())))
+        data.update(check_targets(manifest, y, samples))
+        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
+        session = self._session("evaluation")
+        wanted = [f"{part}/{metric}" for metric in manifest.metrics for part in ("sum", "weight")]
+        totals = np.zeros(len(wanted), np.float64)
+        for feeds in evaluation_batches(data, check_positive("batch size", batch_size)):
+            totals += _run(session, wanted, {**constants, **feeds})
+        means = totals[0::2] / np.maximum(totals[1::2], np.finfo(np.float32).tiny)
+        values = dict(zip(manifest.metrics, means.tolist(), strict=True))
+        loss = sum(objective.weight * values[objective.metrics[0]] for objective in manifest.objectives)
+        return Metrics(loss=loss, samples=samples, values=values)
+
+    def predict(
+        self, weights: Vector, x: Inputs, *, batch_size: int = 256, local: Vector | None = None
+    ) -> Outputs:
+        """The model's own output for `x`, or its outputs by name; samples on axis 0.
+
+        Raises as `start` does.
+        """
+        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
+        values = {n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in constants.items()}
+        return self._predict(values, x, check_positive("batch size", batch_size))
+
+    def _run(
+        self,
+        weights: Vector,
+        chunks: Iterator[Chunk],
+        learning_rate: float,
+        seed: int,
+        proximal_mu: float,
+        local: Vector | None,
+        optimizer: OptimizerState | None,
+    ) -> Training:
+        manifest = self.bundle.manifest
         mu = np.asarray(check_rate("proximal mu", proximal_mu), np.float32)
         if mu and not manifest.proximal:
             raise ConfigError(
                 "proximal mu", value=proximal_mu, limit=0, remedy="prepare the bundle with proximal=True"
             )
         start = self._parameters(weights, local)
+        rate = np.asarray(check_rate("learning rate", learning_rate), np.float32)
         constants: dict[str, Array] = {"lr": rate, **self.bundle.frozen}
         if manifest.proximal:
             constants["prox_mu"] = mu
-            constants.update({f"ref/{t.name}": start[t.name] for t in self.bundle.schema.tensors})
-        run = _Run(self._session(self._form), self._form, self._state(start), constants)
+            pulled = [p for p in manifest.weights if p.role == "trainable"]
+            constants.update({f"ref/{p.name}": start[p.name] for p in pulled})
+        if manifest.optimizer.seeded:
+            constants["seed"] = np.asarray(seed % 2**63, np.int64)
+        optimizer = OptimizerState.initial(self.bundle) if optimizer is None else optimizer
+        optimizer.check(self.bundle)
+        state = dict(start)
+        for slot, vector in optimizer.slots.items():
+            named = self.bundle.weight_schema.unflatten(vector)
+            state.update({f"opt/{slot}/{n}": np.ascontiguousarray(a) for n, a in named.items()})
+        if manifest.optimizer.counts:
+            state["step"] = np.asarray(optimizer.step, np.int64)
+        buffers = StateBuffers(self._session(self._form), self._form, state, constants)
+        return Training(self.bundle, buffers, chunks, lambda values, x: self._predict(values, x, 256))
 
-        rng = np.random.default_rng(check_seed(seed))
-        losses: list[NDArray[np.float32]] = []
-        seen = 0
-        stopped = False
-        for _ in range(epochs):
-            for chunk in training_chunks(data, rng.permutation(samples), batch_size, self._chunk_bytes):
-                if stopped := should_stop is not None and should_stop():
-                    break
-                losses.append(run.advance(chunk))
-                seen += int(chunk.feeds["mask"].sum())
-            if stopped:
-                break
-        trained = run.state() if losses else start
-        result = TrainResult(
-            weights=self.bundle.schema.flatten(trained),
-            local=self.bundle.local_schema.flatten(trained),
-            losses=np.concatenate(losses) if losses else np.empty(0, np.float32),
-            samples=seen,
-            steps=sum(map(len, losses)),
-        )
-        for vector in (result.weights, result.local):
-            _check_finite("weights after training", vector, "lower the learning rate or check the data")
-        return result
-
-    def evaluate(
-        self, weights: Vector, x: Inputs, y: Array, *, batch_size: int = 256, local: Vector | None = None
-    ) -> Metrics:
-        """Loss and accuracy of `weights` on `x`, `y` (as for `train`).
-
-        Raises as `train` does.
-        """
+    def _predict(self, values: Mapping[str, Any], x: Inputs, batch_size: int) -> Outputs:
+        """Inference on weights that lie in OrtValues; names that the graph does not know are passed over."""
         manifest = self.bundle.manifest
         data = check_inputs(manifest, x)
-        samples = len(next(iter(data.values())))
-        data["labels"] = check_labels(manifest, y, samples)
-        data["mask"] = np.ones(samples, np.float32)
-        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
-        session = self._session("evaluation")
-        total = np.zeros(3, np.float64)
-        for feeds in evaluation_batches(data, check_positive("batch size", batch_size)):
-            total += _run(session, ["loss_sum", "correct", "count"], {**constants, **feeds})
-        loss, right, count = total.tolist()
-        return Metrics(loss=loss / count, accuracy=right / count, samples=samples)
-
-    def predict(
-        self, weights: Vector, x: Inputs, *, batch_size: int = 256, local: Vector | None = None
-    ) -> NDArray[np.float32]:
-        """The model's own output for `x`: float32, samples on axis 0.
-
-        Raises as `train` does.
-        """
-        data = check_inputs(self.bundle.manifest, x)
-        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
         session = self._session("inference")
-        name = self.bundle.manifest.output.name
-        outputs = [
-            _run(session, [name], {**constants, **feeds})[0]
-            for feeds in evaluation_batches(data, check_positive("batch size", batch_size))
-        ]
-        return np.concatenate(outputs)
+        names = [o.name for o in manifest.outputs]
+        parts: list[list[Array]] = []
+        for feeds in evaluation_batches(data, batch_size):
+            binding = session.io_binding()
+            try:
+                for parameter in manifest.parameters:
+                    binding.bind_ortvalue_input(parameter.name, values[parameter.name])
+                for name, array in feeds.items():
+                    binding.bind_cpu_input(name, array)
+                for name in names:
+                    binding.bind_output(name)
+                session.run_with_iobinding(binding)
+            except Exception as e:  # onnxruntime's exceptions share no base below Exception
+                raise ModelError("onnxruntime could not run the model", value=str(e)) from e
+            parts.append(binding.copy_outputs_to_cpu())
+        joined = {name: np.concatenate(arrays) for name, *arrays in zip(names, *parts, strict=True)}
+        return joined[names[0]] if len(names) == 1 else joined
 
     def _parameters(self, weights: Vector, local: Vector | None) -> dict[str, Array]:
         """Trained parameters by name, as contiguous arrays; the caller's vectors are never written to."""
@@ -194,16 +291,9 @@ class Trainer:
                 found = vector.dtype if isinstance(vector, np.ndarray) else type(vector).__name__
                 raise ModelError(f"dtype of the {thing}", value=str(found), limit="float32 array")
             named = schema.unflatten(vector)
-            _check_finite(thing, vector, "ask for the model again")
+            check_finite(thing, vector, "ask for the model again")
             out.update({n: np.ascontiguousarray(a) for n, a in named.items()})
         return out
-
-    def _state(self, start: Mapping[str, Array]) -> dict[str, Array]:
-        """What the optimizer changes: trained parameters, and its slots at zero."""
-        state = dict(start)
-        for slot in self.bundle.manifest.optimizer.slots:
-            state.update({f"opt/{slot}/{n}": np.zeros_like(a) for n, a in start.items()})
-        return state
 
     def _session(self, name: _GraphName) -> Any:
         with self._lock:
@@ -213,66 +303,9 @@ class Trainer:
             return self._sessions[name]
 
 
-class _Run:
-    """One training run: its state lives in two sets of onnxruntime buffers, read from one, written to the
-    other, so that between steps nothing is copied to numpy or allocated anew."""
-
-    def __init__(
-        self, session: Any, form: Form, state: Mapping[str, Array], constants: Mapping[str, Array]
-    ) -> None:
-        value = ort.OrtValue.ortvalue_from_numpy
-        self._session = session
-        self._form = form
-        self._shapes = {name: a.shape for name, a in state.items()}
-        # Copies: onnxruntime may use an array's memory in place, and these are written to.
-        self._kept = [
-            {n: a.copy() for n, a in state.items()},
-            {n: np.empty_like(a) for n, a in state.items()},
-        ]
-        self._buffers = [{n: value(a) for n, a in half.items()} for half in self._kept]
-        self._constants = {n: value(np.ascontiguousarray(a).reshape(a.shape)) for n, a in constants.items()}
-        self._alive = constants
-        self._current = 0
-
-    def advance(self, chunk: Chunk) -> NDArray[np.float32]:
-        """Run the chunk's steps; the mean loss of each, float32 of shape `(steps,)`."""
-        if self._form == "epoch":
-            return self._call(chunk.feeds).reshape(chunk.steps)
-        rows = [self._call({n: a[i] for n, a in chunk.feeds.items()}).reshape(1) for i in range(chunk.steps)]
-        return np.concatenate(rows)
-
-    def state(self) -> dict[str, Array]:
-        """The state as it stands, by name."""
-        return {n: v.numpy().reshape(self._shapes[n]) for n, v in self._buffers[self._current].items()}
-
-    def _call(self, feeds: Mapping[str, Array]) -> NDArray[np.float32]:
-        old, new = self._buffers[self._current], self._buffers[1 - self._current]
-        binding = self._session.io_binding()
-        try:
-            for name, array in feeds.items():
-                binding.bind_cpu_input(name, array)
-            for name, ort_value in (*self._constants.items(), *old.items()):
-                binding.bind_ortvalue_input(name, ort_value)
-            for name, ort_value in new.items():
-                binding.bind_ortvalue_output(f"{name}:new", ort_value)
-            binding.bind_output("loss")
-            self._session.run_with_iobinding(binding)
-        except Exception as e:  # onnxruntime's exceptions share no base below Exception
-            raise ModelError("onnxruntime could not run a training step", value=str(e)) from e
-        self._current = 1 - self._current
-        loss: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
-        return loss
-
-
 def _run(session: Any, outputs: list[str], feeds: Mapping[str, Array]) -> list[Any]:
     try:
         result: list[Any] = session.run(outputs, dict(feeds))
     except Exception as e:  # onnxruntime's exceptions share no base below Exception
         raise ModelError("onnxruntime could not run the model", value=str(e)) from e
     return result
-
-
-def _check_finite(thing: str, vector: Vector, remedy: str) -> None:
-    if not np.isfinite(vector).all():
-        bad = int(np.count_nonzero(~np.isfinite(vector)))
-        raise NonFinite(thing, value=f"{bad} of {vector.size} not finite", remedy=remedy)

@@ -1,0 +1,94 @@
+"""The state of a training run in onnxruntime's own buffers: read from one set, written to the other.
+
+Between steps nothing is copied to numpy and nothing is allocated anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from laconic.errors import ModelError
+from laconic.runtime.batches import Array, Chunk
+
+Form: TypeAlias = Literal["epoch", "step"]
+"""How training runs: a stretch of steps in one call to onnxruntime, or one call for each step."""
+
+
+class StateBuffers:
+    """What a training graph reads and writes, and the constants that it only reads.
+
+    One thread advances; others may read what the last finished call left, while the next one runs.
+    """
+
+    def __init__(
+        self, session: Any, form: Form, state: Mapping[str, Array], constants: Mapping[str, Array]
+    ) -> None:
+        value = ort.OrtValue.ortvalue_from_numpy
+        self._session = session
+        self._form = form
+        self._shapes = {name: a.shape for name, a in state.items()}
+        # Copies: onnxruntime may use an array's memory in place, and these are written to.
+        self._kept = [
+            {n: a.copy() for n, a in state.items()},
+            {n: np.empty_like(a) for n, a in state.items()},
+        ]
+        self._buffers = [{n: value(a) for n, a in half.items()} for half in self._kept]
+        self._alive = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in constants.items()}
+        self._constants = {n: value(a) for n, a in self._alive.items()}
+        self._current = 0
+        self._readers = [0, 0]
+        self._changed = threading.Condition()
+
+    def advance(self, chunk: Chunk) -> NDArray[np.float32]:
+        """Run the chunk's steps; the mean loss of each, float32 of shape `(steps,)`."""
+        if self._form == "epoch":
+            return self._call(chunk.feeds).reshape(chunk.steps)
+        rows = [self._call({n: a[i] for n, a in chunk.feeds.items()}).reshape(1) for i in range(chunk.steps)]
+        return np.concatenate(rows)
+
+    def state(self) -> dict[str, Array]:
+        """The state as it stands, by name."""
+        return {n: v.numpy().reshape(self._shapes[n]) for n, v in self._buffers[self._current].items()}
+
+    @contextmanager
+    def reading(self) -> Iterator[Mapping[str, Any]]:
+        """The newest finished state and the constants as OrtValues by name, unchanged until the block
+        ends."""
+        with self._changed:
+            half = self._current
+            self._readers[half] += 1
+        try:
+            yield {**self._constants, **self._buffers[half]}
+        finally:
+            with self._changed:
+                self._readers[half] -= 1
+                self._changed.notify_all()
+
+    def _call(self, feeds: Mapping[str, Array]) -> NDArray[np.float32]:
+        with self._changed:
+            half = 1 - self._current
+            self._changed.wait_for(lambda: not self._readers[half])
+        old, new = self._buffers[1 - half], self._buffers[half]
+        binding = self._session.io_binding()
+        try:
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name, ort_value in (*self._constants.items(), *old.items()):
+                binding.bind_ortvalue_input(name, ort_value)
+            for name, ort_value in new.items():
+                binding.bind_ortvalue_output(f"{name}:new", ort_value)
+            binding.bind_output("loss")
+            self._session.run_with_iobinding(binding)
+        except Exception as e:  # onnxruntime's exceptions share no base below Exception
+            raise ModelError("onnxruntime could not run a training step", value=str(e)) from e
+        with self._changed:
+            self._current = half
+        loss: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
+        return loss

@@ -1,0 +1,104 @@
+"""A training run in progress: driven by whoever iterates over it, and fit to predict from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.errors import NonFinite
+from laconic.runtime.batches import Array, Chunk, Inputs
+from laconic.runtime.buffers import StateBuffers
+from laconic.runtime.bundle import Bundle
+from laconic.runtime.optimizer_state import OptimizerState
+from laconic.schema import Vector
+
+Predictor = Callable[[Mapping[str, object], Inputs], "NDArray[np.float32] | dict[str, Array]"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What local training gave.
+
+    `weights` and `local` are float32 vectors in `bundle.schema` and `bundle.local_schema`; `losses` holds the
+    mean loss of each step (float32, before that step's update); `samples` counts samples seen, with repeats.
+    """
+
+    weights: Vector
+    local: Vector
+    losses: NDArray[np.float32]
+    samples: int
+    steps: int
+    optimizer: OptimizerState = field(default_factory=OptimizerState)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One stretch of steps: their mean losses (float32), and the steps and samples of the run so far."""
+
+    losses: NDArray[np.float32]
+    steps: int
+    samples: int
+
+
+class Training:
+    """A run over chunks of data; each turn of the iteration trains on one chunk.
+
+    Stop by not asking for more. `predict` and `result` use the weights of the last finished call, at any
+    time; `predict` from any thread, also while a step runs.
+    """
+
+    def __init__(
+        self, bundle: Bundle, buffers: StateBuffers, chunks: Iterator[Chunk], predictor: Predictor
+    ) -> None:
+        self._bundle = bundle
+        self._buffers = buffers
+        self._chunks = chunks
+        self._predictor = predictor
+        self._losses: list[NDArray[np.float32]] = []
+        self._samples = 0
+
+    def __iter__(self) -> Iterator[Progress]:
+        for chunk in self._chunks:
+            losses = self._buffers.advance(chunk)
+            self._losses.append(losses)
+            self._samples += chunk.steps * chunk.batch
+            yield Progress(losses, sum(map(len, self._losses)), self._samples)
+
+    def predict(self, x: Inputs) -> NDArray[np.float32] | dict[str, Array]:
+        """The model's output for `x` with the newest weights: an array, or arrays by name for several
+        outputs.
+
+        Raises `ConfigError` for data that does not fit.
+        """
+        with self._buffers.reading() as values:
+            return self._predictor(values, x)
+
+    def result(self) -> TrainResult:
+        """What the run has given so far. Raises `NonFinite` when training has gone astray."""
+        state = self._buffers.state()
+        schema = self._bundle.weight_schema
+        slots = {
+            slot: schema.flatten({t.name: state[f"opt/{slot}/{t.name}"] for t in schema.tensors})
+            for slot in self._bundle.manifest.optimizer.slots
+        }
+        result = TrainResult(
+            weights=self._bundle.schema.flatten(state),
+            local=self._bundle.local_schema.flatten(state),
+            losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
+            samples=self._samples,
+            steps=sum(map(len, self._losses)),
+            optimizer=OptimizerState(slots, int(state["step"]) if "step" in state else 0),
+        )
+        for vector in (result.weights, result.local, *slots.values()):
+            check_finite("weights after training", vector, "lower the learning rate or check the data")
+        return result
+
+
+def check_finite(thing: str, vector: Vector, remedy: str) -> None:
+    """Raise `NonFinite` unless every element is finite."""
+    if not np.isfinite(vector).all():
+        bad = int(np.count_nonzero(~np.isfinite(vector)))
+        raise NonFinite(thing, value=f"{bad} of {vector.size} not finite", remedy=remedy)
