@@ -10,15 +10,41 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from laconic.training.rules import activation, arithmetic, convolution, dropout, linear, pooling, shape
+from laconic.training.rules import (
+    activation,
+    arithmetic,
+    blocks,
+    convolution,
+    dropout,
+    einsum,
+    indexing,
+    linear,
+    padding,
+    pieces,
+    pooling,
+    resize,
+    shape,
+)
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, key
 
-FAMILIES = (activation, arithmetic, convolution, dropout, linear, pooling, shape)
+FAMILIES = (
+    activation,
+    arithmetic,
+    blocks,
+    convolution,
+    dropout,
+    einsum,
+    indexing,
+    linear,
+    padding,
+    pieces,
+    pooling,
+    resize,
+    shape,
+)
 """Each family has a table `RULES`, and a table `FORMS` if any of its operators needs one."""
 
 T = TypeVar("T")
-
-
 
 
 def _merged(tables: Iterable[Mapping[str, T]]) -> Mapping[str, T]:
