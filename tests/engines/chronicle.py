@@ -121,8 +121,8 @@ class LoggedLearner:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
-        trained = self.inner.train(weights, training, seed)
+    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+        trained = self.inner.train(weights, training, seed, private)
         self.world.last_change[f"d{self.number}"] = trained.weights - weights
         return trained
 

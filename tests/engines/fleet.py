@@ -48,7 +48,7 @@ class LinearLearner:
     def samples(self) -> int:
         return self.rows
 
-    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
+    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
         w = weights.astype(np.float64)
         losses = []
         for _ in range(training.epochs):

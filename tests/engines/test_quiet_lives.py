@@ -20,7 +20,7 @@ class Fading(LinearLearner):
 
     step = 1.0
 
-    def train(self, weights: Vector, training: m.Training, seed: int) -> Trained:
+    def train(self, weights: Vector, training: m.Training, seed: int, private: bytes) -> Trained:
         self.step /= 1000
         return Trained(weights + np.float32(self.step), self.rows, None, None)
 

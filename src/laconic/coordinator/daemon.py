@@ -16,6 +16,7 @@ from laconic.coordinator.campaign import Campaign
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
+from laconic.errors import ConfigError
 from laconic.node import Note
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Gate, Training
@@ -49,6 +50,8 @@ class TrainingSection(Section, frozen=True):
     learning_rate: float = 0.1
     learning_rate_decay: float = 1.0
     server_learning_rate: float = 1.0
+    proximal_mu: float = 0.0
+    keep_optimizer: bool = False
 
 
 class CompressionSection(Section, frozen=True):
@@ -114,6 +117,7 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
     within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
     within("training.server_learning_rate", t.server_learning_rate, 1e-6, 1e3)
+    within("training.proximal_mu", t.proximal_mu, 0.0, 1e6)
     within("training.epochs", t.epochs, 1, 10_000)
     within("training.batch_size", t.batch_size, 1, 65_536)
     within("compression.chunk_bytes", c.chunk_bytes, MIN_CHUNK_BYTES, most_chunk)
@@ -124,7 +128,7 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
         fleet=check_name(config.fleet, "fleet"),
         cohort=check_name(config.cohort, "cohort"),
         plan=Plan(r.rounds, r.min_devices, r.min_reports, r.deadline_s, r.interval_s),
-        training=Training(t.epochs, t.batch_size, t.learning_rate),
+        training=Training(t.epochs, t.batch_size, t.learning_rate, t.proximal_mu, t.keep_optimizer),
         codec=CodecSettings.from_builtins(c.up),
         delta_codec=CodecSettings.from_builtins(c.down),
         gate=Gate(g.mode, g.threshold, g.force_after),
@@ -149,6 +153,13 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
     config, folder = load(CoordinatorConfig, path, environment, who="coordinator"), path.resolve().parent
     campaign = campaign_of(config, folder)
     bundle = Bundle.read(read_file(folder / config.bundle, "bundle"))
+    if campaign.training.proximal_mu and not bundle.manifest.proximal:
+        raise ConfigError(
+            "training.proximal_mu",
+            value=campaign.training.proximal_mu,
+            limit=0,
+            remedy="prepare the bundle with --proximal",
+        )
     engine = CoordinatorEngine(
         campaign,
         bundle.schema,

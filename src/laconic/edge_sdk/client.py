@@ -134,7 +134,8 @@ class Device:
 
         Raises `ConfigError` for inputs of another shape or dtype.
         """
-        return self._trainer.predict(self._engine.model.weights, x)
+        local = self._learner.local(self._engine.private)
+        return self._trainer.predict(self._engine.model.weights, x, local=local)
 
     async def run_async(self) -> None:
         """Take part until cancelled."""

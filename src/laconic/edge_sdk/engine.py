@@ -20,7 +20,16 @@ from laconic.edge_sdk.download import Download, saved_pieces
 from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.offers import Offers
 from laconic.edge_sdk.policy import Limits
-from laconic.edge_sdk.records import Diary, Held, Outbox, forget, restore, save_held, save_vector
+from laconic.edge_sdk.records import (
+    Diary,
+    Held,
+    Outbox,
+    forget,
+    restore,
+    save_held,
+    save_private,
+    save_vector,
+)
 from laconic.edge_sdk.report import promise, skip, upload
 from laconic.edge_sdk.sensors import NoSensors, Sensors
 from laconic.edge_sdk.work import Assignment, Outcome, codec_of, gate_of, perform
@@ -101,6 +110,7 @@ class DeviceEngine:
         self._accounts: Accounts
         self._held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
         self._residual: Vector
+        self._private = b""
         self._outbox: Outbox | None = None
 
     # --- Node
@@ -123,6 +133,11 @@ class DeviceEngine:
     def model(self) -> Held:
         """The newest whole model on the device."""
         return self._held
+
+    @property
+    def private(self) -> bytes:
+        """What the learner kept of its last training."""
+        return self._private
 
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
         match event:
@@ -153,6 +168,7 @@ class DeviceEngine:
         restored = restore(store, self._schema, bundle=self._learner.bundle, initial=self._learner.initial)
         self._diary, self._held = restored.diary, restored.held
         self._residual, self._outbox = restored.residual, restored.outbox
+        self._private = restored.private
         self._offers = Offers(self._diary.answered)
         self._accounts = Accounts(self._sensors, restored.diary)
         if self._outbox is not None:
@@ -357,6 +373,7 @@ class DeviceEngine:
             codec=codec_of(offer),
             gate=gate_of(offer),
             seed=seed,
+            private=self._private,
         )
         return [
             Note("training", {"round": offer.round, "samples": learner.samples}),
@@ -372,11 +389,11 @@ class DeviceEngine:
         if not isinstance(result, Outcome):
             note = Note("failed", {"round": offer.round, "why": str(result)})
             return [note, *self._skip(offer, "failed", now)]
-        self._residual = result.residual
+        self._residual, self._private = result.residual, result.private
         self._diary = msgspec.structs.replace(self._diary, gate=result.gate_state)
         if self._offers.waiting is not None:
             # The round is over: what was learnt goes along with the next update.
-            saved = Save({"residual": save_vector(result.residual), "diary": self._diary_bytes(now)})
+            saved = Save({**self._learnt(), "diary": self._diary_bytes(now)})
             return [saved, *self._idle(now)]
         if result.frame is None:
             return self._skip(offer, "gate", now, outcome=result, seconds=seconds)
@@ -400,12 +417,17 @@ class DeviceEngine:
         saved = Save(
             {
                 "outbox": msgspec.msgpack.encode(self._outbox),
-                "residual": save_vector(self._residual),
+                **self._learnt(),
                 "diary": self._diary_bytes(now),
             }
         )
         note = Note("sending", {"round": offer.round, "bytes": len(result.frame), "norm": result.norm})
         return [saved, *self._upload(self._outbox), note]
+
+    def _learnt(self) -> dict[str, bytes | None]:
+        """What training changed besides the weights that are sent."""
+        private = save_private(self._private) if self._private else None
+        return {"residual": save_vector(self._residual), "private": private}
 
     def _upload(self, outbox: Outbox, indices: Sequence[int] | None = None) -> list[Effect]:
         s = self._settings
@@ -440,7 +462,7 @@ class DeviceEngine:
         self._diary = msgspec.structs.replace(self._diary, answered=offer.task, skip=message)
         entries: dict[str, bytes | None] = {"diary": self._diary_bytes(now)}
         if outcome is not None:
-            entries["residual"] = save_vector(self._residual)
+            entries.update(self._learnt())
         note = Note("skipped", {"round": offer.round, "why": why})
         return [Save(entries), self._say_skip(message), note, self._tell(now), *self._idle(now)]
 

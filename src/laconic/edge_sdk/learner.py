@@ -6,11 +6,13 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.errors import LaconicError
 from laconic.protocol.messages import Training
-from laconic.runtime import Trainer
+from laconic.runtime import OptimizerState, Trainer, TrainResult
 from laconic.schema import Schema, Vector
 
 
@@ -22,6 +24,8 @@ class Trained:
     samples: int
     loss_before: float | None
     loss_after: float | None
+    private: bytes = b""
+    """What the learner wants to see again next time and nobody else may see."""
 
 
 class Learner(Protocol):
@@ -47,12 +51,22 @@ class Learner(Protocol):
         """How many training samples there are now."""
         ...
 
-    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
-        """Train from `weights`; the same arguments and data give the same result."""
+    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+        """Train from `weights`; the same arguments and data give the same result.
+
+        `private` is what the training before gave under that name, empty at first.
+        """
         ...
 
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
+
+
+class _Private(msgspec.Struct, array_like=True, frozen=True):
+    """Weights that stay on the device, and the optimizer's state (`OptimizerState.encode`)."""
+
+    local: bytes
+    optimizer: bytes
 
 
 class OnnxLearner:
@@ -83,8 +97,13 @@ class OnnxLearner:
         """Let training that is under way end at the next stretch of steps: nobody waits for it any more."""
         self._stopped.set()
 
-    def train(self, weights: Vector, training: Training, seed: int) -> Trained:
+    def local(self, private: bytes) -> Vector:
+        """The weights that stay on the device: those of the last training, or the bundle's own."""
+        return self._recalled(private)[0]
+
+    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
         x, y = self._data
+        local, optimizer = self._recalled(private)
         result = self._trainer.train(
             weights,
             x,
@@ -92,7 +111,10 @@ class OnnxLearner:
             epochs=training.epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
-            seed=seed,
+            seed=seed % 2**63,
+            proximal_mu=training.proximal_mu,
+            local=local,
+            optimizer=optimizer if training.keep_optimizer else None,
             should_stop=self._stopped.is_set,
         )
         losses = result.losses
@@ -102,4 +124,25 @@ class OnnxLearner:
             samples=self.samples,
             loss_before=float(np.mean(losses[:steps_per_epoch])) if len(losses) else None,
             loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
+            private=self._remembered(result, keep_optimizer=training.keep_optimizer),
         )
+
+    def _remembered(self, result: TrainResult, *, keep_optimizer: bool) -> bytes:
+        optimizer = result.optimizer.encode(self._bundle) if keep_optimizer else b""
+        if not optimizer and not self._bundle.local_schema.size:
+            return b""
+        return msgspec.msgpack.encode(_Private(result.local.astype("<f4").tobytes(), optimizer))
+
+    def _recalled(self, private: bytes) -> tuple[Vector, OptimizerState | None]:
+        """What earlier training left; what cannot be used (it was another program's) begins anew."""
+        bundle = self._bundle
+        local, optimizer = bundle.initial_local, None
+        try:
+            kept = msgspec.msgpack.decode(private, type=_Private)
+            if len(kept.local) == 4 * bundle.local_schema.size:
+                local = np.frombuffer(kept.local, "<f4").astype(np.float32)
+            if kept.optimizer:
+                optimizer = OptimizerState.decode(kept.optimizer, bundle)
+        except (msgspec.DecodeError, LaconicError):
+            pass
+        return local, optimizer

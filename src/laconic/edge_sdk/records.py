@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -68,6 +69,7 @@ class Restored:
     diary: Diary
     held: Held
     residual: Vector
+    private: bytes
     outbox: Outbox | None
     damaged: tuple[str, ...]
     foreign: bool
@@ -76,7 +78,8 @@ class Restored:
 
 def forget(diary: Diary) -> dict[str, bytes | None]:
     """Entries that begin anew under `diary`: left there, an old residual would come back in a later life."""
-    return {"diary": msgspec.msgpack.encode(diary), "model": None, "residual": None, "outbox": None}
+    gone = dict.fromkeys(("model", "residual", "private", "outbox"))
+    return {"diary": msgspec.msgpack.encode(diary), **gone}
 
 
 def save_held(held: Held, schema: Schema) -> bytes:
@@ -88,6 +91,11 @@ def save_held(held: Held, schema: Schema) -> bytes:
 def save_vector(vector: Vector) -> bytes:
     """A vector as bytes."""
     return vector.astype("<f4").tobytes()
+
+
+def save_private(private: bytes) -> bytes:
+    """What a learner keeps, with its hash: a learner cannot tell damage from something else's bytes."""
+    return hashlib.sha256(private).digest() + private
 
 
 def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -> Restored:
@@ -104,11 +112,13 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
         if diary.bundle:
             damaged.append("model, residual and outbox of another bundle")
         kept = msgspec.structs.replace(diary, bundle=bundle, answered="", skip=b"", gate=GateState())
-        return Restored(kept, fresh, empty, None, tuple(damaged), True)
+        return Restored(kept, fresh, empty, b"", None, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
     residual = _vector(store.get("residual"), schema, damaged)
+    private = _private(store.get("private"), damaged)
     outbox = _outbox(store.get("outbox"), schema, damaged)
-    return Restored(diary, held, empty if residual is None else residual, outbox, tuple(damaged), False)
+    residual = empty if residual is None else residual
+    return Restored(diary, held, residual, private, outbox, tuple(damaged), False)
 
 
 def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> T | None:
@@ -147,6 +157,15 @@ def _held(raw: bytes | None, schema: Schema, damaged: list[str]) -> Held | None:
             return Held(header.version, short(header.weights), weights)
     damaged.append("model")
     return None
+
+
+def _private(raw: bytes | None, damaged: list[str]) -> bytes:
+    if raw is None:
+        return b""
+    if hashlib.sha256(raw[32:]).digest() == raw[:32]:
+        return raw[32:]
+    damaged.append("private")
+    return b""
 
 
 def _vector(raw: bytes | None, schema: Schema, damaged: list[str]) -> Vector | None:

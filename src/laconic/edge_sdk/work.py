@@ -29,6 +29,7 @@ class Assignment:
     codec: CodecSettings
     gate: GateSettings
     seed: int
+    private: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Outcome:
     threshold: float
     loss_before: float | None
     loss_after: float | None
+    private: bytes = b""
+    """What the learner keeps for the next time: it never leaves the device."""
 
 
 def perform(assignment: Assignment, learner: Learner) -> Outcome:
@@ -53,7 +56,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     Raises `NonFinite` when training has diverged: the residual then stays as it was.
     """
     offer = assignment.offer
-    trained = learner.train(assignment.weights, offer.training, assignment.seed)
+    trained = learner.train(assignment.weights, offer.training, assignment.seed, assignment.private)
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = max(norm(change), assignment.gate_state.running_norm or 0.0)
@@ -72,6 +75,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
         threshold=decision.threshold,
         loss_before=trained.loss_before,
         loss_after=trained.loss_after,
+        private=trained.private,
     )
 
 

@@ -53,6 +53,10 @@ class Training(Message, frozen=True):
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 1
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
     learning_rate: Annotated[float, Meta(gt=0.0, le=1e3)] = 0.1
+    proximal_mu: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    """Pull towards the model that was sent (FedProx); the bundle must have the term."""
+    keep_optimizer: bool = False
+    """Whether the optimizer goes on with the state of the round before, or begins at zero."""
 
 
 class Gate(Message, frozen=True):

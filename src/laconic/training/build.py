@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 import numpy as np
 from onnx import helper
 
-from laconic.errors import ConfigError, ModelError
+from laconic.errors import ModelError
 from laconic.runtime.bundle import pack
 from laconic.runtime.manifest import (
     DataInput,
@@ -22,7 +20,6 @@ from laconic.runtime.manifest import (
     Parameter,
     Target,
 )
-from laconic.training.backward import require_rules
 from laconic.training.builder import Shape
 from laconic.training.graphs import (
     Goal,
@@ -33,12 +30,9 @@ from laconic.training.graphs import (
     step_model,
     training_step,
 )
-from laconic.training.losses import Loss, loss_named
-from laconic.training.optimizers import Optimizer, optimizer_named
-from laconic.training.source import Source, check_interface, load
-
-Losses = str | Loss | Mapping[str, "str | Loss | tuple[str | Loss, float]"]
-"""One loss for the model's first output, or losses by output, with a weight where it is not 1."""
+from laconic.training.optimizers import Optimizer
+from laconic.training.plan import Losses, Plan, plan
+from laconic.training.source import Source
 
 
 def prepare(
@@ -68,28 +62,32 @@ def prepare(
     Raises `UnsupportedOperator` when a weight reaches the loss through an operator without a gradient rule,
     `ModelError` for any other trouble with the model, `ConfigError` for the other arguments.
     """
-    chosen = optimizer_named(optimizer)
-    if clip_norm is not None and not (clip_norm > 0 and math.isfinite(clip_norm)):
-        raise ConfigError("clip_norm", value=clip_norm, limit="finite, above 0")
-    losses = _losses(loss, output)
-    source = load(
-        model,
-        trained=[name for name in losses if name],
-        input_shapes=input_shapes,
-        trainable=trainable,
-        frozen=frozen,
-        local=local,
+    return bundle(
+        plan(
+            model,
+            loss=loss,
+            optimizer=optimizer,
+            proximal=proximal,
+            clip_norm=clip_norm,
+            output=output,
+            input_shapes=input_shapes,
+            trainable=trainable,
+            frozen=frozen,
+            local=local,
+        )
     )
-    goals = _goals(source, losses)
-    trained = [p.name for p in source.parameters if p.role != "frozen"]
-    for goal in goals:
-        require_rules(source.builder(), source.nodes, trained, goal.prediction)
-    check_interface(source)
-    step = training_step(source, goals, chosen, proximal=proximal, clip_norm=clip_norm)
+
+
+def bundle(wanted: Plan) -> bytes:
+    """The bundle of a plan. Raises `ModelError` (with `UnsupportedOperator`)."""
+    source = wanted.source
+    step = training_step(
+        source, wanted.goals, wanted.optimizer, proximal=wanted.proximal, clip_norm=wanted.clip_norm
+    )
     weights = np.concatenate([p.value.ravel() for p in source.parameters])
     if not np.isfinite(weights).all():
         raise ModelError("the model holds weights that are not finite", remedy="export a sound model")
-    evaluation, metrics = evaluation_model(source, goals)
+    evaluation, metrics = evaluation_model(source, wanted.goals)
     parts = {
         "weights": weights.astype("<f4").tobytes(),
         "step": step_model(step),
@@ -98,47 +96,18 @@ def prepare(
         "inference": inference_model(source),
     }
     manifest = Manifest(
-        source_sha256=hashlib.sha256(model).digest(),
+        source_sha256=wanted.digest,
         inputs=tuple(DataInput(n, _dtype(source, n), _sample(source.types[n].shape)) for n in source.inputs),
         outputs=tuple(
             ModelOutput(n, _dtype(source, n), _sample(source.types[n].shape)) for n in source.outputs
         ),
-        objectives=tuple(_objective(goal, names) for goal, names in zip(goals, metrics, strict=True)),
-        optimizer=_optimizer_info(chosen, step, clip_norm),
-        proximal=proximal,
+        objectives=tuple(_objective(goal, names) for goal, names in zip(wanted.goals, metrics, strict=True)),
+        optimizer=_optimizer_info(wanted, step),
+        proximal=wanted.proximal,
         parameters=tuple(Parameter(p.name, p.value.shape, p.role, p.kind) for p in source.parameters),
         parts=(),
     )
     return pack(manifest, parts)
-
-
-def _losses(loss: Losses, output: str | None) -> dict[str, tuple[Loss, float]]:
-    """Losses and their weights by output; an empty name is the model's first."""
-    if not isinstance(loss, Mapping):
-        return {output or "": (loss_named(loss), 1.0)}
-    if output is not None:
-        raise ConfigError("output", value=output, remedy="name outputs in `loss` only")
-    if not loss:
-        raise ConfigError("loss", value=dict(loss), limit="at least one")
-    losses: dict[str, tuple[Loss, float]] = {}
-    for name, entry in loss.items():
-        kind, weight = entry if isinstance(entry, tuple) else (entry, 1.0)
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ConfigError(f"weight of the loss on {name!r}", value=weight, limit="finite, above 0")
-        losses[name] = (loss_named(kind), float(weight))
-    return losses
-
-
-def _goals(source: Source, losses: Mapping[str, tuple[Loss, float]]) -> list[Goal]:
-    goals: list[Goal] = []
-    graph = source.builder()
-    for name, (loss, weight) in losses.items():
-        output = name or source.outputs[0]
-        prediction = source.prediction(output, loss.absorbs)
-        kind = loss.target(prediction, graph.shape(prediction))
-        target = "" if kind is None else "target" if len(losses) == 1 else f"target/{output}"
-        goals.append(Goal(loss, output, weight, prediction, target, kind))
-    return goals
 
 
 def _objective(goal: Goal, metrics: Sequence[str]) -> Objective:
@@ -152,10 +121,11 @@ def _objective(goal: Goal, metrics: Sequence[str]) -> Objective:
     )
 
 
-def _optimizer_info(optimizer: Optimizer, step: Step, clip_norm: float | None) -> OptimizerInfo:
+def _optimizer_info(wanted: Plan, step: Step) -> OptimizerInfo:
+    optimizer = wanted.optimizer
     settings = dict(optimizer.settings)
-    if clip_norm is not None:
-        settings["clip_norm"] = float(clip_norm)
+    if wanted.clip_norm is not None:
+        settings["clip_norm"] = float(wanted.clip_norm)
     return OptimizerInfo(
         optimizer.name, optimizer.layout, settings, optimizer.slots, step.counts, step.seeded
     )

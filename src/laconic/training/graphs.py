@@ -16,6 +16,7 @@ from laconic.training.losses import Loss, TargetType, Terms
 from laconic.training.optimizers import Optimizer, added, clipped
 from laconic.training.rules import Training
 from laconic.training.source import Source, SourceParameter
+from laconic.training.widening import widened, widened_nodes
 
 STEPS = "steps"
 """The name of the leading axis of the epoch graph's data."""
@@ -116,6 +117,29 @@ def training_step(
     )
 
 
+def gradient_model(
+    source: Source, goals: Sequence[Goal], trained: Sequence[str], real: int, *, with_gradients: bool
+) -> bytes:
+    """The loss of a training step and, if wanted, its gradients as `grad/<w>`, in float32 or float64
+    (`real`).
+
+    The inputs are those of the step without its optimizer; for checking (`laconic.training.check`).
+    """
+    g = GraphBuilder((), *widened(source, real), real=real)
+    counters = _Counters(g)
+    statistics = [p.name for p in source.parameters if p.kind == "statistic" and p.role != "frozen"]
+    saved = lay(g, widened_nodes(source.nodes, real), Training(statistics, {}, counters.seed))
+    loss, seeds = _seeds(g, source, goals, None)
+    results = {"loss": (loss, TensorType(real, ()))}
+    if with_gradients:
+        found = gradients(g, source.nodes, seeds, trained, saved)
+        results.update({f"grad/{n}": (t, TensorType(real, g.types[n].shape)) for n, t in found.items()})
+    data = (*source.inputs, *(goal.target for goal in goals if goal.target))
+    counted = [n for n, used in (("step", counters.counted), ("seed", counters.seeded)) if used]
+    inputs = (*(p.name for p in source.parameters), *data, *counted)
+    return model(assemble(g, "gradient", inputs, results))
+
+
 def step_model(step: Step) -> bytes:
     """One training step as an ONNX file."""
     inputs = (*step.state, *step.data, *step.settings)
@@ -196,7 +220,8 @@ def _seeds(
 
 def _terms(g: GraphBuilder, source: Source, goal: Goal) -> Terms:
     if goal.target_type is not None:
-        g.declare(goal.target, goal.target_type.dtype, goal.target_type.shape)
+        real = goal.target_type.dtype == TensorProto.FLOAT
+        g.declare(goal.target, g.real if real else goal.target_type.dtype, goal.target_type.shape)
     return Terms(goal.prediction, goal.target, source.inputs[0])
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, GraphBuilder, Shape
-from laconic.training.rules.activation import is_positive
+from laconic.training.rules.indicator import is_positive
 
 Setting: TypeAlias = float | tuple[float, ...]
 

@@ -1,0 +1,99 @@
+"""What is to be prepared: a source model with its losses and optimizer, before any graph is made."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from laconic.errors import ConfigError
+from laconic.training.backward import require_rules
+from laconic.training.graphs import Goal
+from laconic.training.losses import Loss, loss_named
+from laconic.training.optimizers import Optimizer, optimizer_named
+from laconic.training.source import Source, check_interface, load
+
+Losses: TypeAlias = str | Loss | Mapping[str, "str | Loss | tuple[str | Loss, float]"]
+"""One loss for the model's first output, or losses by output, with a weight where it is not 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A model that can be trained, and how; `digest` is the SHA-256 of its file."""
+
+    source: Source
+    goals: tuple[Goal, ...]
+    optimizer: Optimizer
+    proximal: bool
+    clip_norm: float | None
+    digest: bytes
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the weights that gradients move."""
+        return tuple(p.name for p in self.source.parameters if p.role != "frozen" and p.kind == "weight")
+
+
+def plan(
+    model: bytes,
+    *,
+    loss: Losses = "cross_entropy",
+    optimizer: str | Optimizer = "sgd",
+    proximal: bool = False,
+    clip_norm: float | None = None,
+    output: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    trainable: Sequence[str] = (),
+    frozen: Sequence[str] = (),
+    local: Sequence[str] = (),
+) -> Plan:
+    """Read a model and decide what trains; the arguments and errors are those of `prepare`."""
+    chosen = optimizer_named(optimizer)
+    if clip_norm is not None and not (clip_norm > 0 and math.isfinite(clip_norm)):
+        raise ConfigError("clip_norm", value=clip_norm, limit="finite, above 0")
+    losses = _losses(loss, output)
+    source = load(
+        model,
+        trained=[name for name in losses if name],
+        input_shapes=input_shapes,
+        trainable=trainable,
+        frozen=frozen,
+        local=local,
+    )
+    goals = _goals(source, losses)
+    made = Plan(source, goals, chosen, proximal, clip_norm, hashlib.sha256(model).digest())
+    for goal in goals:
+        require_rules(source.builder(), source.nodes, made.trained, goal.prediction)
+    check_interface(source)
+    return made
+
+
+def _losses(loss: Losses, output: str | None) -> dict[str, tuple[Loss, float]]:
+    """Losses and their weights by output; an empty name is the model's first."""
+    if not isinstance(loss, Mapping):
+        return {output or "": (loss_named(loss), 1.0)}
+    if output is not None:
+        raise ConfigError("output", value=output, remedy="name outputs in `loss` only")
+    if not loss:
+        raise ConfigError("loss", value=dict(loss), limit="at least one")
+    losses: dict[str, tuple[Loss, float]] = {}
+    for name, entry in loss.items():
+        kind, weight = entry if isinstance(entry, tuple) else (entry, 1.0)
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ConfigError(f"weight of the loss on {name!r}", value=weight, limit="finite, above 0")
+        losses[name] = (loss_named(kind), float(weight))
+    return losses
+
+
+def _goals(source: Source, losses: Mapping[str, tuple[Loss, float]]) -> tuple[Goal, ...]:
+    goals: list[Goal] = []
+    graph = source.builder()
+    for name, (loss, weight) in losses.items():
+        output = name or source.outputs[0]
+        prediction = source.prediction(output, loss.absorbs)
+        kind = loss.target(prediction, graph.shape(prediction))
+        target = "" if kind is None else "target" if len(losses) == 1 else f"target/{output}"
+        goals.append(Goal(loss, output, weight, prediction, target, kind))
+    return tuple(goals)
