@@ -1,0 +1,140 @@
+"""Whole models, trained side by side with PyTorch from the same weights on the same batches."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from zoo import ZOO, Exporter, Model, example, export
+
+from laconic.runtime import Bundle, Trainer
+from laconic.runtime.buffers import Form
+from laconic.training import prepare
+
+pytestmark = pytest.mark.torch
+
+STEPS, BATCH = 20, 8
+TOLERANCE = 1e-4
+EXPORTERS: Sequence[Exporter] = ("torchscript", "dynamo")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An optimizer by its name here, as PyTorch makes it, and its share of the model's learning rate."""
+
+    optimizer: str
+    make: Callable[[Any, float], Any]
+    share: float = 1.0
+
+
+def _torch_optimizer(name: str, **settings: Any) -> Callable[[Any, float], Any]:
+    def make(parameters: Any, lr: float) -> Any:
+        import torch
+
+        return getattr(torch.optim, name)(parameters, lr=lr, **settings)
+
+    return make
+
+
+SGD = Setting("sgd", _torch_optimizer("SGD"))
+MOMENTUM = Setting("momentum", _torch_optimizer("SGD", momentum=0.9), 0.2)
+ADAM = Setting("adam", _torch_optimizer("Adam"), 0.02)
+
+
+def batches(samples: int, seed: int) -> list[NDArray[np.int64]]:
+    """The rows of the batches in the Trainer's order."""
+    order = np.random.default_rng(seed).permutation(samples)
+    return [order[i : i + BATCH] for i in range(0, samples, BATCH)]
+
+
+def trained_by_torch(model: Model, setting: Setting) -> tuple[NDArray[np.float64], Any]:
+    """The loss of each step, and the module afterwards."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    module = model.build(0).train()
+    criterion: Any = nn.MSELoss() if model.loss == "mse" else nn.CrossEntropyLoss()
+    optimizer = setting.make(module.parameters(), setting.share * model.learning_rate)
+    x, y = map(torch.from_numpy, model.data(STEPS * BATCH))
+    losses = []
+    for rows in batches(len(x), seed=3):
+        optimizer.zero_grad()
+        loss = criterion(module(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses), module
+
+
+@lru_cache(maxsize=4)
+def exported(name: str, exporter: Exporter) -> bytes:
+    """The untrained model as a file."""
+    if exporter == "dynamo" and not importlib.util.find_spec("onnxscript"):
+        pytest.skip("no onnxscript, which PyTorch's newer exporter needs")
+    model = ZOO[name]
+    return export(model.build(0), example(model), exporter)
+
+
+def tensors(file: bytes) -> dict[str, NDArray[Any]]:
+    """Values of a file's initializers."""
+    return {i.name: numpy_helper.to_array(i) for i in onnx.load_from_string(file).graph.initializer}
+
+
+def compare(
+    name: str, setting: Setting = SGD, exporter: Exporter = "torchscript", form: Form = "epoch"
+) -> None:
+    """Train both; losses, weights and predictions must agree."""
+    model = ZOO[name]
+    bundle = Bundle.read(prepare(exported(name, exporter), loss=model.loss, optimizer=setting.optimizer))
+    trainer = Trainer(bundle, form=form)
+    x, y = model.data(STEPS * BATCH)
+    result = trainer.train(
+        bundle.initial,
+        x,
+        y,
+        epochs=1,
+        batch_size=BATCH,
+        learning_rate=setting.share * model.learning_rate,
+        seed=3,
+    )
+    losses, module = trained_by_torch(model, setting)
+    assert result.steps == STEPS
+    assert np.allclose(result.losses, losses, rtol=TOLERANCE, atol=0)
+    assert losses[-3:].mean() < losses[:3].mean()
+    # What PyTorch trained goes through the same exporter: the same names, layouts and order of gates.
+    due = tensors(export(module, example(model), exporter))
+    for parameter, found in bundle.schema.unflatten(result.weights).items():
+        moved = np.linalg.norm(due[parameter] - tensors(exported(name, exporter))[parameter])
+        error = np.linalg.norm(found - due[parameter])
+        assert error <= 1e-3 * moved + 1e-6, parameter
+    import torch
+
+    with torch.no_grad():
+        predicted = module.eval()(torch.from_numpy(x[:32])).numpy()
+    assert np.allclose(trainer.predict(result.weights, x[:32]), predicted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", list(ZOO))
+def test_sgd_goes_the_way_of_pytorch(name: str, exporter: Exporter) -> None:
+    compare(name, SGD, exporter)
+
+
+@pytest.mark.parametrize("setting", [MOMENTUM, ADAM], ids=lambda s: s.optimizer)
+@pytest.mark.parametrize("name", ["lenet", "mobilenet", "encoder", "gru", "autoencoder"])
+def test_other_optimizers_go_the_way_of_pytorch(name: str, setting: Setting) -> None:
+    compare(name, setting)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "encoder", "lstm"])
+def test_one_call_a_step_gives_the_same(name: str) -> None:
+    compare(name, form="step")
