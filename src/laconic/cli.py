@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from laconic import __version__
+from laconic import __version__, prepare_command
 from laconic.errors import ConfigError, LaconicError
 
 EXIT_OK = 0
@@ -61,11 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     prepare = commands.add_parser("prepare", parents=[common], help="make a training bundle of an ONNX model")
-    prepare.add_argument("model", type=Path, help="the ONNX model")
-    prepare.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
-    prepare.add_argument("--loss", default="cross_entropy", help="cross_entropy")
-    prepare.add_argument("--optimizer", default="sgd", help="sgd")
-    prepare.set_defaults(command=_prepare)
+    prepare_command.add_arguments(prepare)
+    prepare.set_defaults(command=prepare_command.run)
 
     coordinator = commands.add_parser("coordinator", parents=[common], help="run a coordinator")
     coordinator.add_argument("--config", type=Path, required=True, help="its TOML file")
@@ -93,36 +90,6 @@ def _demo(options: argparse.Namespace) -> int:
         output=options.output,
         as_json=options.json,
     )
-
-
-def _prepare(options: argparse.Namespace) -> int:
-    from laconic.config import read_file
-    from laconic.runtime import Bundle
-
-    try:
-        from laconic.training import prepare
-    except ModuleNotFoundError as e:
-        raise ConfigError(
-            f"{e.name} is not installed", remedy="pip install 'laconic[training]' where models are prepared"
-        ) from e
-    data = prepare(read_file(options.model, "model"), loss=options.loss, optimizer=options.optimizer)
-    options.output.write_bytes(data)
-    bundle = Bundle.read(data)
-    facts = {
-        "bundle": str(options.output),
-        "hash": bundle.hash,
-        "bytes": len(data),
-        "parameters": bundle.schema.size,
-        "tensors": [{"name": t.name, "shape": list(t.shape)} for t in bundle.schema.tensors],
-    }
-    if options.json:
-        print(json.dumps(facts))
-    else:
-        print(f"{options.output}: {bundle.schema.size:,} parameters in {len(bundle.schema.tensors)} tensors")
-        for t in bundle.schema.tensors:
-            print(f"  {t.name:30} {'x'.join(map(str, t.shape)) or 'scalar'}")
-        print(f"{len(data):,} bytes, sha256 {bundle.hash}")
-    return EXIT_OK
 
 
 def _coordinator(options: argparse.Namespace) -> int:

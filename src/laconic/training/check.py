@@ -7,7 +7,7 @@ same graph in float32 on onnxruntime is compared with that, element by element.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,18 @@ def check_gradients(
     )
     whole = float(np.sqrt(sum(float(np.sum(g**2)) for n, g in exact.items() if n != "loss")))
     return [_check(name, feeds, exact, single, loss, rng, whole) for name in names]
+
+
+def lines(results: Sequence[ParameterCheck]) -> Iterator[str]:
+    """What a person reads."""
+    yield f"{'worst relative error of the gradient':42} {'formula':>9} {'float32':>9}"
+    for r in results:
+        verdict = "" if r.ok else "  FAILED"
+        yield f"  {r.name:40} {r.formula:9.1e} {r.rounding:9.1e}{verdict}"
+    failed = sum(not r.ok for r in results)
+    yield f"limits {FORMULA_LIMIT:.0e} and {ROUNDING_LIMIT:.0e}: " + (
+        f"{failed} failed" if failed else "all met"
+    )
 
 
 def _check(

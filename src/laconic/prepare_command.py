@@ -1,0 +1,205 @@
+"""The command `laconic prepare`: reads what was asked on the command line, then plans, explains, checks,
+writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from laconic.config import read_file
+from laconic.errors import ConfigError
+from laconic.runtime import Bundle
+
+EXIT_OK = 0
+EXIT_ERROR = 1
+
+T = TypeVar("T")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that `laconic prepare` understands."""
+    add = parser.add_argument
+    add("model", type=Path, help="the ONNX model")
+    add("-o", "--output", type=Path, help="the bundle to write")
+    add(
+        "--loss",
+        nargs="+",
+        action="append",
+        metavar=("[OUTPUT:]NAME", "SETTING=VALUE"),
+        help="cross_entropy (default), binary_cross_entropy, mse, mae, huber, model_output; repeatable",
+    )
+    add(
+        "--optimizer",
+        nargs="+",
+        default=["sgd"],
+        metavar=("NAME", "SETTING=VALUE"),
+        help="sgd (default), momentum, adam, adamw",
+    )
+    add("--clip-norm", type=float, metavar="NORM", help="bound on the norm of all gradients together")
+    add("--proximal", action="store_true", help="build in the pull of FedProx")
+    for name, meaning in (
+        ("trainable", "shell patterns of the weights that train; all others are frozen"),
+        ("frozen", "of weights that stay as they are"),
+        ("local", "of weights that are trained, but never leave the device"),
+    ):
+        add(f"--{name}", nargs="+", action="extend", default=[], metavar="PATTERN", help=meaning)
+    add(
+        "--lora",
+        nargs="+",
+        metavar=("SETTING=VALUE", "PATTERN"),
+        help="train low-rank adapters of the weights that match, as in: --lora rank=4 'encoder.*'",
+    )
+    add(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="INPUT=D,D,...",
+        help="shape of one sample of an input, where the model leaves it open",
+    )
+    add(
+        "--external-data",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="a file with weights that the model refers to",
+    )
+    add("--explain", action="store_true", help="show what trains and what it costs")
+    add("--check", action="store_true", help="compare the gradients with central differences in float64")
+    add("--batch", type=int, default=8, help="samples in a step, for --explain (default 8)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; 0 if all went well, 1 if a gradient failed its check."""
+    try:
+        from laconic import training
+        from laconic.training import check, explain
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f"{e.name} is not installed", remedy="pip install 'laconic[training]' where models are prepared"
+        ) from e
+    if options.output is None and not (options.explain or options.check):
+        raise ConfigError("nothing to do", remedy="name a bundle with -o, or ask to --explain or --check")
+    if options.batch < 1:
+        raise ConfigError("--batch", value=options.batch, limit="1 or more")
+    plan = training.plan(read_file(options.model, "model"), **_arguments(options))
+    facts: dict[str, Any] = {}
+    code = EXIT_OK
+    if options.explain:
+        found = training.explained(plan, batch=options.batch)
+        facts["explained"] = asdict(found)
+        _say(options, explain.lines(found))
+    if options.check:
+        results = training.check_gradients(plan)
+        facts["check"] = [asdict(r) | {"ok": r.ok} for r in results]
+        code = EXIT_OK if all(r.ok for r in results) else EXIT_ERROR
+        _say(options, check.lines(results))
+    if options.output is not None:
+        facts |= _write(options, training.bundle(plan))
+    if options.json:
+        print(json.dumps(facts))
+    return code
+
+
+def _write(options: argparse.Namespace, data: bytes) -> dict[str, Any]:
+    options.output.write_bytes(data)
+    bundle = Bundle.read(data)
+    tensors = bundle.schema.tensors
+    text = [f"{options.output}: {bundle.schema.size:,} parameters in {len(tensors)} tensors"]
+    if not options.explain:
+        text += [f"  {t.name:30} {'x'.join(map(str, t.shape)) or 'scalar'}" for t in tensors]
+    _say(options, [*text, f"{len(data):,} bytes, sha256 {bundle.hash}"])
+    return {
+        "bundle": str(options.output),
+        "hash": bundle.hash,
+        "bytes": len(data),
+        "parameters": bundle.schema.size,
+        "tensors": [{"name": t.name, "shape": list(t.shape)} for t in tensors],
+    }
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `laconic.training.plan` takes."""
+    from laconic.training.losses import LOSSES
+    from laconic.training.optimizers import OPTIMIZERS
+
+    losses: dict[str, Any] = {}
+    for name, *settings in options.loss or [["cross_entropy"]]:
+        output, _, kind = name.rpartition(":")
+        chosen = _settings("--loss", settings)
+        weight = float(chosen.pop("weight", 1.0))
+        if output in losses:
+            raise ConfigError("--loss", value=name, remedy="name the output of each loss: OUTPUT:NAME")
+        losses[output] = (_made("--loss", LOSSES, kind, chosen), weight)
+    if len(losses) == 1 and "" in losses and losses[""][1] == 1.0:
+        loss: Any = losses[""][0]
+    else:
+        loss = losses
+    name, *settings = options.optimizer
+    arguments: dict[str, Any] = {
+        "loss": loss,
+        "optimizer": _made("--optimizer", OPTIMIZERS, name, _settings("--optimizer", settings)),
+        "proximal": options.proximal,
+        "clip_norm": options.clip_norm,
+        "input_shapes": dict(_input_shape(text) for text in options.input_shape),
+        "trainable": options.trainable,
+        "frozen": options.frozen,
+        "local": options.local,
+    }
+    return arguments
+
+
+def _made(option: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:
+    if name not in table:
+        raise ConfigError(f"name in {option}", value=name, limit=sorted(table))
+    try:
+        return table[name](**settings)
+    except TypeError as e:
+        raise ConfigError(
+            f"setting in {option} {name}", value=str(e), limit="settings in docs/commands.md"
+        ) from e
+
+
+def _settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; a value is a number, a list of numbers with commas, or true or false."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"setting in {option}", value=text, limit="NAME=VALUE")
+        found[name] = _value(option, value)
+    return found
+
+
+def _value(option: str, text: str) -> float | bool | tuple[float, ...]:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise ConfigError(
+            f"value in {option}", value=text, limit="a number, numbers with commas, true, false"
+        ) from e
+    return numbers if "," in text else numbers[0]
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, sign, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(",") if size)
+    except ValueError:
+        sign = ""
+        shape = ()
+    if not sign:
+        raise ConfigError("--input-shape", value=text, limit="INPUT=D,D,...")
+    return name, shape
+
+
+def _say(options: argparse.Namespace, lines: Any) -> None:
+    if not options.json:
+        for line in lines:
+            print(line)
