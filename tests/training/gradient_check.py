@@ -17,10 +17,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 
 from laconic.training.assemble import IR_VERSION, OPSET, assemble, model
 from laconic.training.backward import gradients
-from laconic.training.batch_axis import tensor_types
 from laconic.training.builder import BATCH, GraphBuilder, TensorType, value_info
 from laconic.training.exact import evaluator
 from laconic.training.forward import lay
+from laconic.training.inferred import tensor_types
 from laconic.training.rules import RULES, Rule
 
 STEP = 1e-3
@@ -40,6 +40,7 @@ def rule_gradients(
     batched: Collection[str] = (),
     rules: Mapping[str, Rule] = RULES,
     real: int = TensorProto.FLOAT,
+    constant: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
     """Gradients of sum(y * dy) by the rules; y is the last node's first output.
 
@@ -48,7 +49,7 @@ def rule_gradients(
     """
     dtype = helper.tensor_dtype_to_np_dtype(real)
     values = {n: a.astype(dtype) if a.dtype == np.float32 else a for n, a in values.items()}
-    forward = _forward(nodes, values, batched)
+    forward = _forward(nodes, values, batched, constant)
     types = tensor_types(shape_inference.infer_shapes(forward, strict_mode=True, data_prop=True).graph)
     constants = {i.name: numpy_helper.to_array(i) for i in forward.graph.initializer}
     g = GraphBuilder((), types, constants, real=real)
@@ -77,21 +78,23 @@ def check(
     rules: Mapping[str, Rule] = RULES,
     seed: int = 0,
     double: bool = True,
+    constant: Collection[str] = (),
 ) -> None:
     """Hold the rules of `nodes` to central differences of their ONNX reference implementation.
 
     `values` gives every input; float32 arrays become graph inputs (with a batch axis of unknown size for
-    those in `batched`), all others constants. Each wanted gradient is compared along single coordinates and
-    along one random direction. `forward` stands in for a reference implementation that has faults; `double`
-    is False where the reference cannot run what a rule emits.
+    those in `batched`), all others constants, and those in `constant` too. Each wanted gradient is compared
+    along single coordinates and along one random direction. `forward` stands in for a reference
+    implementation that has faults; `double` is False where the reference cannot run what a rule emits.
     """
     chain = [nodes] if isinstance(nodes, NodeProto) else list(nodes)
     rng = np.random.default_rng(seed)
-    exact = forward or reference(chain, values)
-    feeds = {n: a.astype(np.float64) for n, a in values.items() if a.dtype == np.float32}
+    exact = forward or reference(chain, values, constant)
+    fed = [n for n, a in values.items() if a.dtype == np.float32 and n not in constant]
+    feeds = {n: values[n].astype(np.float64) for n in fed}
     dy = rng.standard_normal(np.shape(exact(feeds)))
     for real in LIMITS if double else [TensorProto.FLOAT]:
-        found = rule_gradients(chain, values, dy, wanted, batched, rules, real)
+        found = rule_gradients(chain, values, dy, wanted, batched, rules, real, constant)
         for name in wanted:
             assert found[name].shape == values[name].shape
             for direction in _directions(rng, feeds[name].shape):
@@ -113,9 +116,9 @@ def _derivative(along: Callable[[float], NDArray[np.float64]], dy: NDArray[np.fl
     return float(np.sum((8 * near - far) * dy)) / (12 * STEP)
 
 
-def reference(nodes: Sequence[NodeProto], values: Arrays) -> Forward:
+def reference(nodes: Sequence[NodeProto], values: Arrays, constant: Collection[str] = ()) -> Forward:
     """What ONNX's reference implementation (mended) makes of `nodes`, in the precision of what it is fed."""
-    exact = evaluator(_forward(nodes, values, ()))
+    exact = evaluator(_forward(nodes, values, (), constant))
     return lambda feeds: np.asarray(next(iter(exact.run(None, dict(feeds)))))
 
 
@@ -126,12 +129,14 @@ def _directions(rng: np.random.Generator, shape: tuple[int, ...]) -> list[NDArra
     return [*single, rng.choice([-1.0, 1.0], shape)]
 
 
-def _forward(nodes: Sequence[NodeProto], values: Arrays, batched: Collection[str]) -> ModelProto:
+def _forward(
+    nodes: Sequence[NodeProto], values: Arrays, batched: Collection[str], constant: Collection[str]
+) -> ModelProto:
     def shape(name: str) -> tuple[int | str, ...]:
         known = values[name].shape
         return (BATCH, *known[1:]) if name in batched else known
 
-    floats = [n for n, a in values.items() if a.dtype in (np.float32, np.float64)]
+    floats = [n for n, a in values.items() if a.dtype in (np.float32, np.float64) and n not in constant]
     real = TensorProto.DOUBLE if any(values[n].dtype == np.float64 for n in floats) else TensorProto.FLOAT
     graph = helper.make_graph(
         list(nodes),
@@ -140,5 +145,6 @@ def _forward(nodes: Sequence[NodeProto], values: Arrays, batched: Collection[str
         [value_info(next(filter(None, nodes[-1].output)), real, None)],
         initializer=[numpy_helper.from_array(a, n) for n, a in values.items() if n not in floats],
     )
-    opset = [helper.make_opsetid("", OPSET)]
+    # Opset 20 is the first with Gelu; what it has in common with 18 means the same.
+    opset = [helper.make_opsetid("", 20 if any(n.op_type == "Gelu" for n in nodes) else OPSET)]
     return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

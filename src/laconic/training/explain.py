@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from laconic.training.assemble import uses
-from laconic.training.batch_axis import tensor_types
 from laconic.training.builder import BATCH, TensorType
 from laconic.training.graphs import inference_model, step_model, training_step
+from laconic.training.inferred import tensor_types
 from laconic.training.plan import Plan
 
 FREE_AXIS = 32
