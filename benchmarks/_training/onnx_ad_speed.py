@@ -18,15 +18,18 @@ def main() -> None:
     task = Task.given()
     x, y = task.data()
     model = onnx.load(str(task.folder / f"{task.model}.onnx"))
+    model = _with_batch(model, task.batch)
     weights = _lifted(model)
     if task.loss == "mse":
         wanted = y
-        _with_loss(model, [("Sub", ["y", "target"], "d"), ("Mul", ["d", "d"], "each")], y.shape[1:])
+        _with_loss(
+            model, [("Sub", ["y", "target"], "d"), ("Mul", ["d", "d"], "each")], (task.batch, *y.shape[1:])
+        )
         scale = 1 / (task.batch * y[0].size)
     else:
         wanted = np.eye(int(y.max()) + 1, dtype=np.float32)[y]
         nodes = [("LogSoftmax", ["y"], "p"), ("Neg", ["target"], "n"), ("Mul", ["p", "n"], "each")]
-        _with_loss(model, nodes, wanted.shape[1:])
+        _with_loss(model, nodes, (task.batch, *wanted.shape[1:]))
         scale = 1 / task.batch
     adjoint = onnx_ad.reverse(model, inputs=list(weights), outputs=["loss"], layout="onnx")
     options = ort.SessionOptions()
@@ -52,6 +55,14 @@ def main() -> None:
     serve(measure)
 
 
+def _with_batch(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """The model for one batch size only: onnx-ad needs every shape in numbers."""
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = size
+    del model.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
 def _lifted(model: onnx.ModelProto) -> dict[str, Any]:
     """Weights made inputs of the graph, with their values."""
     weights: dict[str, Any] = {}
@@ -67,7 +78,7 @@ def _with_loss(model: onnx.ModelProto, nodes: list[tuple[str, list[str], str]], 
     """The model with the summed loss as its only output."""
     model.graph.node.extend(helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes)
     model.graph.node.append(helper.make_node("ReduceSum", ["each"], ["loss"], keepdims=0))
-    model.graph.input.append(helper.make_tensor_value_info("target", TensorProto.FLOAT, ["batch", *shape]))
+    model.graph.input.append(helper.make_tensor_value_info("target", TensorProto.FLOAT, shape))
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("loss", TensorProto.FLOAT, []))
 
