@@ -136,9 +136,21 @@ def _renamed(node: NodeProto, names: _Names, used: Collection[str]) -> NodeProto
         if attribute.type == AttributeProto.GRAPH:
             kept.g.CopyFrom(_renamed_body(attribute.g, names))
     # Optional outputs that nobody reads are not asked for: some cost time.
-    while len(out.output) > 1 and node.output[len(out.output) - 1] not in used:
+    while (
+        node.op_type not in _ALL_OUTPUTS
+        and len(out.output) > 1
+        and node.output[len(out.output) - 1] not in used
+    ):
         del out.output[-1]
     return out
+
+
+_ALL_OUTPUTS = frozenset({"If", "Loop", "Scan", "Split"})
+"""Operators that must name as many outputs as they make."""
+
+
+_COUNTED = frozenset({"Split", "Scan", "Loop", "If"})
+"""Operators that have as many outputs as an input or a body says, read or not."""
 
 
 def _renamed_body(body: GraphProto, names: _Names) -> GraphProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NoReturn
 
 import numpy as np
@@ -10,6 +11,9 @@ from onnx import helper, numpy_helper
 from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application, key
+
+FAR = int(np.iinfo(np.int64).max)
+"""The end of a Slice that takes everything up to the end."""
 
 
 def size(g: GraphBuilder, x: str, axis: int) -> int | str:
@@ -60,11 +64,29 @@ def zeros_like(g: GraphBuilder, x: str) -> str:
     return zeros(g, g.shape_of(x))
 
 
-def padded(g: GraphBuilder, x: str, axis: int, before: int | str, after: int | str) -> str:
-    """`x` with zeros around it along one axis; a negative number takes elements away."""
-    if before == 0 and after == 0:
+def padded(g: GraphBuilder, x: str, around: Mapping[int, tuple[int | str, int | str]]) -> str:
+    """`x` with zeros before and after it along each axis of `around`; a negative number, if it is known,
+    takes elements away instead.
+
+    Taking away is a Slice: it needs two thirds of the time of a Pad with negative pads.
+    """
+    less = {
+        axis: [max(0, -p) if isinstance(p, int) else 0 for p in pads]
+        for axis, pads in around.items()
+        if any(isinstance(p, int) and p < 0 for p in pads)
+    }
+    if less:
+        starts = [before for before, _ in less.values()]
+        ends = [-after if after else FAR for _, after in less.values()]
+        x = g.op("Slice", x, g.ints(*starts), g.ints(*ends), g.ints(*less))
+    more = {
+        axis: tuple(max(0, p) if isinstance(p, int) else p for p in pads) for axis, pads in around.items()
+    }
+    more = {axis: pads for axis, pads in more.items() if pads != (0, 0)}
+    if not more:
         return x
-    return g.op("Pad", x, vector(g, before, after), "", g.ints(axis))
+    pads = [before for before, _ in more.values()] + [after for _, after in more.values()]
+    return g.op("Pad", x, vector(g, *pads), "", g.ints(*more))
 
 
 def reversed_along(g: GraphBuilder, x: str, *axes: int) -> str:

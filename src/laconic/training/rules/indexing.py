@@ -48,14 +48,14 @@ def _picked_at(a: Application, dy: str, axis: int, indices: NDArray[np.integer])
     first, count = int(picked[0]), len(picked)
     if np.array_equal(picked, np.arange(first, first + count)):
         if first >= 0:
-            return padded(g, dy, axis, first, difference(g, length, first + count))
-        return padded(g, dy, axis, difference(g, length, -first), -first - count)
+            return padded(g, dy, {axis: (first, difference(g, length, first + count))})
+        return padded(g, dy, {axis: (difference(g, length, -first), -first - count)})
     if not isinstance(length, int):
         return None
     places = np.full(length, count)
     places[picked] = np.arange(count)
     if count < length:
-        dy = padded(g, dy, axis, 0, 1)
+        dy = padded(g, dy, {axis: (0, 1)})
     return g.op("Gather", dy, g.constant(places.astype(np.int64)), axis=axis)
 
 

@@ -56,29 +56,26 @@ def matrix(how: Interpolation, axis: Axis) -> NDArray[np.float64]:
 def positions(how: Interpolation, axis: Axis) -> NDArray[Any]:
     """Where each output element lies between the input's elements (`coordinate_transformation_mode`)."""
     real: Any = np.float32 if how.mode == "nearest" else np.float64
-    out: Any = np.arange(axis.resized).astype(real)
+    out = np.arange(axis.resized).astype(real)
     one, half = real(1), real(0.5)
     scale, length, resized = real(axis.scale), real(axis.length), real(axis.resized)
+    centres: NDArray[Any] = (out + half) / scale - half
+    single: NDArray[Any] = np.zeros(1, real)
     match how.coordinates:
         case "asymmetric":
-            return out / scale
+            centres = out / scale
         case "pytorch_half_pixel":
-            return (out + half) / scale - half if axis.resized > 1 else np.zeros(1, real)
-        case "tf_half_pixel_for_nn":
-            return (out + half) / scale
+            centres = centres if axis.resized > 1 else single
         case "align_corners":
-            return out * (length - one) / (resized - one) if axis.resized > 1 else np.zeros(1, real)
+            centres = out * (length - one) / (resized - one) if axis.resized > 1 else single
         case "tf_crop_and_resize":
-            start, end = real(axis.start), real(axis.end)
-            if axis.resized == 1:
-                return np.array([half * (start + end) * (length - one)], real)
-            reach = (end - start) * (length - one)
-            return start * (length - one) + out * reach / (resized - one)
+            start, reach = real(axis.start), real(axis.end - axis.start) * (length - one)
+            last = resized - one if axis.resized > 1 else real(2)
+            centres = start * (length - one) + (out if axis.resized > 1 else single + one) * reach / last
         case "half_pixel_symmetric":
             shift = length / real(2) * (one - resized / (scale * length))
-            return (shift.astype(np.float64) + (out + 0.5) / scale - 0.5).astype(real)
-        case _:
-            return (out + half) / scale - half
+            centres = (float(shift) + (out + 0.5) / scale - 0.5).astype(real)
+    return centres
 
 
 def _neighbours(how: Interpolation, place: float) -> list[tuple[int, float]]:

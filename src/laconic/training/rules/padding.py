@@ -34,22 +34,11 @@ def pad(a: Application, dys: Gradients) -> Gradients:
 
 
 def _cropped(a: Application, dy: str) -> str:
-    """Take the padding off; onnxruntime's Slice takes two thirds of the time of a Pad with negative pads."""
     g, pads = a.graph, a.inputs[1]
     axes = a.inputs[3] if len(a.inputs) > 3 else ""
-    known = g.value(pads)
-    if known is None or any(p < 0 for p in known):
-        back = g.op("Neg", pads) if known is None else g.ints(*(-int(p) for p in known))
-        return g.op("Pad", dy, back, *(["", axes] if axes else []))
-    if axes and g.value(axes) is None:
-        refuse(a, "axes", "known only at run time")
-    sides = {axis: pair for axis, pair in _pads(a).items() if pair != (0, 0)}
-    if not sides:
-        return dy
-    far = np.iinfo(np.int64).max
-    starts = g.ints(*(before for before, _ in sides.values()))
-    ends = g.ints(*(-after if after else far for _, after in sides.values()))
-    return g.op("Slice", dy, starts, ends, g.ints(*sides))
+    if g.value(pads) is None or (axes and g.value(axes) is None):
+        return g.op("Pad", dy, g.op("Neg", pads), *(["", axes] if axes else []))
+    return padded(g, dy, {axis: (-before, -after) for axis, (before, after) in _pads(a).items()})
 
 
 def _folded(a: Application, dy: str, mode: str) -> str:
@@ -62,7 +51,7 @@ def _folded(a: Application, dy: str, mode: str) -> str:
         if min(before, after) < 0:
             if max(before, after) > 0:
                 refuse(a, f"pads in mode {mode}", (before, after), "of one sign on each axis")
-            dy = padded(g, dy, axis, -before, -after)
+            dy = padded(g, dy, {axis: (-before, -after)})
             continue
         if before == after == 0:
             continue
@@ -80,9 +69,9 @@ def _reflected(g: GraphBuilder, dy: str, axis: int, before: int, after: int, len
     middle = parts[1 if before else 0]
     terms = [middle]
     if before:
-        terms.append(padded(g, reversed_along(g, parts[0], axis), axis, 1, length - 1 - before))
+        terms.append(padded(g, reversed_along(g, parts[0], axis), {axis: (1, length - 1 - before)}))
     if after:
-        terms.append(padded(g, reversed_along(g, parts[-1], axis), axis, length - 1 - after, 1))
+        terms.append(padded(g, reversed_along(g, parts[-1], axis), {axis: (length - 1 - after, 1)}))
     return g.op("Add" if len(terms) == 2 else "Sum", *terms)
 
 

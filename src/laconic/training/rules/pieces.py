@@ -59,7 +59,8 @@ def split(a: Application, dys: Gradients) -> Gradients:
     dx = pieces[0] if len(pieces) == 1 else g.op("Concat", *pieces, axis=axis)
     if trimmed:
         before = sum(int(s) for i, s in sizes.items() if i < first)
-        dx = padded(g, dx, axis, before, sum(int(s) for i, s in sizes.items() if i > last))
+        after = sum(int(s) for i, s in sizes.items() if i > last)
+        dx = padded(g, dx, {axis: (before, after)})
     return (dx, *(None for _ in a.inputs[1:]))
 
 
@@ -94,10 +95,7 @@ def slice_(a: Application, dys: Gradients) -> Gradients:
             around[cut.axis] = (cut.before, after)
         else:
             dx = _spread(a, dx, cut)
-    around = {axis: pads for axis, pads in around.items() if pads != (0, 0)}
-    if around:
-        pads = [before for before, _ in around.values()] + [after for _, after in around.values()]
-        dx = g.op("Pad", dx, vector(g, *pads), "", g.ints(*around))
+    dx = padded(g, dx, around)
     return dx, *none
 
 
@@ -111,14 +109,19 @@ def _spread(a: Application, dy: str, cut: Cut) -> str:
             places[np.arange(count), before + cut.step * np.arange(count)] = 1
             return g.op("MatMul", dy, g.floats(places))
     apart = g.op("Unsqueeze", dy, g.ints(cut.axis + 1))
-    apart = padded(g, apart, cut.axis + 1, 0, cut.step - 1)
+    apart = padded(g, apart, {cut.axis + 1: (0, cut.step - 1)})
     # Earlier cuts have grown their axes already: sizes behind this one are asked of the tensor itself.
     behind: list[int | str] = []
     if cut.axis < rank - 1:
         behind = [g.op("Shape", dy, start=cut.axis + 1)]
     wide = g.op("Reshape", apart, vector(g, *[0] * cut.axis, -1, *behind))
     after = difference(g, difference(g, length, before), product(g, count, cut.step))
-    return padded(g, wide, cut.axis, before, after)
+    if isinstance(after, int):
+        return padded(g, wide, {cut.axis: (before, after)})
+    # The last gap may be wider than what is left of the axis: make it longer still, then cut.
+    after = g.op("Add", after, g.ints(cut.step))
+    longer = padded(g, wide, {cut.axis: (before, after)})
+    return g.op("Slice", longer, g.ints(0), vector(g, length), g.ints(cut.axis))
 
 
 def _cuts(a: Application) -> list[Cut]:
