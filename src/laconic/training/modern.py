@@ -1,32 +1,62 @@
-"""Brings any ONNX file to opset 18 with nothing but standard operators at the top level."""
+"""Opens an ONNX file: one graph in memory, float32, all values at hand, nothing read from elsewhere."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import (
     AttributeProto,
+    GraphProto,
     ModelProto,
     NodeProto,
     TensorProto,
+    Version,
     checker,
     defs,
+    helper,
     inliner,
-    numpy_helper,
-    version_converter,
 )
 
 from laconic.errors import ModelError
-from laconic.training.assemble import IR_VERSION, OPSET
+from laconic.training.assemble import uses
 from laconic.training.backward import STANDARD_DOMAINS, unsupported
+from laconic.training.precision import to_float32
+from laconic.training.tensors import LARGEST, array_of
+from laconic.training.upgrade import OLDEST
+
+QUANTISED = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"),
+        *("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu"),
+        *("QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat", "QLinearSoftmax", "QGemm"),
+        *("QAttention", "MatMulNBits", "MatMulBnb4", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+        *("DynamicQuantizeLSTM", "GatherBlockQuantized"),
+    }
+)
+"""Operators on integers that stand for real numbers."""
 
 
-def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
-    """The model at opset 18, and the names of its initializers in the source's order.
+_NEWEST_IR = int(Version.IR_VERSION)
 
-    Raises `ModelError` for bytes that are no model, that point to other files, or that cannot be converted,
-    and `UnsupportedOperator` for operators outside the standard domain or with subgraphs.
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file's graph, the values of its initializers in order, and the opset of each domain."""
+
+    graph: GraphProto
+    initializers: Mapping[str, NDArray[Any]]
+    versions: Mapping[str, int]
+
+
+def opened(data: bytes, external_data: Mapping[str, bytes] | None = None) -> Opened:
+    """Parse a file; `external_data` gives the bytes of other files by the locations that tensors name.
+
+    Raises `ModelError` for bytes that are no model or that point to files which were not given, and for
+    quantised models.
     """
     model = ModelProto()
     try:
@@ -35,90 +65,195 @@ def modernised(data: bytes) -> tuple[ModelProto, list[str]]:
         raise ModelError("the file is not an ONNX model", value=str(e)) from e
     if not model.graph.node:
         raise ModelError("the file is not an ONNX model", value="no nodes")
+    for tensor in _tensors(model):
+        _place(tensor, external_data)
+    versions = _versions(model)
+    for node in _nodes(model.graph):
+        if node.op_type in QUANTISED:
+            raise ModelError(
+                f"the model is quantised: its weights at node {node.name or _first(node)!r} are integers",
+                value=node.op_type,
+                limit="real numbers",
+                remedy="prepare the float32 model that was quantised",
+            )
+    if model.graph.sparse_initializer:
+        raise ModelError("sparse initializers cannot be trained", remedy="export dense weights")
     if model.functions:
-        model = inliner.inline_local_functions(model)
-    versions = {o.domain: o.version for o in model.opset_import}
-    version = max((versions[d] for d in STANDARD_DOMAINS if d in versions), default=0)
-    for node in model.graph.node:
-        if node.domain not in STANDARD_DOMAINS:
-            raise unsupported(node, opset=versions.get(node.domain, 0))
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise unsupported(node, opset=version)
-    if version < 1:
-        raise ModelError("the model names no opset of the standard domain")
-    _refuse_external_data(model)
-    _check(model)
-    order = [i.name for i in model.graph.initializer]
-    for node in model.graph.node:
-        node.domain = ""
+        try:
+            model = inliner.inline_local_functions(model)
+        except Exception as e:  # onnx raises RuntimeError or ValueError, by what is wrong
+            raise ModelError("the functions of the model cannot be written out", value=str(e)) from e
+    # onnx tells the standard's second spelling from the first, here and in its schemas.
+    for node in _nodes(model.graph):
+        if node.domain in STANDARD_DOMAINS:
+            node.domain = ""
     del model.opset_import[:]
-    model.opset_import.add(domain="", version=version)
-    model.ir_version = IR_VERSION
-    return _at_opset(model, version), order
+    for domain, version in versions.items():
+        model.opset_import.add(domain=domain, version=version)
+    model.ir_version = max(min(model.ir_version, _NEWEST_IR), 4)
+    _refuse_unknown(model.graph, versions)
+    _sort(model.graph)
+    _check(model)
+    to_float32(model.graph)
+    values = {i.name: array_of(i) for i in model.graph.initializer}
+    return Opened(model.graph, values, versions)
 
 
-def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """A tensor's value; raises `ModelError` when its bytes do not fit its type and shape."""
-    try:
-        return numpy_helper.to_array(tensor)
-    except Exception as e:  # KeyError, TypeError or ValueError, by what is wrong
-        raise ModelError(f"value of tensor {tensor.name!r}", value=str(e)) from e
+def _versions(model: ModelProto) -> dict[str, int]:
+    versions: dict[str, int] = {}
+    for imported in model.opset_import:
+        domain = "" if imported.domain in STANDARD_DOMAINS else imported.domain
+        versions[domain] = max(versions.get(domain, 0), imported.version)
+    standard = any(n.domain in STANDARD_DOMAINS for n in _nodes(model.graph))
+    version = versions.get("", 0)
+    if not version:
+        if standard and not model.functions:
+            raise ModelError("the model names no opset of the standard domain")
+        versions[""] = OLDEST + 11
+    elif not OLDEST <= version <= defs.onnx_opset_version():
+        raise ModelError(
+            "opset of the model",
+            value=version,
+            limit=f"{OLDEST} to {defs.onnx_opset_version()}",
+            remedy="export at opset 18",
+        )
+    return versions
+
+
+def _refuse_unknown(graph: GraphProto, versions: Mapping[str, int]) -> None:
+    for node in _nodes(graph):
+        if node.domain not in ("", "ai.onnx.ml", "com.microsoft"):
+            raise unsupported(node, opset=versions.get(node.domain, 0))
+
+
+def _sort(graph: GraphProto) -> None:
+    """Put nodes after those that they read from: onnxruntime takes them in any order."""
+    makers = {o: i for i, node in enumerate(graph.node) for o in node.output if o}
+    state = [0] * len(graph.node)
+    order: list[int] = []
+    for start in range(len(graph.node)):
+        stack = [start]
+        while stack:
+            i = stack[-1]
+            if state[i] == 0:
+                state[i] = 1
+                before = {makers[n] for n in uses(graph.node[i]) if n in makers}
+                waiting = [j for j in sorted(before, reverse=True) if state[j] == 0]
+                if any(state[j] == 1 for j in before):
+                    raise ModelError(
+                        "the graph has a circle", value=graph.node[i].name or _first(graph.node[i])
+                    )
+                stack += waiting
+            else:
+                if state[i] == 1:
+                    state[i] = 2
+                    order.append(i)
+                stack.pop()
+    if order != sorted(order):
+        nodes = [NodeProto() for _ in order]
+        for node, i in zip(nodes, order, strict=True):
+            node.CopyFrom(graph.node[i])
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _check(model: ModelProto) -> None:
     """onnx's own check of structure, which asks for one thing too much: shapes of outputs."""
-    bare = [o.type.tensor_type for o in model.graph.output if not o.type.tensor_type.HasField("shape")]
+    bare = [o for o in model.graph.output if o.type.HasField("tensor_type")]
+    bare = [o for o in bare if not o.type.tensor_type.HasField("shape")]
     for output in bare:
-        output.shape.SetInParent()
+        output.type.tensor_type.shape.SetInParent()
+    # Operators of onnxruntime have no schema here: the rest is checked without them.
+    foreign = any(n.domain == "com.microsoft" for n in _nodes(model.graph))
     try:
-        checker.check_model(model)
+        checker.check_model(model) if not foreign else checker.check_graph(
+            _standard_part(model), _context(model)
+        )
     except Exception as e:  # onnx raises its own ValidationError, ValueError or TypeError here
         raise ModelError("the file is not a valid ONNX model", value=str(e)) from e
     for output in bare:
-        output.ClearField("shape")
+        output.type.tensor_type.ClearField("shape")
 
 
-def _refuse_external_data(model: ModelProto) -> None:
-    tensors = list(model.graph.initializer)
-    tensors += [a.t for node in model.graph.node for a in node.attribute if a.type == AttributeProto.TENSOR]
-    for tensor in tensors:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ModelError(
-                f"tensor {tensor.name!r} lies in another file",
-                remedy="save the model as one file (onnx.save with save_as_external_data=False)",
-            )
-    if model.graph.sparse_initializer:
-        raise ModelError("sparse initializers cannot be trained", remedy="export dense weights")
+def _standard_part(model: ModelProto) -> GraphProto:
+    """The graph with every foreign node reduced to one of a kind that takes anything."""
+    graph = GraphProto()
+    graph.CopyFrom(model.graph)
+    kept = []
+    for node in graph.node:
+        if node.domain == "com.microsoft":
+            inputs = [i for i in node.input if i]
+            for output in filter(None, node.output):
+                kept.append(helper.make_node("SequenceConstruct", inputs or [output], [output]))
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+    return graph
 
 
-def _at_opset(model: ModelProto, version: int) -> ModelProto:
-    if version == OPSET:
-        return model
-    if version > OPSET and all(_same_since(node, version) for node in model.graph.node):
-        model.opset_import[0].version = OPSET
-        return model
-    try:
-        return version_converter.convert_version(model, OPSET)
-    except Exception as e:  # the converter raises RuntimeError or ValueError
+def _context(model: ModelProto) -> Any:
+    context = checker.C.CheckerContext()
+    context.ir_version = model.ir_version
+    context.opset_imports = {o.domain: o.version for o in model.opset_import}
+    return context
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _nodes(body)
+
+
+def _first(node: NodeProto) -> str:
+    return next(filter(None, node.output), "")
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    pools = [model.graph, *(a.g for n in _nodes(model.graph) for a in n.attribute if a.HasField("g"))]
+    for graph in pools:
+        yield from graph.initializer
+    nodes = [*_nodes(model.graph), *(n for f in model.functions for n in f.node)]
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _place(tensor: TensorProto, files: Mapping[str, bytes] | None) -> None:
+    """Put a tensor's bytes where they belong, from those that the caller gave."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    if files is None or location not in files:
         raise ModelError(
-            f"opset {version} cannot be converted to {OPSET}", value=str(e), remedy=f"export at opset {OPSET}"
-        ) from e
-
-
-def _same_since(node: NodeProto, version: int) -> bool:
-    """Whether the node's attributes mean the same at opset 18 as at `version`.
-
-    Later versions of most operators only add element types and attributes: the node is safe when opset 18
-    knows all attributes that it uses.
-    """
-    if node.op_type in _REDEFINED or not defs.has(node.op_type):
-        return False
+            f"tensor {tensor.name!r} lies in another file",
+            value=location,
+            limit=sorted(files or ()) or None,
+            remedy="give that file's bytes as external_data, or save the model as one file "
+            "(onnx.save with save_as_external_data=False)",
+        )
+    content = files[location]
     try:
-        then = defs.get_schema(node.op_type, OPSET)
-    except defs.SchemaError:
-        return False
-    return all(a.name in then.attributes for a in node.attribute) and len(node.input) <= then.max_input
-
-
-_REDEFINED = frozenset({"BatchNormalization", "GroupNormalization", "DFT", "AveragePool"})
-"""Operators that kept their attributes and changed their meaning, or gained inputs, after opset 18."""
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (ValueError, KeyError, TypeError) as e:
+        raise ModelError(f"place of tensor {tensor.name!r} in {location!r}", value=entries) from e
+    length = size if length < 0 else length
+    if (
+        offset < 0
+        or any(d < 0 for d in tensor.dims)
+        or size > LARGEST
+        or length < size
+        or offset + length > len(content)
+    ):
+        raise ModelError(
+            f"tensor {tensor.name!r} reaches past {location!r}", value=(offset, length), limit=len(content)
+        )
+    tensor.raw_data = bytes(content[offset : offset + size])
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]

@@ -1,8 +1,7 @@
 """Reads an ONNX inference model and brings it into the one shape that the rest of the package works on.
 
-That is: opset 18, no functions, a batch axis of any size, weights lifted out of the graph. Weights are
-lifted before anything is folded: an optimizer that saw them as constants would merge and transpose them, and
-the parameters would no longer be those of the source model.
+That is: opset 18, float32, no functions, branches or sequences, a batch axis of any size, weights lifted out
+of the graph, shapes computed where they are known.
 """
 
 from __future__ import annotations
@@ -15,16 +14,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, shape_inference
-from onnx.reference import ReferenceEvaluator
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.runtime.manifest import Kind, Role, is_reserved
+from laconic.training import heads
 from laconic.training.assemble import live_nodes
-from laconic.training.batch_axis import free_batch_axis, tensor_types
+from laconic.training.batch_axis import declared_types
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
-from laconic.training.modern import array_of, modernised
+from laconic.training.modern import Opened, opened
+from laconic.training.reading import Reading
+from laconic.training.translation import translator
+from laconic.training.weights import lifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ class SourceParameter:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model ready to be differentiated; `inputs` and `outputs` are tensor names, described in `types`."""
+    """A model ready to be differentiated; `inputs` and `outputs` are tensor names, described in `types`.
+
+    `trained` are the outputs that losses are put on.
+    """
 
     nodes: tuple[NodeProto, ...]
     types: Mapping[str, TensorType]
@@ -50,6 +55,7 @@ class Source:
     parameters: tuple[SourceParameter, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    trained: tuple[str, ...] = ()
 
     def builder(self) -> GraphBuilder:
         """A builder that holds the forward pass of inference, with weights and data as inputs."""
@@ -59,18 +65,8 @@ class Source:
 
     def prediction(self, output: str, absorbs: Collection[str]) -> str:
         """The tensor that a loss on `output` works on: the output, or what goes into a final activation that
-        the loss contains itself."""
-        made = {o: node for node in self.nodes for o in node.output}
-        tensor = output
-        while tensor in made and made[tensor].op_type == "Identity":
-            tensor = made[tensor].input[0]
-        node = made.get(tensor)
-        if node is None or node.op_type not in absorbs:
-            return tensor
-        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        shape = self.types[tensor].shape
-        last = axis == -1 or (shape is not None and axis == len(shape) - 1)
-        return str(node.input[0]) if last else tensor
+        the loss contains itself; for labels, the scores that they were chosen from."""
+        return heads.prediction(self.nodes, self.types, self.constants, output, absorbs)
 
 
 def load(
@@ -81,54 +77,49 @@ def load(
     trainable: Sequence[str] = (),
     frozen: Sequence[str] = (),
     local: Sequence[str] = (),
+    external_data: Mapping[str, bytes] | None = None,
 ) -> Source:
     """Read a model.
 
-    `trained` names the outputs that losses are put on, the first one by default: a parameter that reaches
-    none of them is frozen. `input_shapes` fixes the shape of one sample of an input that was exported with
-    other dynamic axes than the batch. `trainable`, `frozen` and `local` are shell patterns of parameter names;
-    with `trainable`, all that match neither it nor `local` are frozen, else all others are trainable. Raises
-    `ModelError` (with `UnsupportedOperator`) for the model, `ConfigError` for a pattern or output that matches
-    nothing.
+    `trained` names the outputs that losses are put on; without it, the first output of real numbers. A
+    parameter that reaches none of them is frozen. `input_shapes` fixes the shape of one sample of an input
+    that was exported with other dynamic axes than the batch. `trainable`, `frozen` and `local` are shell
+    patterns of parameter names; with `trainable`, all that match neither it nor `local` are frozen, else all
+    others are trainable. `external_data` gives the bytes of files that hold the model's tensors, by the
+    location that the model names; nothing is read from disk. Raises `ModelError` (with
+    `UnsupportedOperator`) for the model, `ConfigError` for a pattern or output that matches nothing.
     """
-    model, order = modernised(data)
-    graph = model.graph
-    targets = _chosen_outputs(graph, trained)
-    outputs = [str(o.name) for o in graph.output]
-    live = live_nodes(graph.node, outputs)
-    del graph.node[:]
-    graph.node.extend(live)
-    _make_way(graph, outputs)
-    values = _lift_weights(graph, order)
-    free_batch_axis(model, values, input_shapes or {})
-    try:
-        inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except Exception as e:  # onnx raises its own InferenceError, ValueError or RuntimeError here
-        raise ModelError("shapes of the model cannot be inferred", value=str(e)) from e
-    types = tensor_types(inferred.graph)
-    constants = {i.name: array_of(i) for i in inferred.graph.initializer}
-    nodes, constants = _folded(inferred.graph.node, types, constants)
-    nodes = live_nodes(nodes, outputs)
-    used = {i for node in nodes for i in node.input}
+    file = opened(data, external_data)
+    outputs = [str(o.name) for o in file.graph.output]
+    for name in trained:
+        if name not in outputs:
+            raise ConfigError("output of the model", value=name, limit=outputs)
+    r = _read(file, outputs, input_shapes or {})
+    for name in outputs:
+        if name not in r.types:
+            raise ModelError(f"output {name!r} is a sequence", remedy="export tensors as outputs")
+    targets = list(trained) or _default_target(r, outputs)
+    nodes = live_nodes(r.nodes, outputs)
+    used = {i for node in nodes for i in node.input} | set(outputs)
     reaching = {i for node in live_nodes(nodes, targets) for i in node.input}
     statistics = {i for node in nodes if node.op_type == "BatchNormalization" for i in node.input[3:5]}
-    roles = _roles([n for n in values if n in used], trainable, frozen, local)
-    inputs = tuple(i.name for i in inferred.graph.input if i.name not in values and i.name in used)
+    roles = _roles([n for n in r.weights if n in used], trainable, frozen, local)
     return Source(
         nodes=tuple(nodes),
-        types=types,
-        constants={n: a for n, a in constants.items() if n in used},
+        types=r.types,
+        constants={n: a for n, a in r.constants.items() if n in used},
         parameters=tuple(
             SourceParameter(
                 n,
-                values[n],
+                r.weights[n],
                 role if n in reaching else "frozen",
                 "statistic" if n in statistics else "weight",
             )
             for n, role in roles.items()
         ),
-        inputs=inputs,
+        inputs=tuple(i.name for i in file.graph.input if i.name in r.inputs and i.name in used),
         outputs=tuple(outputs),
+        trained=tuple(targets),
     )
 
 
@@ -147,95 +138,79 @@ def check_interface(source: Source) -> None:
         )
 
 
-def _chosen_outputs(graph: GraphProto, trained: Sequence[str]) -> list[str]:
-    names = [str(o.name) for o in graph.output]
-    wanted = list(trained) or names[:1]
-    for name in wanted:
-        if name not in names:
-            raise ConfigError("output of the model", value=name, limit=names)
-    return wanted
+def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Sequence[int]]) -> Reading:
+    graph = file.graph
+    live = live_nodes(graph.node, outputs)
+    del graph.node[:]
+    graph.node.extend(live)
+    needed = {name for node in live for name in _names_within(node)} | set(outputs)
+    # Up to IR 3, initializers were declared as inputs as well.
+    declared = [i for i in graph.input if i.name not in file.initializers and i.name in needed]
+    types, traced = declared_types(declared, input_shapes)
+    _make_way(graph, outputs)
+    initializers = {n: a for n, a in file.initializers.items() if n in needed}
+    weights = lifted(graph, initializers, types)
+    if not weights and not any(n.domain == "ai.onnx.ml" for n in graph.node):
+        raise ModelError(
+            "the model has no trainable float32 parameter",
+            value=f"inputs {sorted(types)} and no weights",
+            remedy="export with the weights inside the file",
+        )
+    r = Reading(translator(file.versions), [*needed, *file.initializers], traced)
+    r.outputs, r.inputs = set(outputs), set(types)
+    for name, kind in types.items():
+        r.declare(name, kind)
+    for name, value in weights.items():
+        r.weights[name] = value
+        r.varying.add(name)
+        r.declare(name, TensorType(TensorProto.FLOAT, value.shape))
+    for name, array in initializers.items():
+        if name not in weights:
+            r.enter(name, array)
+    zipped = [node.output[0] for node in graph.node if node.op_type == "ZipMap"]
+    for node in graph.node:
+        if not (node.op_type == "Constant" and node.output and node.output[0] in weights):
+            r.read(node, file.versions[""])
+    heads.canonical_heads(r, [z for z in zipped if z in r.outputs])
+    return r
+
+
+def _default_target(r: Reading, outputs: Sequence[str]) -> list[str]:
+    """The first output of real numbers: scikit-learn's classifiers give labels before probabilities."""
+    real = [n for n in outputs if r.types[n].dtype == TensorProto.FLOAT]
+    return (real or list(outputs))[:1]
+
+
+def _names_within(node: NodeProto) -> list[str]:
+    names = [*node.input, *node.output]
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            names += [i.name for i in attribute.g.initializer]
+            names += [n for inner in attribute.g.node for n in _names_within(inner)]
+    return [n for n in names if n]
 
 
 def _make_way(graph: GraphProto, outputs: Collection[str]) -> None:
     """Rename inner tensors that bear a name which the training graphs need."""
-    taken = {n for node in graph.node for n in (*node.input, *node.output)}
+    taken = {n for node in graph.node for n in _names_within(node)}
     renamed: dict[str, str] = {}
     for node in graph.node:
         for name in node.output:
             if is_reserved(name) and name not in outputs:
                 renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
-    for node in graph.node:
+    if renamed:
+        _rename(graph.node, renamed)
+
+
+def _rename(nodes: Collection[NodeProto], renamed: Mapping[str, str]) -> None:
+    for node in nodes:
         for names in (node.input, node.output):
             names[:] = [renamed.get(n, n) for n in names]
-
-
-def _lift_weights(graph: GraphProto, order: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Take the weights out of the graph and make them inputs; their values in canonical order.
-
-    A weight is a float32 initializer with at least one axis, or a Constant node's with several elements;
-    scalars are constants of a formula. Initializers come first, in the source's order, then Constants.
-    """
-    found: dict[str, NDArray[np.float32]] = {}
-    for initializer in graph.initializer:
-        if initializer.data_type == TensorProto.FLOAT and len(initializer.dims) >= 1:
-            found[initializer.name] = array_of(initializer)
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
-            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 1 and np.prod(tensor.dims) > 1:
-                found[node.output[0]] = array_of(tensor)
-    used = {i for node in graph.node for i in node.input}
-    position = {name: i for i, name in enumerate(order)}
-    names = sorted((n for n in found if n in used), key=lambda n: position.get(n, len(position)))
-    values = {n: np.ascontiguousarray(found[n], np.float32) for n in names}
-    kept = [i for i in graph.initializer if i.name not in values]
-    nodes = [n for n in graph.node if not (n.op_type == "Constant" and n.output[0] in values)]
-    constant = {i.name for i in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in constant]
-    for proto_field, items in ((graph.initializer, kept), (graph.node, nodes), (graph.input, inputs)):
-        del proto_field[:]
-        proto_field.extend(items)
-    return values
-
-
-def _folded(
-    nodes: Sequence[NodeProto], types: dict[str, TensorType], constants: dict[str, NDArray[Any]]
-) -> tuple[list[NodeProto], dict[str, NDArray[Any]]]:
-    """Compute what depends on neither data nor weights: constants, and the arithmetic of known shapes."""
-    constants = dict(constants)
-    kept: list[NodeProto] = []
-    for node in nodes:
-        results = _constant_results(node, types, constants)
-        if results is None:
-            kept.append(node)
-            continue
-        for name, array in zip(node.output, results, strict=False):
-            constants[name] = np.asarray(array)
-    return kept, constants
-
-
-def _constant_results(
-    node: NodeProto, types: Mapping[str, TensorType], constants: Mapping[str, NDArray[Any]]
-) -> Sequence[Any] | None:
-    if node.op_type == "Shape":
-        known = types.get(node.input[0])
-        if known is None or known.shape is None:
-            return None
-        bounds = {a.name: a.i for a in node.attribute}
-        wanted = known.shape[bounds.get("start", 0) : bounds.get("end", len(known.shape))]
-        if any(not isinstance(d, int) for d in wanted):
-            return None
-        return [np.array(wanted, np.int64)]
-    if node.op_type in _RANDOM or any(i and i not in constants for i in node.input):
-        return None
-    feeds = {i: constants[i] for i in node.input if i}
-    try:
-        return list(ReferenceEvaluator(node).run(None, feeds))
-    except Exception:  # what the reference cannot compute stays in the graph, where onnxruntime may
-        return None
-
-
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                _rename(attribute.g.node, renamed)
+                for result in attribute.g.output:
+                    result.name = renamed.get(result.name, result.name)
 
 
 def _roles(

@@ -1,0 +1,83 @@
+"""Writes an operator out as the function body that the ONNX standard gives for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx import FunctionProto, NodeProto, TypeProto, defs, helper
+
+from laconic.training.assemble import OPSET
+from laconic.training.reading import Reading
+
+
+def expanded(r: Reading, node: NodeProto, version: int) -> bool:
+    """Read the nodes of the operator's function body instead; False if the standard gives none."""
+    body = _body(r, node, version)
+    if body is None:
+        return False
+    versions = {o.domain: o.version for o in body.opset_import}
+    inside = versions.get("", version)
+    names = dict(zip(body.input, node.input, strict=False))
+    names.update({name: "" for name in body.input if name not in names})
+    names.update({inner: outer for inner, outer in zip(body.output, node.output, strict=False) if outer})
+    given = {a.name: a for a in node.attribute}
+    schema = defs.get_schema(node.op_type, min(max(version, OPSET), defs.onnx_opset_version()))
+    defaults = [a.default_value for a in schema.attributes.values() if a.default_value.name]
+    for default in (*body.attribute_proto, *defaults):
+        given.setdefault(default.name, default)
+    names[""] = ""
+    for inner in body.node:
+        for name in inner.output:
+            if name not in names:
+                names[name] = r.fresh(f"{node.output[0]}/{name}")
+    for inner in body.node:
+        copy = NodeProto()
+        copy.CopyFrom(inner)
+        copy.name = ""
+        copy.input[:] = [names.get(i, i) for i in inner.input]
+        copy.output[:] = [names[o] for o in inner.output]
+        del copy.attribute[:]
+        for attribute in inner.attribute:
+            if not attribute.ref_attr_name:
+                copy.attribute.append(attribute)
+            elif attribute.ref_attr_name in given:
+                bound = copy.attribute.add()
+                bound.CopyFrom(given[attribute.ref_attr_name])
+                bound.name = attribute.name
+        r.read(copy, inside)
+    return True
+
+
+def _body(r: Reading, node: NodeProto, version: int) -> FunctionProto | None:
+    version = max(version, OPSET)
+    try:
+        schema: Any = defs.get_schema(node.op_type, min(version, defs.onnx_opset_version()))
+    except defs.SchemaError:
+        return None
+    fitting = [v for v in schema.function_opset_versions if v <= version]
+    if fitting:
+        return _parsed(schema.get_function_with_opset_version(_best(fitting)))
+    fitting = [v for v in schema.context_dependent_function_opset_versions if v <= version]
+    if not fitting:
+        return None
+    types = []
+    for name in node.input:
+        kind = r.types.get(name)
+        made = helper.make_tensor_type_proto(kind.dtype, kind.shape) if kind else TypeProto()
+        types.append(made.SerializeToString())
+    encoded = schema.get_context_dependent_function_with_opset_version(
+        _best(fitting), node.SerializeToString(), types
+    )
+    return _parsed(encoded) if encoded else None
+
+
+def _parsed(encoded: bytes) -> FunctionProto:
+    body = FunctionProto()
+    body.ParseFromString(encoded)
+    return body
+
+
+def _best(versions: list[int]) -> int:
+    """The newest body that opset 18 can say, else the oldest there is."""
+    sayable = [v for v in versions if v <= OPSET]
+    return max(sayable) if sayable else min(versions)

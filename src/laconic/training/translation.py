@@ -1,0 +1,55 @@
+"""Decides by what a node of a foreign file is translated: domain, opset, batch axis, function body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnx import AttributeProto, NodeProto
+
+from laconic.training import classical, microsoft, sequences
+from laconic.training.assemble import OPSET
+from laconic.training.backward import unsupported
+from laconic.training.batch_axis import freed
+from laconic.training.expansion import expanded
+from laconic.training.reading import Reading, Translate
+from laconic.training.rules import FORMS, RULES
+from laconic.training.upgrade import normalised, taken_over, upgraded, without_defaults
+
+
+def translator(versions: Mapping[str, int]) -> Translate:
+    """The translation of a file whose domains have these opsets."""
+
+    def translate(r: Reading, node: NodeProto, version: int) -> bool:
+        domain = node.domain
+        if domain:
+            tables = {"ai.onnx.ml": classical.OPERATORS, "com.microsoft": microsoft.OPERATORS}
+            write = tables.get(domain, {}).get(node.op_type)
+            if write is None:
+                raise (
+                    classical.refusal(node, versions.get(domain, 0))
+                    if domain == "ai.onnx.ml"
+                    else unsupported(node, opset=versions.get(domain, 0))
+                )
+            write(r, node)
+            return True
+        if sequences.read(r, node) or upgraded(r, node, version) or normalised(r, node):
+            return True
+        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+            raise unsupported(node, opset=version)
+        if not taken_over(node, version):
+            if node.op_type in microsoft.UNLISTED:
+                microsoft.OPERATORS[node.op_type](r, node)
+                return True
+            if expanded(r, node, version):
+                return True
+            raise unsupported(node, opset=version)
+        plain = without_defaults(node, version)
+        if plain is not node:
+            r.read(plain, OPSET)
+            return True
+        if freed(r, node):
+            return True
+        unruled = node.op_type not in RULES and node.op_type not in FORMS
+        return unruled and any(i in r.varying for i in node.input) and expanded(r, node, OPSET)
+
+    return translate

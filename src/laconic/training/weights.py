@@ -1,0 +1,128 @@
+"""Finds the weights among the tensors of a file.
+
+Weights are lifted out before anything is folded: an optimizer that saw them as constants would merge and
+transpose them, and the parameters would no longer be those of the source model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto
+
+from laconic.training.tensors import constant_of
+
+_EVERY = frozenset(range(64))
+
+_SETTINGS: Mapping[str, frozenset[int]] = {
+    "Resize": frozenset({1, 2, 3}),
+    "Upsample": frozenset({1}),
+    "Clip": frozenset({1, 2}),
+    "Pad": frozenset({1, 2, 3}),
+    "OneHot": frozenset({1, 2}),
+    "Dropout": frozenset({1, 2}),
+    "Pow": frozenset({1}),
+    **dict.fromkeys(("Range", "NonMaxSuppression", "GridSample", "DFT", "STFT", "MelWeightMatrix"), _EVERY),
+    **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "CastLike"), _EVERY),
+    **dict.fromkeys(("Shape", "Size", "ArgMax", "ArgMin", "IsNaN", "IsInf", "Sign"), _EVERY),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Not", "ConstantOfShape", "EyeLike"), _EVERY),
+}
+"""Inputs that hold settings or are compared with: no gradient reaches them, or none should."""
+
+_PASSING = frozenset(
+    {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"}
+)
+"""Through these, the use that counts is the one behind."""
+
+_ARRANGING = _PASSING | {"Sub", "Div"}
+"""What only brings raw data into another form."""
+
+_MASK = -1e4
+"""What attention masks hold where nobody may look."""
+
+
+def lifted(
+    graph: GraphProto, initializers: Mapping[str, NDArray[Any]], inputs: Collection[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The weights by name: initializers in their order, then Constant nodes in theirs.
+
+    A weight is a float32 initializer with at least one axis, or a Constant node's with several elements;
+    scalars are constants of a formula. It must be used where a gradient can reach it. No weights are masks
+    (minus infinity, or thousands below zero), and what is subtracted from raw data or divides it: the
+    statistics of a data set.
+    """
+    nodes = list(_every_node(graph))
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, array in initializers.items():
+        if array.dtype == np.float32 and array.ndim >= 1:
+            found[name] = array
+    for node in nodes:
+        if node.op_type == "Constant" and not node.domain and node.output:
+            array = constant_of(node)
+            if array.dtype == np.float32 and array.ndim >= 1 and array.size > 1:
+                found[node.output[0]] = array
+    uses = _uses(nodes)
+    raw = _raw(nodes, inputs)
+    return {
+        name: np.ascontiguousarray(array)
+        for name, array in found.items()
+        if array.size and not _is_mask(array) and _is_trained(name, uses, raw, 0, not array.any())
+    }
+
+
+def _every_node(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _every_node(attribute.g)
+
+
+def _uses(nodes: Sequence[NodeProto]) -> dict[str, list[tuple[NodeProto, int]]]:
+    uses: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
+    for node in nodes:
+        for i, name in enumerate(node.input):
+            uses[name].append((node, i))
+    return uses
+
+
+def _raw(nodes: Sequence[NodeProto], inputs: Collection[str]) -> frozenset[str]:
+    """Tensors that are data as it came in, however arranged or typed."""
+    raw = set(inputs)
+    for node in nodes:
+        if node.op_type in _ARRANGING and node.input and node.input[0] in raw:
+            raw.update(node.output)
+    return frozenset(raw)
+
+
+def _is_mask(array: NDArray[np.float32]) -> bool:
+    return bool(np.isneginf(array).any() or (array.max() <= 0 and array.min() <= _MASK))
+
+
+def _is_trained(
+    name: str,
+    uses: Mapping[str, list[tuple[NodeProto, int]]],
+    raw: Collection[str],
+    depth: int,
+    zero: bool,
+) -> bool:
+    for node, index in uses.get(name, ()):
+        if index in _SETTINGS.get(node.op_type, ()) or (zero and _is_state(node, index)):
+            continue
+        if node.op_type in _PASSING and node.output and depth < 8:
+            if index == 0 and _is_trained(node.output[0], uses, raw, depth + 1, zero):
+                return True
+            continue
+        if node.op_type in ("Sub", "Div") and index == 1 and node.input[0] in raw:
+            continue
+        return True
+    return False
+
+
+def _is_state(node: NodeProto, index: int) -> bool:
+    """Whether an input is the initial state of a recurrent layer: zeros there are nobody's parameter."""
+    return node.op_type in ("RNN", "GRU", "LSTM") and index in (5, 6)
