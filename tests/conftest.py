@@ -1,7 +1,7 @@
 """What some tests need from the machine, and what happens where it is absent.
 
-A test marked `broker`, `data` or `torch` is skipped, with the reason, on a machine without the thing. Where
-everything is known to be there, `LACONIC_REQUIRE=broker,data,torch` turns such a skip into a failure, so that
+A test marked `broker`, `data`, `torch` or `node` is skipped, with the reason, on a machine without the thing. Where
+everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node` turns such a skip into a failure, so that
 a suite which checks less than it should cannot pass.
 
 Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`).
@@ -47,10 +47,23 @@ def _lacks_torch() -> str | None:
     return None if found else "no torch (LACONIC_TEST_TORCH=1 scripts/test installs it)"
 
 
+def node_modules() -> Path:
+    """Where onnxruntime-node should be installed, whether it is or not."""
+    return Path(os.environ.get("LACONIC_NODE_MODULES") or REPOSITORY / ".node" / "node_modules")
+
+
+def _lacks_node() -> str | None:
+    if not shutil.which("node"):
+        return "no node on the PATH (Debian: apt install nodejs)"
+    found = (node_modules() / "onnxruntime-node").is_dir()
+    return None if found else "no onnxruntime-node (npm install --prefix .node onnxruntime-node)"
+
+
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "broker": _lacks_broker,
     "data": _lacks_data,
     "torch": _lacks_torch,
+    "node": _lacks_node,
 }
 
 
