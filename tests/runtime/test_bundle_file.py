@@ -64,13 +64,32 @@ def test_initial_weights_cannot_be_written_to(bundle: Bundle) -> None:
 
 def test_the_first_bytes_are_as_specified(bundle_file: bytes, bundle: Bundle) -> None:
     magic, version, flags, length, digest = HEADER.unpack_from(bundle_file)
-    assert (magic, version, flags) == (b"LACONICB", 1, 0)
+    assert (magic, version, flags) == (b"LACONICB", 2, 0)
     encoded = bundle_file[48 : 48 + length]
     assert hashlib.sha256(encoded).digest() == digest
     manifest = msgspec.msgpack.decode(encoded)
     assert [p["name"] for p in manifest["parts"]] == ["weights", "step", "epoch", "evaluation", "inference"]
     assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": [4]}]
-    assert manifest["loss"] == {"name": "cross_entropy", "classes": 3}
+    assert manifest["outputs"] == [{"name": "y", "dtype": "float32", "shape": [3]}]
+    target = {"name": "target", "dtype": "int64", "shape": [], "classes": 3}
+    assert manifest["objectives"] == [
+        {
+            "loss": "cross_entropy",
+            "output": "y",
+            "weight": 1.0,
+            "settings": {},
+            "target": target,
+            "metrics": ["loss", "accuracy"],
+        }
+    ]
+    assert manifest["optimizer"] == {
+        "name": "sgd",
+        "layout": 1,
+        "settings": {"weight_decay": 0.0},
+        "slots": [],
+        "counts": False,
+        "seeded": False,
+    }
     weights = bundle_file[48 + length : 48 + length + 4 * 67]
     assert np.array_equal(np.frombuffer(weights, "<f4"), bundle.initial)
 
@@ -129,7 +148,7 @@ def _sha(data: bytes) -> bytes:
 @given(data=st.data())
 def test_a_forged_manifest_is_refused_or_harmless(bundle_file: bytes, data: st.DataObject) -> None:
     values = st.sampled_from(
-        [None, -1, 0, 2**31, 2**63, 1.5, "", "x", b"", [], {}, [[]], True, "mask", "w1:new"]
+        [None, -1, 0, 2**31, 2**63, 1.5, "", "x", b"", [], {}, [[]], True, "target", "w1:new"]
     )
 
     def change(manifest: dict[str, Any]) -> None:
@@ -163,7 +182,19 @@ def test_a_forged_manifest_is_refused_or_harmless(bundle_file: bytes, data: st.D
         (lambda m: m["parts"][1].update(sha256=bytes(32)), ChecksumMismatch),
         (lambda m: m["parts"][1].update(length=2**40), Malformed),
         (lambda m: m["optimizer"].update(slots=["m", "m"]), Malformed),
+        (lambda m: m["optimizer"].update(layout=0), Malformed),
         (lambda m: m["inputs"].clear(), Malformed),
+        (lambda m: m["inputs"][0].update(name="seed"), Malformed),
+        (lambda m: m["outputs"].clear(), Malformed),
+        (lambda m: m["outputs"].append(m["outputs"][0]), Malformed),
+        (lambda m: m["outputs"][0].update(name="sum/loss"), Malformed),
+        (lambda m: m["objectives"].clear(), Malformed),
+        (lambda m: m["objectives"].append(m["objectives"][0]), Malformed),
+        (lambda m: m["objectives"][0].update(metrics=["loss", "loss"]), Malformed),
+        (lambda m: m["objectives"][0]["target"].update(name="labels"), Malformed),
+        (lambda m: m["objectives"][0]["target"].update(dtype="float32"), Malformed),
+        (lambda m: [p.update(kind="statistic") for p in m["parameters"]], Malformed),
+        (lambda m: m["parameters"][0].update(kind="mean"), Malformed),
     ],
 )
 def test_each_rule_of_the_manifest_is_kept(
@@ -184,8 +215,9 @@ def test_limits_and_versions_are_kept(bundle_file: bytes) -> None:
     assert Bundle.read(bundle_file, limit_bytes=len(bundle_file))
     with pytest.raises(LimitExceeded):
         Bundle.read(bundle_file, limit_bytes=len(bundle_file) - 1)
-    with pytest.raises(UnsupportedVersion):
-        Bundle.read(bundle_file[:8] + b"\x02\x00" + bundle_file[10:])
+    for version in (0, 1, 3):
+        with pytest.raises(UnsupportedVersion):
+            Bundle.read(bundle_file[:8] + version.to_bytes(2, "little") + bundle_file[10:])
     with pytest.raises(UnsupportedVersion):
         Bundle.read(bundle_file[:10] + b"\x01\x00" + bundle_file[12:])
     with pytest.raises(LimitExceeded):
@@ -201,7 +233,9 @@ def test_a_writer_makes_nothing_that_a_reader_refuses(bundle: Bundle) -> None:
 
 def test_reading_takes_memory_in_proportion_to_the_file(bundle_file: bytes) -> None:
     def inflate(manifest: dict[str, Any]) -> None:
-        manifest["parameters"] += [{"name": f"p{i}", "shape": [1], "role": "frozen"} for i in range(60_000)]
+        manifest["parameters"] += [
+            {"name": f"p{i}", "shape": [1], "role": "frozen", "kind": "weight"} for i in range(60_000)
+        ]
 
     many = forged(bundle_file, inflate)
     tracemalloc.start()

@@ -30,9 +30,9 @@ SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1, 
         (X.tolist(), Y, "type of input 'x'"),
         (X[0, 0], Y, "type of input 'x'"),
         ({"z": X}, Y, "names of the inputs"),
-        (X, Y[:29], "shape of the labels"),
-        (X, Y.astype(np.float32), "dtype of the labels"),
-        (X, Y.tolist(), "dtype of the labels"),
+        (X, Y[:29], "shape of the targets"),
+        (X, Y.astype(np.float32), "dtype of the targets"),
+        (X, Y.tolist(), "type of the targets"),
         (X, Y + 1, "label out of range"),
         (X, Y - 1, "label out of range"),
     ],
@@ -110,9 +110,9 @@ def test_sessions_are_made_when_they_are_needed(bundle: Bundle, monkeypatch: pyt
     opened: list[str] = []
     real = sys.modules["laconic.runtime.trainer"].open_session  # type: ignore[attr-defined]
 
-    def counting(graph: bytes, *, name: str, threads: int) -> Any:
+    def counting(graph: bytes, *, name: str, threads: int, lean: bool) -> Any:
         opened.append(name)
-        return real(graph, name=name, threads=threads)
+        return real(graph, name=name, threads=threads, lean=lean)
 
     monkeypatch.setattr("laconic.runtime.trainer.open_session", counting)
     trainer = Trainer(bundle)
@@ -155,7 +155,7 @@ def test_training_can_be_stopped(bundle: Bundle) -> None:
 
 def test_a_large_set_is_never_copied_whole() -> None:
     large = np.zeros((10_000, 1000), np.float32)
-    data = {"x": large, "labels": np.zeros(10_000, np.int64)}
+    data = {"x": large, "target": np.zeros(10_000, np.int64)}
     sizes = [
         sum(a.nbytes for a in chunk.feeds.values())
         for chunk in training_chunks(data, np.arange(10_000), 16, 1_000_000)
@@ -171,9 +171,8 @@ def test_a_graph_that_onnxruntime_refuses_is_named(bundle: Bundle) -> None:
 
 
 def test_a_graph_that_does_not_fit_its_manifest_is_named(bundle: Bundle) -> None:
-    manifest = msgspec.structs.replace(
-        bundle.manifest, output=msgspec.structs.replace(bundle.manifest.output, name="other")
-    )
+    other = msgspec.structs.replace(bundle.manifest.outputs[0], name="other")
+    manifest = msgspec.structs.replace(bundle.manifest, outputs=(other,))
     with pytest.raises(ModelError, match="could not run"):
         Trainer(Bundle(manifest, bundle.parts, bundle.hash)).predict(bundle.initial, X)
 

@@ -172,8 +172,9 @@ def test_old_and_new_opsets_give_the_same_training(opset: int) -> None:
 def test_open_sample_axes_can_be_closed() -> None:
     weights = {"W": normal(0, 5, 3)}
     file = onnx_file([node("MatMul", ["x", "W"], ["y"])], weights, ("n", "features"))
-    with pytest.raises(ModelError, match="input_shapes"):
-        prepare(file)
+    opened = Bundle.read(prepare(file))
+    assert opened.manifest.inputs[0].shape == (None,)
+    assert not np.array_equal(train(opened, normal(1, 8, 5), np.arange(8) % 3), opened.initial)
     assert Bundle.read(prepare(file, input_shapes={"x": (5,)})).manifest.inputs[0].shape == (5,)
     with pytest.raises(ConfigError, match="input_shapes"):
         prepare(file, input_shapes={"z": (5,)})
@@ -260,9 +261,13 @@ def test_only_the_chosen_output_is_trained() -> None:
     nodes = [node("MatMul", ["x", "w1"], ["y"]), node("MatMul", ["x", "w2"], ["z"])]
     model = onnx.load_from_string(onnx_file(nodes, {"w1": normal(0, 4, 3), "w2": normal(1, 4, 2)}, ("n", 4)))
     model.graph.output.append(helper.make_tensor_value_info("z", 1, ["n", 2]))
-    assert names(Bundle.read(prepare(model.SerializeToString()))) == ["w1"]
+    first = Bundle.read(prepare(model.SerializeToString()))
     other = Bundle.read(prepare(model.SerializeToString(), output="z"))
-    assert (names(other), other.manifest.loss.classes) == (["w2"], 2)
+    for bundle, trained, frozen, classes in ((first, "w1", "w2", 3), (other, "w2", "w1", 2)):
+        assert (names(bundle), list(bundle.frozen)) == ([trained], [frozen])
+        (target,) = bundle.manifest.targets
+        assert (target.name, target.classes) == ("target", classes)
+        assert [o.name for o in bundle.manifest.outputs] == ["y", "z"]
     with pytest.raises(ConfigError, match="output"):
         prepare(model.SerializeToString(), output="q")
 
@@ -296,7 +301,7 @@ def test_data_in_other_files_is_refused() -> None:
         prepare(model.SerializeToString())
 
 
-@pytest.mark.parametrize("name", ["lr", "mask", "labels"])
+@pytest.mark.parametrize("name", ["lr", "target", "target/y", "seed", "step", "sum/loss", "opt/m/w", "w:new"])
 def test_names_that_the_graphs_need_are_refused(name: str) -> None:
     nodes = [node("MatMul", ["x", name], ["y"])]
     with pytest.raises(ModelError, match="reserved"):

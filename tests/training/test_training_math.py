@@ -73,9 +73,9 @@ REGRESSION = Bundle.read(prepare(softmax_regression()))
 
 
 def test_momentum_is_the_textbooks() -> None:
-    bundle = Bundle.read(prepare(softmax_regression(), optimizer=momentum(0.8)))
+    bundle = Bundle.read(prepare(softmax_regression(), optimizer=momentum(beta=0.8)))
     assert bundle.manifest.optimizer.slots == ("m",)
-    assert bundle.manifest.optimizer.settings == {"beta": 0.8}
+    assert bundle.manifest.optimizer.settings == {"beta": 0.8, "nesterov": 0.0, "weight_decay": 0.0}
     result = Trainer(bundle).train(bundle.initial, X, Y, **SETTINGS)
     due = Regression(bundle)
     moved = [np.zeros_like(w) for w in due.w]

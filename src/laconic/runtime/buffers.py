@@ -33,8 +33,7 @@ class StateBuffers:
         value = ort.OrtValue.ortvalue_from_numpy
         self._session = session
         self._form = form
-        self._shapes = {name: a.shape for name, a in state.items()}
-        # Copies: onnxruntime may use an array's memory in place, and these are written to.
+        # Copies: onnxruntime uses an array's memory in place, and these are written to.
         self._kept = [
             {n: a.copy() for n, a in state.items()},
             {n: np.empty_like(a) for n, a in state.items()},
@@ -42,53 +41,78 @@ class StateBuffers:
         self._buffers = [{n: value(a) for n, a in half.items()} for half in self._kept]
         self._alive = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in constants.items()}
         self._constants = {n: value(a) for n, a in self._alive.items()}
+        # Made once for each direction: binding all of a small network's state anew takes half as long as its
+        # step (52 against 79 microseconds with 111,000 parameters at batch 1).
+        self._bindings = [self._bound(self._buffers[1 - half], self._buffers[half]) for half in (0, 1)]
         self._current = 0
         self._readers = [0, 0]
         self._changed = threading.Condition()
 
     def advance(self, chunk: Chunk) -> NDArray[np.float32]:
         """Run the chunk's steps; the mean loss of each, float32 of shape `(steps,)`."""
-        if self._form == "epoch":
-            return self._call(chunk.feeds).reshape(chunk.steps)
-        rows = [self._call({n: a[i] for n, a in chunk.feeds.items()}).reshape(1) for i in range(chunk.steps)]
-        return np.concatenate(rows)
+        losses = np.empty(chunk.steps, np.float32)
+        try:
+            if self._form == "epoch":
+                self._call(chunk.feeds, losses)
+            else:
+                for i in range(chunk.steps):
+                    self._call({n: a[i] for n, a in chunk.feeds.items()}, losses[i : i + 1].reshape(()))
+        finally:
+            # A binding keeps what was bound to it alive: let the chunk go.
+            for binding in self._bindings:
+                for name, array in chunk.feeds.items():
+                    binding.bind_cpu_input(name, np.empty(0, array.dtype))
+        return losses
 
-    def state(self) -> dict[str, Array]:
-        """The state as it stands, by name."""
-        return {n: v.numpy().reshape(self._shapes[n]) for n, v in self._buffers[self._current].items()}
+    @contextmanager
+    def state(self) -> Iterator[Mapping[str, Array]]:
+        """The newest finished state by name, unchanged until the block ends: copy what is kept longer."""
+        with self._pinned() as half:
+            yield self._kept[half]
 
     @contextmanager
     def reading(self) -> Iterator[Mapping[str, Any]]:
         """The newest finished state and the constants as OrtValues by name, unchanged until the block
         ends."""
+        with self._pinned() as half:
+            yield {**self._constants, **self._buffers[half]}
+
+    @contextmanager
+    def _pinned(self) -> Iterator[int]:
+        """The half that holds the newest finished state; nobody writes to it until the block ends."""
         with self._changed:
             half = self._current
             self._readers[half] += 1
         try:
-            yield {**self._constants, **self._buffers[half]}
+            yield half
         finally:
             with self._changed:
                 self._readers[half] -= 1
                 self._changed.notify_all()
 
-    def _call(self, feeds: Mapping[str, Array]) -> NDArray[np.float32]:
-        with self._changed:
-            half = 1 - self._current
-            self._changed.wait_for(lambda: not self._readers[half])
-        old, new = self._buffers[1 - half], self._buffers[half]
+    def _bound(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
+        """A binding that reads one half and writes the other; data and loss are bound at every call."""
         binding = self._session.io_binding()
         try:
-            for name, array in feeds.items():
-                binding.bind_cpu_input(name, array)
             for name, ort_value in (*self._constants.items(), *old.items()):
                 binding.bind_ortvalue_input(name, ort_value)
             for name, ort_value in new.items():
                 binding.bind_ortvalue_output(f"{name}:new", ort_value)
-            binding.bind_output("loss")
+        except Exception as e:  # onnxruntime's exceptions share no base below Exception
+            raise ModelError("the training graph does not fit its manifest", value=str(e)) from e
+        return binding
+
+    def _call(self, feeds: Mapping[str, Array], loss: NDArray[np.float32]) -> None:
+        with self._changed:
+            half = 1 - self._current
+            self._changed.wait_for(lambda: not self._readers[half])
+        binding = self._bindings[half]
+        try:
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_ortvalue_output("loss", ort.OrtValue.ortvalue_from_numpy(loss))
             self._session.run_with_iobinding(binding)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
             raise ModelError("onnxruntime could not run a training step", value=str(e)) from e
         with self._changed:
             self._current = half
-        loss: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
-        return loss

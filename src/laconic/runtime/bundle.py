@@ -101,6 +101,8 @@ class Bundle:
         return schema.unflatten(self._initial(schema))
 
     def _initial(self, wanted: Schema) -> Vector:
+        if wanted.size == self.weights.size:
+            return self.weights
         everything = self.manifest.schema("trainable", "local", "frozen").unflatten(self.weights)
         vector = wanted.flatten(everything)
         vector.flags.writeable = False

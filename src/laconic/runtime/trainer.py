@@ -41,6 +41,10 @@ Outputs: TypeAlias = "NDArray[np.float32] | dict[str, Array]"
 Stream: TypeAlias = Iterable[tuple[Inputs, Targets]]
 """Groups of labelled samples of any size, such as a data loader gives."""
 
+LARGE_STATE_BYTES = 2 * 2**20
+"""Where a step in a call of its own is as fast as an epoch in one: a Scan holds two more copies of the state,
+and a call costs some 10 microseconds, a hundredth of a step on so much state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -60,18 +64,25 @@ class Trainer:
     """Runs a bundle's graphs; sessions are opened when first needed and can be shared between threads.
 
     `form` chooses how training runs: "epoch" hands a stretch of steps to onnxruntime at once, "step" makes
-    one call for each step. Both give the same weights up to float32 rounding. `chunk_bytes` bounds the
-    buffer into which training data is gathered.
+    one call for each step. Both give the same weights up to float32 rounding. By default a state of up to
+    `LARGE_STATE_BYTES` is trained by the epoch, and a larger one by the step, in a session that spares
+    memory. `chunk_bytes` bounds the buffer into which training data is gathered.
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int = 1, form: Form = "epoch", chunk_bytes: int = 4 * 2**20
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        form: Form | None = None,
+        chunk_bytes: int = 2 * 2**20,
     ) -> None:
-        if form not in ("epoch", "step"):
+        if form not in ("epoch", "step", None):
             raise ConfigError("form of training", value=form, limit=("epoch", "step"))
         self.bundle = bundle
+        self._lean = _state_bytes(bundle) > LARGE_STATE_BYTES
         self._threads = check_positive("number of threads", threads)
-        self._form: Form = form
+        self._form: Form = form or ("step" if self._lean else "epoch")
         self._chunk_bytes = check_positive("chunk size in bytes", chunk_bytes)
         self._sessions: dict[_GraphName, Any] = {}
         self._lock = threading.Lock()
@@ -299,8 +310,14 @@ class Trainer:
         with self._lock:
             if name not in self._sessions:
                 graph = self.bundle.parts[name]
-                self._sessions[name] = open_session(graph, name=name, threads=self._threads)
+                self._sessions[name] = open_session(graph, name=name, threads=self._threads, lean=self._lean)
             return self._sessions[name]
+
+
+def _state_bytes(bundle: Bundle) -> int:
+    """What a training step reads and writes, besides data."""
+    trained = bundle.schema.size + bundle.local_schema.size
+    return 4 * (trained + len(bundle.manifest.optimizer.slots) * bundle.weight_schema.size)
 
 
 def _run(session: Any, outputs: list[str], feeds: Mapping[str, Array]) -> list[Any]:

@@ -78,20 +78,20 @@ class Training:
 
     def result(self) -> TrainResult:
         """What the run has given so far. Raises `NonFinite` when training has gone astray."""
-        state = self._buffers.state()
         schema = self._bundle.weight_schema
-        slots = {
-            slot: schema.flatten({t.name: state[f"opt/{slot}/{t.name}"] for t in schema.tensors})
-            for slot in self._bundle.manifest.optimizer.slots
-        }
-        result = TrainResult(
-            weights=self._bundle.schema.flatten(state),
-            local=self._bundle.local_schema.flatten(state),
-            losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
-            samples=self._samples,
-            steps=sum(map(len, self._losses)),
-            optimizer=OptimizerState(slots, int(state["step"]) if "step" in state else 0),
-        )
+        with self._buffers.state() as state:
+            slots = {
+                slot: schema.flatten({t.name: state[f"opt/{slot}/{t.name}"] for t in schema.tensors})
+                for slot in self._bundle.manifest.optimizer.slots
+            }
+            result = TrainResult(
+                weights=self._bundle.schema.flatten(state),
+                local=self._bundle.local_schema.flatten(state),
+                losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
+                samples=self._samples,
+                steps=sum(map(len, self._losses)),
+                optimizer=OptimizerState(slots, int(state["step"]) if "step" in state else 0),
+            )
         for vector in (result.weights, result.local, *slots.values()):
             check_finite("weights after training", vector, "lower the learning rate or check the data")
         return result
