@@ -157,8 +157,7 @@ class GraphBuilder:
         it may use any tensor of this graph. With `reverse` the loop runs from the last item to the first, and
         results are stacked so that each stands where its item stood.
         """
-        inner = GraphBuilder(real=self.real)
-        inner._parent, inner.constants, inner.types = self, self.constants, ChainMap({}, self.types)
+        inner = self._within()
         inputs: list[str] = []
         for name, dropped in [*((s, 0) for s in states), *((s, 1) for s in sequences)]:
             known = self.types.get(name, TensorType(self.real, None))
@@ -166,11 +165,7 @@ class GraphBuilder:
             inputs.append(self.fresh("item" if dropped else "state"))
             inner.types[inputs[-1]] = TensorType(known.dtype, shape)
         carried, results = body(inner, inputs[: len(states)], inputs[len(states) :])
-        outputs: list[str] = []
-        for name in (*carried, *results):
-            # What is not made in the body, or is a result already, leaves it through a copy.
-            own = inner.producer(name) is not None and name not in outputs
-            outputs.append(name if own else inner.op("Identity", name))
+        outputs = inner._leaving([*carried, *results])
         graph = helper.make_graph(
             inner.nodes,
             "body",
@@ -191,6 +186,41 @@ class GraphBuilder:
             **directions,
         )
         return made[: len(states)], made[len(states) :]
+
+    def either(
+        self,
+        condition: str,
+        yes: Callable[[GraphBuilder], Sequence[str]],
+        no: Callable[[GraphBuilder], Sequence[str]],
+        outputs: Sequence[str],
+    ) -> None:
+        """Make the tensors `outputs`, real numbers all, in one of two ways, by a truth value without axes.
+
+        Each way appends to a graph of its own, where all tensors of this one are at hand, and returns what
+        becomes the outputs.
+        """
+        branches = {}
+        for key, way in (("then_branch", yes), ("else_branch", no)):
+            inner = self._within()
+            made = inner._leaving(way(inner))
+            infos = [value_info(n, self.real, None) for n in made]
+            branches[key] = helper.make_graph(inner.nodes, key, [], infos)
+        self.append(helper.make_node("If", [condition], outputs, **branches))
+
+    def _within(self) -> GraphBuilder:
+        """A builder for a graph inside this one, such as a loop's body."""
+        inner = GraphBuilder(real=self.real)
+        inner._parent, inner.constants, inner.types = self, self.constants, ChainMap({}, self.types)
+        return inner
+
+    def _leaving(self, names: Sequence[str]) -> list[str]:
+        """Names under which results leave an inner graph: what is not made there, or leaves it already, goes
+        through a copy."""
+        outputs: list[str] = []
+        for name in names:
+            own = self.producer(name) is not None and name not in outputs
+            outputs.append(name if own else self.op("Identity", name))
+        return outputs
 
     def producer(self, name: str) -> NodeProto | None:
         """The node that makes `name`; None for inputs and constants."""

@@ -22,13 +22,15 @@ from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from laconic.training import exact_recurrent
+
 Array = NDArray[Any]
 Ints = Sequence[int]
 
 
 def evaluator(model: ModelProto | NodeProto | bytes) -> ReferenceEvaluator:
     """Runs `model` by the definitions of its operators, in the precision of what it is fed."""
-    return ReferenceEvaluator(model, new_ops=list(OPERATORS))
+    return ReferenceEvaluator(model, new_ops=[*OPERATORS, *exact_recurrent.OPERATORS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,10 +309,18 @@ class GlobalLpPool(_Operator):
         return ((total ** (1 / order)).astype(x.dtype),)
 
 
+class Erf(_Operator):
+    """The error function; onnx approximates it with an error of 1e-8, too coarse for differences."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+
 OPERATORS: tuple[type[OpRun], ...] = (
     AveragePool,
     Conv,
     ConvTranspose,
+    Erf,
     GlobalAveragePool,
     GlobalLpPool,
     GlobalMaxPool,
