@@ -91,7 +91,7 @@ def _goals(source: Source, losses: Mapping[str, tuple[Loss, float]]) -> tuple[Go
     goals: list[Goal] = []
     graph = source.builder()
     for name, (loss, weight) in losses.items():
-        output = name or source.outputs[0]
+        output = name or source.trained[0]
         prediction = source.prediction(output, loss.absorbs)
         kind = loss.target(prediction, graph.shape(prediction))
         target = "" if kind is None else "target" if len(losses) == 1 else f"target/{output}"
