@@ -118,7 +118,10 @@ def _derivative(along: Callable[[float], NDArray[np.float64]], dy: NDArray[np.fl
 
 def reference(nodes: Sequence[NodeProto], values: Arrays, constant: Collection[str] = ()) -> Forward:
     """What ONNX's reference implementation (mended) makes of `nodes`, in the precision of what it is fed."""
-    exact = evaluator(_forward(nodes, values, (), constant))
+    precise = {
+        n: a.astype(np.float64) if n in constant and a.dtype == np.float32 else a for n, a in values.items()
+    }
+    exact = evaluator(_forward(nodes, precise, (), constant))
     return lambda feeds: np.asarray(next(iter(exact.run(None, dict(feeds)))))
 
 

@@ -188,6 +188,19 @@ def test_global_pools(seed: int, size: list[int], p: int) -> None:
     agree(helper.make_node("GlobalLpPool", ["x"], ["y"], p=p), values)
 
 
+@quick
+@given(seeds)
+def test_erf(seed: int) -> None:
+    agree(helper.make_node("Erf", ["x"], ["y"]), {"x": normal(seed, 3, 4)})
+
+
+def test_erf_has_all_digits() -> None:
+    """Abramowitz & Stegun (1964), table 7.1."""
+    erf = evaluator(helper.make_node("Erf", ["x"], ["y"]))
+    found = np.asarray(next(iter(erf.run(None, {"x": np.array([0.5, 1.0])}))))
+    np.testing.assert_allclose(found, [0.5204998778, 0.8427007929], atol=1e-10)
+
+
 @pytest.mark.parametrize("operator", [o.__name__ for o in OPERATORS])
 def test_every_operator_is_held_to_onnxruntime(operator: str) -> None:
     assert f'make_node("{operator}"' in Path(__file__).read_text().replace("(\n        ", "(")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.training.builder import GraphBuilder
-from laconic.training.rules.activation import is_not_negative
 from laconic.training.rules.application import Application, Gradients, Rule, only
+from laconic.training.rules.indicator import is_not_negative
 from laconic.training.rules.window import Window, window_of
 
 LOWEST = float(np.finfo(np.float32).min)
