@@ -148,6 +148,7 @@ def _forward(
         [value_info(next(filter(None, nodes[-1].output)), real, None)],
         initializer=[numpy_helper.from_array(a, n) for n, a in values.items() if n not in floats],
     )
-    # Opset 20 is the first with Gelu; what it has in common with 18 means the same.
-    opset = [helper.make_opsetid("", 20 if any(n.op_type == "Gelu" for n in nodes) else OPSET)]
+    # Opsets 20 and 24 are the first with Gelu and Swish; what they have in common with 18 means the same.
+    since = max({"Gelu": 20, "Swish": 24}.get(n.op_type, OPSET) for n in nodes)
+    opset = [helper.make_opsetid("", since)]
     return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

@@ -32,6 +32,7 @@ from laconic.training.rules import (
     resize,
     shape,
     softmax,
+    swish,
 )
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, key
 
@@ -57,6 +58,7 @@ FAMILIES = (
     resize,
     shape,
     softmax,
+    swish,
 )
 """Each family has a table `RULES`, and a table `FORMS` if any of its operators needs one."""
 
