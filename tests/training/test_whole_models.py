@@ -23,6 +23,11 @@ pytestmark = pytest.mark.torch
 
 STEPS, BATCH = 20, 8
 TOLERANCE = 1e-4
+# Of the way that a parameter has come: where an activation lies within rounding of a kink, one step's gradient
+# differs by about a hundredth, and with millions of activations that happens about once in twenty steps. A
+# little of the whole way is allowed too: the bias of attention's keys has no gradient but rounding, and Adam
+# takes that for one.
+WAY_TOLERANCE = 0.02
 EXPORTERS: Sequence[Exporter] = ("torchscript", "dynamo")
 
 
@@ -111,11 +116,13 @@ def compare(
     assert np.allclose(result.losses, losses, rtol=TOLERANCE, atol=0)
     assert losses[-3:].mean() < losses[:3].mean()
     # What PyTorch trained goes through the same exporter: the same names, layouts and order of gates.
-    due = tensors(export(module, example(model), exporter))
-    for parameter, found in bundle.schema.unflatten(result.weights).items():
-        moved = np.linalg.norm(due[parameter] - tensors(exported(name, exporter))[parameter])
-        error = np.linalg.norm(found - due[parameter])
-        assert error <= 1e-3 * moved + 1e-6, parameter
+    start, due = tensors(exported(name, exporter)), tensors(export(module, example(model), exporter))
+    found = bundle.schema.unflatten(result.weights)
+    ways = {parameter: np.linalg.norm(due[parameter] - start[parameter]) for parameter in found}
+    whole = np.linalg.norm(list(ways.values()))
+    for parameter, way in ways.items():
+        error = np.linalg.norm(found[parameter] - due[parameter])
+        assert error <= WAY_TOLERANCE * (way + 0.05 * whole), (parameter, error / way)
     import torch
 
     with torch.no_grad():
