@@ -145,12 +145,8 @@ def _renamed(node: NodeProto, names: _Names, used: Collection[str]) -> NodeProto
     return out
 
 
-_ALL_OUTPUTS = frozenset({"If", "Loop", "Scan", "Split"})
+_ALL_OUTPUTS = frozenset({"If", "Loop", "Scan", "Split", "TopK"})
 """Operators that must name as many outputs as they make."""
-
-
-_COUNTED = frozenset({"Split", "Scan", "Loop", "If"})
-"""Operators that have as many outputs as an input or a body says, read or not."""
 
 
 def _renamed_body(body: GraphProto, names: _Names) -> GraphProto:

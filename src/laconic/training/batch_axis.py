@@ -148,9 +148,8 @@ def _freed_states(r: Reading, node: NodeProto) -> bool:
     for i in (5, 6):
         if i >= len(inputs) or not inputs[i]:
             continue
-        value = r.value(inputs[i])
         shape = r.types[inputs[i]].shape
-        if value is not None and not value.any():
+        if r.holds_zeros(inputs[i]):
             inputs[i], changed = "", True
         elif shape is not None and len(shape) == 3 and shape[axis] == 1:
             inputs[i], changed = _repeated(r, inputs[i], 3, axis, node.input[0], axis), True

@@ -48,6 +48,12 @@ def expanded(r: Reading, node: NodeProto, version: int) -> bool:
     return True
 
 
+def has_inference(node: NodeProto) -> bool:
+    """Whether onnx can say the types of what the node makes."""
+    schema: Any = defs.get_schema(node.op_type, OPSET)
+    return bool(schema.has_type_and_shape_inference_function)
+
+
 def _body(r: Reading, node: NodeProto, version: int) -> FunctionProto | None:
     version = max(version, OPSET)
     try:

@@ -44,6 +44,25 @@ _NODES = 200_000
 
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
 
+_ARRANGING = frozenset(
+    {
+        "Expand",
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "Squeeze",
+        "Unsqueeze",
+        "Concat",
+        "Identity",
+        "Tile",
+        "Gather",
+    }
+)
+"""Operators that only place the elements of their input anew."""
+
+_SAME_SHAPE = frozenset({"MeanVarianceNormalization"})
+"""Operators of which onnx does not say that the output has the input's shape."""
+
 _BY_VALUE = frozenset(
     {"NonZero", "Unique", "Compress", "Range", "NonMaxSuppression", "Resize", "Slice", "Pad"}
 )
@@ -59,6 +78,7 @@ class Reading:
         self.constants: dict[str, NDArray[Any]] = {}
         self.weights: dict[str, NDArray[np.float32]] = {}
         self.varying: set[str] = set()
+        self.zeros: set[str] = set()
         self.axes = Axes()
         self.traced = traced
         self.inputs: set[str] = set()
@@ -235,9 +255,24 @@ class Reading:
         for name in filter(None, node.output):
             self._made[name] = node
             self._taken.add(name)
+        if self._is_zero(node):
+            self.zeros.update(node.output)
         if any(i in self.varying for i in node.input):
             real = (TensorProto.FLOAT, TensorProto.UNDEFINED)
             self.varying.update(o for o in node.output if o and self.types[o].dtype in real)
+
+    def _is_zero(self, node: NodeProto) -> bool:
+        """Whether the node makes nothing but zeros, as exporters make initial states."""
+        if node.op_type == "ConstantOfShape":
+            value = attributes(node).get("value")
+            return value is None or not array_of(value).any()
+        inputs = node.input if node.op_type == "Concat" else node.input[:1]
+        return node.op_type in _ARRANGING and all(self.holds_zeros(i) for i in inputs)
+
+    def holds_zeros(self, name: str) -> bool:
+        """Whether a tensor is known to be zero everywhere."""
+        value = self.constants.get(name)
+        return name in self.zeros or (value is not None and value.dtype.kind == "f" and not value.any())
 
     def _computed(self, node: NodeProto) -> Sequence[Any] | None:
         if node.op_type in _RANDOM or not all(i in self.constants for i in node.input if i):
@@ -326,7 +361,7 @@ class Reading:
         own = self._own_shape(node)
         if own is not None:
             name = node.output[0]
-            dtype = kinds[name].dtype if name in kinds else TensorProto.UNDEFINED
+            dtype = kinds[name].dtype if name in kinds else self.types[node.input[0]].dtype
             kinds[name] = TensorType(dtype, own)
         self._check_contraction(node)
         return {
@@ -335,6 +370,8 @@ class Reading:
 
     def _own_shape(self, node: NodeProto) -> Shape | None:
         """The output shape of operators whose target is given as sizes."""
+        if node.op_type in _SAME_SHAPE:
+            return self.types[node.input[0]].shape
         if node.op_type == "Reshape":
             target, source = self.values(node.input[1]), self.sizes(node.input[0])
             resolved = None if target is None or source is None else reshaped(node, source, list(target))

@@ -138,6 +138,9 @@ def check_interface(source: Source) -> None:
         )
 
 
+_WEIGHTED = frozenset({"Gemm", "Conv", "ConvTranspose"})
+
+
 def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Sequence[int]]) -> Reading:
     graph = file.graph
     live = live_nodes(graph.node, outputs)
@@ -150,7 +153,8 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
     _make_way(graph, outputs)
     initializers = {n: a for n, a in file.initializers.items() if n in needed}
     weights = lifted(graph, initializers, types)
-    if not weights and not any(n.domain == "ai.onnx.ml" for n in graph.node):
+    fed = [n.input[1] for n in graph.node if n.op_type in _WEIGHTED and len(n.input) > 1]
+    if not weights and any(name in types for name in fed):
         raise ModelError(
             "the model has no trainable float32 parameter",
             value=f"inputs {sorted(types)} and no weights",

@@ -10,7 +10,7 @@ from laconic.training import classical, microsoft, sequences
 from laconic.training.assemble import OPSET
 from laconic.training.backward import unsupported
 from laconic.training.batch_axis import freed
-from laconic.training.expansion import expanded
+from laconic.training.expansion import expanded, has_inference
 from laconic.training.reading import Reading, Translate
 from laconic.training.rules import FORMS, RULES
 from laconic.training.upgrade import normalised, taken_over, upgraded, without_defaults
@@ -50,6 +50,8 @@ def translator(versions: Mapping[str, int]) -> Translate:
         if freed(r, node):
             return True
         unruled = node.op_type not in RULES and node.op_type not in FORMS
-        return unruled and any(i in r.varying for i in node.input) and expanded(r, node, OPSET)
+        # What stays must have its types inferred: onnx cannot say those of some functions.
+        wanted = any(i in r.varying for i in node.input) or not has_inference(node)
+        return unruled and wanted and expanded(r, node, OPSET)
 
     return translate
