@@ -78,7 +78,7 @@ def gather_elements(a: Application, dys: Gradients) -> Gradients:
     """dx adds dy up where its elements were picked."""
     g = a.graph
     x, indices = a.inputs
-    axis = a.attribute("axis", 0)
+    axis = a.attribute("axis", 0) % len(g.shape(x))
     return g.op("ScatterElements", zeros_like(g, x), indices, only(dys), axis=axis, reduction="add"), None
 
 
@@ -110,8 +110,8 @@ def scatter_elements(a: Application, dys: Gradients) -> Gradients:
     As in PyTorch, the gradient is that of indices without repetition unless updates are added.
     """
     g, dy = a.graph, only(dys)
-    _, indices, updates = a.inputs
-    axis = a.attribute("axis", 0)
+    x, indices, updates = a.inputs
+    axis = a.attribute("axis", 0) % len(g.shape(x))
     d_data = d_updates = None
     if a.wanted[0]:
         d_data = dy
@@ -147,7 +147,7 @@ def top_k(a: Application, dys: Gradients) -> Gradients:
     x, k = a.inputs
     if dy is None:
         return None, None
-    axis = a.attribute("axis", -1)
+    axis = a.attribute("axis", -1) % len(g.shape(x))
     if len(a.node.output) > 1 and a.node.output[1]:
         indices = str(a.node.output[1])
     else:

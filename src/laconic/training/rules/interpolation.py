@@ -1,7 +1,7 @@
 """Interpolation along one axis as a matrix, by the definition of Resize (ONNX operator `Resize`, opset 18).
 
-Coordinates of nearest mode are computed in float32, as onnxruntime does: which neighbour is nearest can hang
-on the last bit.
+Coordinates of nearest mode and of crops are computed in float32 and in the order in which onnxruntime does it:
+which neighbour is nearest, or whether a place lies outside, can hang on the last bit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def matrix(how: Interpolation, axis: Axis) -> NDArray[np.float64]:
 
 def positions(how: Interpolation, axis: Axis) -> NDArray[Any]:
     """Where each output element lies between the input's elements (`coordinate_transformation_mode`)."""
-    real: Any = np.float32 if how.mode == "nearest" else np.float64
+    cropped = how.coordinates == "tf_crop_and_resize"
+    real: Any = np.float32 if how.mode == "nearest" or cropped else np.float64
     out = np.arange(axis.resized).astype(real)
     one, half = real(1), real(0.5)
     scale, length, resized = real(axis.scale), real(axis.length), real(axis.resized)
@@ -69,9 +70,11 @@ def positions(how: Interpolation, axis: Axis) -> NDArray[Any]:
         case "align_corners":
             centres = out * (length - one) / (resized - one) if axis.resized > 1 else single
         case "tf_crop_and_resize":
-            start, reach = real(axis.start), real(axis.end - axis.start) * (length - one)
-            last = resized - one if axis.resized > 1 else real(2)
-            centres = start * (length - one) + (out if axis.resized > 1 else single + one) * reach / last
+            start, end = real(axis.start), real(axis.end)
+            if axis.resized > 1:
+                centres = start * (length - one) + out * (end - start) * (length - one) / (resized - one)
+            else:
+                centres = single + half * (start + end) * (length - one)
         case "half_pixel_symmetric":
             shift = length / real(2) * (one - resized / (scale * length))
             centres = (float(shift) + (out + 0.5) / scale - 0.5).astype(real)

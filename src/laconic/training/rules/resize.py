@@ -61,6 +61,8 @@ def _matrices(a: Application) -> dict[int, NDArray[np.float64]]:
     g, x = a.graph, a.inputs[0]
     shape, out = g.shape(x), a.output_shape
     rank = len(shape)
+    if shape[1:] == out[1:] and not (isinstance(shape[0], int) and shape[0] != out[0]):
+        return {}  # onnxruntime copies what keeps its shape, in every mode
     if a.attribute("antialias", 0):
         refuse(a, "antialias", 1, 0)
     axes = [n % rank for n in a.attribute("axes", range(rank))]
@@ -81,6 +83,8 @@ def _matrices(a: Application) -> dict[int, NDArray[np.float64]]:
         length, wanted = shape[axis], out[axis]
         if scales.get(axis, 1.0 if length == wanted else None) == 1.0:
             continue
+        if axis == 0 and not isinstance(length, int) and not isinstance(wanted, int):
+            continue  # the batch, whatever its size is called after a computation; nobody resizes it
         if not isinstance(length, int) or not isinstance(wanted, int):
             refuse(a, f"size of axis {axis}", (length, wanted), "known sizes", "give `input_shapes`")
         start, end = (roi[position], roi[len(axes) + position]) if roi else (0.0, 1.0)
