@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, GraphBuilder, Shape
-from laconic.training.rules.indicator import is_positive
+from laconic.training.rules.indicator import is_positive, is_positive_or_half
 
 Setting: TypeAlias = float | tuple[float, ...]
 
@@ -98,8 +98,7 @@ def cross_entropy(
         return TargetType(TensorProto.INT64, (*shape[:axis], *shape[axis + 1 :]), classes)
 
     def parts(g: GraphBuilder, t: Terms) -> tuple[str, str, str, str | None, int]:
-        """Log-probabilities, target distribution, number of terms (their weight), sum of each target,
-        axis."""
+        """Log-probabilities, target distribution, sum of the terms' weights, sum of each target, axis."""
         shape = g.shape(t.prediction)
         axis, classes = _class_axis(t.prediction, shape, class_axis)
         log_p = g.op("LogSoftmax", t.prediction, axis=axis)
@@ -109,7 +108,7 @@ def cross_entropy(
             q = t.target
             if label_smoothing:
                 q = g.op("Add", g.op("Mul", q, g.scalar(high - low)), g.scalar(low))
-            count = _product(g, t.prediction, [i for i in range(len(shape)) if i != axis])
+            count = g.op("Div", _size(g, t.target), g.scalar(float(classes)))
         else:
             depth = g.constant(np.array(classes, np.int64))
             q = g.op("OneHot", t.target, depth, g.floats([low, high]), axis=axis)
@@ -127,11 +126,13 @@ def cross_entropy(
     def training(g: GraphBuilder, t: Terms, scale: str | None) -> tuple[str, str]:
         """Gradient at the logits: (softmax - target) / count (Bishop, PRML 2006, section 4.3.4)."""
         log_p, q, count, total, _ = parts(g, t)
+        share = g.op("Div", g.scalar(-1.0), count)
         likelihood = g.op("ReduceSum", g.op("Mul", log_p, q), keepdims=0)
         p = g.op("Exp", log_p)
-        difference = g.op("Sub", p if total is None else g.op("Mul", p, total), q)
-        factor = g.op("Div", g.scalar(1.0) if scale is None else scale, count)
-        return g.op("Neg", g.op("Div", likelihood, count)), g.op("Mul", difference, factor)
+        # Both signs are in the share, so that none is changed by a node of its own.
+        difference = g.op("Sub", q, p if total is None else g.op("Mul", p, total))
+        factor = share if scale is None else g.op("Mul", scale, share)
+        return g.op("Mul", likelihood, share), g.op("Mul", difference, factor)
 
     def evaluation(g: GraphBuilder, t: Terms) -> dict[str, Measure]:
         log_p, q, count, _, axis = parts(g, t)
@@ -206,20 +207,18 @@ def mean_squared_error() -> Loss:
         return g.op("Mul", difference, difference)
 
     def slope(g: GraphBuilder, x: str, y: str) -> str:
-        return g.op("Mul", g.op("Sub", x, y), g.scalar(2.0))
+        return g.op("Sub", x, y)
 
-    return _elementwise("mse", value, slope, {"mean_absolute_error": _distance})
+    return _elementwise("mse", value, slope, {"mean_absolute_error": _distance}, steepness=2.0)
 
 
 def mean_absolute_error() -> Loss:
     """Mean of |x - y|; the derivative at x = y is 0, as in PyTorch."""
 
     def slope(g: GraphBuilder, x: str, y: str) -> str:
-        # A steep ramp through 1/2 at zero is one vectorised kernel; Sign takes six times as long.
-        side = g.op("HardSigmoid", g.op("Sub", x, y), alpha=1e30, beta=0.5)
-        return g.op("Sub", g.op("Mul", side, g.scalar(2.0)), g.scalar(1.0))
+        return g.op("Sub", is_positive_or_half(g, g.op("Sub", x, y)), g.scalar(0.5))
 
-    return _elementwise("mae", _distance, slope, {})
+    return _elementwise("mae", _distance, slope, {}, steepness=2.0)
 
 
 def huber(*, delta: float = 1.0) -> Loss:
@@ -253,8 +252,10 @@ def _elementwise(
     measures: Mapping[str, Pointwise],
     absorbs: frozenset[str] = frozenset(),
     settings: Mapping[str, Setting] | None = None,
+    steepness: float = 1.0,
 ) -> Loss:
-    """The mean of `value` over all elements; `slope` is its derivative by the prediction."""
+    """The mean of `value` over all elements; `slope` times `steepness` is its derivative by the
+    prediction."""
 
     def target(prediction: str, shape: Shape) -> TargetType:
         if not shape or shape[0] != BATCH:
@@ -263,7 +264,9 @@ def _elementwise(
 
     def training(g: GraphBuilder, t: Terms, scale: str | None) -> tuple[str, str]:
         loss = g.op("ReduceMean", value(g, t.prediction, t.target), keepdims=0)
-        factor = g.op("Div", g.scalar(1.0) if scale is None else scale, _size(g, t.prediction))
+        factor = g.op("Div", g.scalar(steepness), _size(g, t.prediction))
+        if scale is not None:
+            factor = g.op("Mul", scale, factor)
         return loss, g.op("Mul", slope(g, t.prediction, t.target), factor)
 
     def evaluation(g: GraphBuilder, t: Terms) -> dict[str, Measure]:
