@@ -18,7 +18,7 @@ from laconic.training.assemble import uses
 Polynomial: TypeAlias = dict[tuple[str, ...], float]
 """Coefficients by monomial; a monomial is the sorted names of its factors, the empty one is the constant."""
 
-ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Pow", "Reciprocal"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Pow", "Reciprocal", "Sum"})
 
 _TERMS, _DEPTH = 16, 12
 """A formula that is longer or deeper than this is none that anybody looks for."""
@@ -103,6 +103,10 @@ class Expansion:
         if node.op_type == "Reciprocal":
             return self._inverted(node.input[0], depth)
         left = self.of(node.input[0], depth)
+        if node.op_type == "Sum":
+            for term in node.input[1:]:
+                left = None if left is None else _plus(left, self.of(term, depth))
+            return left
         if left is None or node.op_type == "Neg":
             return None if left is None else _times(left, {(): -1.0})
         if node.op_type == "Pow":
@@ -147,7 +151,9 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
-def _plus(a: Polynomial, b: Polynomial) -> Polynomial | None:
+def _plus(a: Polynomial, b: Polynomial | None) -> Polynomial | None:
+    if b is None:
+        return None
     total = dict(a)
     for monomial, c in b.items():
         total[monomial] = total.get(monomial, 0.0) + c

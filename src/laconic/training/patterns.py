@@ -192,30 +192,14 @@ def _layer_normalization(s: _Search, anchor: int) -> _Found | None:
     shifted, root = str(node.input[0]), str(node.output[0])
     if node.op_type == "Pow" and window.number(str(node.input[1])) != -0.5:
         return None
-    var = next((v for v in window.above(shifted, 1) if window.maker(v, "ReduceMean")), None)
-    if var is None:
+    offset = Expansion(window, {})
+    moments = _moments(s, offset.of(shifted))
+    if moments is None:
         return None
-    mean_of_squares = window.nodes[window.makers[var]]
-    squares = str(mean_of_squares.input[0])
-    axes = _axes(s, mean_of_squares)
-    mean = next(
-        (m for m in window.above(squares, 2) if (n := window.maker(m, "ReduceMean")) and _axes(s, n) == axes),
-        None,
-    )
-    if mean is None or axes is None:
-        return None
-    x = str(window.nodes[window.makers[mean]].input[0])
+    x, mean, var, axes, epsilon, squares = moments
     shape = s.shape(x)
-    offset = Expansion(window, {var: "v"})
-    square = Expansion(window, {x: "x", mean: "m"})
-    line = offset.of(shifted)
-    if shape is None or line is None or not same(line, {("v",): 1.0, (): line.get((), 0.0)}):
-        return None
-    if not 0 < line[()] < 1 or not same(
-        square.of(squares), {("x", "x"): 1.0, ("m", "x"): -2.0, ("m", "m"): 1.0}
-    ):
-        return None
-    before = {anchor, window.makers[var], window.makers[mean], *offset.seen, *square.seen}
+    assert shape is not None  # or its axes would be unknown
+    before = {anchor, window.makers[var], window.makers[mean], *offset.seen, *squares}
     at = {x: "x", mean: "m"} | ({root: "r"} if node.op_type == "Pow" else {})
     inverse = {root: "r"} if node.op_type == "Sqrt" else {}
     for last in sorted(window.below(root, 2 * _REACH), reverse=True):
@@ -226,7 +210,40 @@ def _layer_normalization(s: _Search, anchor: int) -> _Found | None:
             continue
         if any(s.shape(n) != shape[axes[0] :] for n in affine if n):
             continue
-        return _normalisation(s, region, x, axes[0], line[()], *affine)
+        return _normalisation(s, region, x, axes[0], epsilon, *affine)
+    return None
+
+
+def _moments(
+    s: _Search, shifted: Polynomial | None
+) -> tuple[str, str, str, list[int], float, set[int]] | None:
+    """What var + epsilon is made of: x, its mean, the mean that makes the variance, axes, epsilon, nodes.
+
+    The variance is the mean of the squared difference, or the mean of the square less the squared mean.
+    """
+    terms = dict(shifted or {})
+    epsilon = terms.pop((), 0.0)
+    if not 0 < epsilon < 1:
+        return None
+    var = next((m[0] for m, c in terms.items() if len(m) == 1 and close(c, 1.0)), "")
+    node = s.window.maker(var, "ReduceMean")
+    axes = None if node is None else _axes(s, node)
+    if node is None or axes is None:
+        return None
+    squares = str(node.input[0])
+    raw = next((m[0] for m in terms if len(m) == 2), "")
+    for mean in [raw] if raw else s.window.above(squares, 2):
+        reduced = s.window.maker(mean, "ReduceMean")
+        if reduced is None or _axes(s, reduced) != axes:
+            continue
+        x = str(reduced.input[0])
+        due: Polynomial = {("x", "x"): 1.0}
+        if not raw:
+            due |= {("m", "x"): -2.0, ("m", "m"): 1.0}
+        square = Expansion(s.window, {x: "x", mean: "m"})
+        whole: Polynomial = {(var,): 1.0, (mean, mean): -1.0} if raw else {(var,): 1.0}
+        if same(square.of(squares), due) and same(terms, whole):
+            return x, mean, var, axes, epsilon, square.seen
     return None
 
 
