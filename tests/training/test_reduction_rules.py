@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from gradient_check import check, rule_gradients
 from hypothesis import given, settings
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from laconic.errors import ModelError
+from laconic.training.assemble import assemble, model
 from laconic.training.builder import GraphBuilder, TensorType
+from laconic.training.forward import lay
 from laconic.training.rules import RULES, Application
 
 quick = settings(max_examples=20, deadline=None)
@@ -109,6 +112,25 @@ def test_a_product_is_differentiated_exactly_where_factors_are_zero(
     over = tuple(axes or range(2))
     forward = lambda feeds: feeds["x"].prod(axis=over, keepdims=keepdims)  # noqa: E731
     check(node, {"x": x, **fixed}, ["x"], forward=forward)
+
+
+@quick
+@given(seeds, axes_of, st.sampled_from([0, 1]), st.booleans())
+def test_the_form_of_a_log_of_summed_exponentials_computes_it(
+    seed: int, axes: list[int] | None, keepdims: int, noop: bool
+) -> None:
+    node, fixed = reduction_node("LogSumExp", axes, keepdims=keepdims, noop_with_empty_axes=int(noop))
+    over = tuple(axes or (() if noop else range(3)))
+    x = np.random.default_rng(seed).normal(0, 30, SHAPE).astype(np.float32)
+    x[0, 1], x[1, 1] = -np.inf, -1e4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        due = np.logaddexp.reduce(x.astype(np.float64), axis=over, keepdims=bool(keepdims)) if over else x
+    result = TensorType(TensorProto.FLOAT, due.shape)
+    g = GraphBuilder((), {"x": TensorType(TensorProto.FLOAT, SHAPE), "y": result}, fixed)
+    lay(g, [node])
+    encoded = model(assemble(g, "form", ["x"], {"y": ("y", result)}))
+    found = ort.InferenceSession(encoded, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, due, rtol=1e-5, atol=1e-5)
 
 
 def test_a_log_of_summed_exponentials_survives_large_values() -> None:

