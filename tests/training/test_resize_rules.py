@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from laconic.errors import ModelError
-from laconic.training.rules.interpolation import Axis, Interpolation, matrix
+from laconic.training.rules.interpolation import Axis, Interpolation, matrix, positions
 
 COVERED: dict[str, str] = {"Resize": "test_resize"}
 
@@ -63,6 +63,18 @@ def operands(
     return ["x", "roi" if roi else "", "scales"], values
 
 
+def on_the_edge(mode: str, coordinates: str, length: int, scale: float, start: float) -> bool:
+    """Whether the last bit of a scale or coordinate, which compilers differ in, decides about the result."""
+    if int(np.float32(length) * np.float32(scale)) != int(length * scale):
+        return True
+    if coordinates not in ("tf_crop_and_resize", "half_pixel_symmetric"):
+        return False
+    axis = Axis(length, int(length * scale), scale, start, start + 0.6)
+    places = positions(Interpolation(mode, coordinates, "floor", -0.75, False), axis)
+    twice = 2 * places[(places != 0) & np.isfinite(places)]
+    return bool(np.any(np.abs(twice - np.round(twice)) < 1e-3))
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     seed=seeds,
@@ -96,6 +108,7 @@ def test_resize(
 ) -> None:
     """The gradient is the adjoint of what onnxruntime does: <dx, v> = <dy, Resize(v)> for any v."""
     assume(all(int(n * s) > 0 for n, s in zip(size, scales, strict=True)))
+    assume(not any(on_the_edge(mode, coordinates, *each) for each in zip(size, scales, roi, strict=True)))
     attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "nearest":
         attributes["nearest_mode"] = rounding
@@ -143,7 +156,7 @@ def test_any_axis_and_rank_holds_to_central_differences(
         "coordinate_transformation_mode": coordinates,
         "axes": axes,
     }
-    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", **attributes)
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", axes=axes, **attributes)
     how = Interpolation("nearest", coordinates, "floor", -0.75, False)
 
     def by_definition(feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:

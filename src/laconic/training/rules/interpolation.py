@@ -1,7 +1,9 @@
 """Interpolation along one axis as a matrix, by the definition of Resize (ONNX operator `Resize`, opset 18).
 
-Coordinates of nearest mode and of crops are computed in float32 and in the order in which onnxruntime does it:
-which neighbour is nearest, or whether a place lies outside, can hang on the last bit.
+Coordinates of nearest mode and of crops are computed in float32 and in the order in which onnxruntime does
+it: which neighbour is nearest, or whether a place lies outside, can hang on the last bit. Of all modes,
+`tf_crop_and_resize` and `half_pixel_symmetric` still leave ties (one place in a thousand) that onnxruntime's
+compiled code breaks the other way.
 """
 
 from __future__ import annotations

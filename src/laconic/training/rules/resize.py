@@ -76,6 +76,7 @@ def _matrices(a: Application) -> dict[int, NDArray[np.float64]]:
         cubic=a.attribute("cubic_coeff_a", -0.75),
         exclude_outside=bool(a.attribute("exclude_outside", 0)),
     )
+    asked = dict(scales)
     if scales == {} and a.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         scales = _common_scale(a, axes)
     found = {}
@@ -88,6 +89,11 @@ def _matrices(a: Application) -> dict[int, NDArray[np.float64]]:
         if not isinstance(length, int) or not isinstance(wanted, int):
             refuse(a, f"size of axis {axis}", (length, wanted), "known sizes", "give `input_shapes`")
         start, end = (roi[position], roi[len(axes) + position]) if roi else (0.0, 1.0)
+        if axis in asked and int(np.float32(length) * np.float32(asked[axis])) != wanted:
+            # onnx and onnxruntime disagree about the size of the result.
+            refuse(
+                a, f"scale of axis {axis}", asked[axis], "one that makes a whole size", "export with sizes"
+            )
         scale = scales.get(axis, float(np.float32(wanted) / np.float32(length)))
         found[axis] = matrix(interpolation, Axis(length, wanted, scale, start, end))
     return found
