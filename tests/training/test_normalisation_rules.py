@@ -193,6 +193,16 @@ def test_layer_normalization(seed: int, axis: int, epsilon: float, bias: bool, b
     check(node, values, list(values), batched=["x"] if batched else [])
 
 
+@quick
+@given(seeds, st.sampled_from([(5,), (1,), (4, 1), (1, 5), (4, 5)]), st.sampled_from([(5,), (1,), (4, 1)]))
+def test_layer_normalization_with_a_scale_or_bias_that_is_broadcast(
+    seed: int, scale: tuple[int, ...], bias: tuple[int, ...]
+) -> None:
+    values = {"x": normal(seed, 2, 3, 4, 5), "scale": normal(seed, *scale), "bias": normal(seed, *bias)}
+    node = helper.make_node("LayerNormalization", list(values), ["y"], axis=2)
+    check(node, values, list(values), batched=["x"])
+
+
 @pytest.mark.torch
 @quick
 @given(seeds, st.sampled_from([1, 2, 3]), epsilons)
