@@ -3,9 +3,9 @@
 onnx's own are wrong in places (ConvTranspose with groups, pooling with automatic padding or a ceiling,
 GlobalMaxPool other than in two dimensions) and loop over single windows in Python. Here every operator
 follows its definition in the ONNX operator specification, with numpy doing the loops. Where the specification
-leaves room (a last window that would begin after the data) onnxruntime decides. It departs from the
-specification in the automatic padding of a pooling window that is dilated or far smaller than its stride, and
-of a ConvTranspose whose kernel is smaller than its stride; nothing here follows it.
+leaves room (a last window that would begin after the data, a ConvTranspose whose kernel is smaller than its
+stride) onnxruntime decides. It departs from the specification in the automatic padding of a pooling window
+that is dilated or far smaller than its stride; nothing here follows it.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ class ConvTranspose(_Operator):
         ]
         asked = [f + p for f, p in zip(full, output_padding or [0] * rank, strict=True)]
         if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            output = list(output_shape or [n * s for n, s in zip(size, strides, strict=True)])[-rank:]
+            same = [min(n * s, f) for n, s, f in zip(size, strides, asked, strict=True)]
+            output = list(output_shape or same)[-rank:]
             total = [max(0, f - o) for f, o in zip(asked, output, strict=True)]
             before = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,16 @@ class Window:
         )
 
     @property
+    def reach(self) -> tuple[int, ...]:
+        """Size of the input once it is padded, elements that no window sees included."""
+        return tuple(b + i + max(0, a) for b, i, a in zip(self.before, self.input, self.after, strict=True))
+
+    @property
+    def pointwise(self) -> bool:
+        """Each window is one element, and each element is one window."""
+        return self.taps == 1 and self.plain and set(self.strides) == {1}
+
+    @property
     def plain(self) -> bool:
         """No padding, and every element is seen."""
         return not any(self.before) and not any(self.after)
@@ -70,6 +80,33 @@ class Window:
             starts = [t * d for t, d in zip(tap, self.dilations, strict=True)]
             ends = [b + (o - 1) * s + 1 for b, o, s in zip(starts, self.output, self.strides, strict=True)]
             yield g.op("Slice", x, g.ints(*starts), g.ints(*ends), axes, g.ints(*self.strides))
+
+    def axis_slices(self, g: GraphBuilder, x: str, which: int, axis: int) -> Iterator[str]:
+        """For each element along spatial axis `which`, what it sees: slices of a padded `x` along `axis`."""
+        stride, dilation = self.strides[which], self.dilations[which]
+        span = (self.output[which] - 1) * stride + 1
+        for tap in range(self.kernel[which]):
+            start = tap * dilation
+            whole = start == 0 and stride == 1 and span == self.reach[which]
+            yield (
+                x
+                if whole
+                else g.op("Slice", x, g.ints(start), g.ints(start + span), g.ints(axis), g.ints(stride))
+            )
+
+    def cropped(self, g: GraphBuilder, x: str, axis: int) -> str:
+        """`x`, whose spatial axes start at `axis`, without the elements at its end that no window sees."""
+        ends = [i + min(0, p) for i, p in zip(self.input, self.after, strict=True)]
+        if tuple(ends) == self.input:
+            return x
+        axes = range(axis, axis + self.rank)
+        return g.op("Slice", x, g.ints(*[0] * self.rank), g.ints(*ends), g.ints(*axes))
+
+    @property
+    def exact(self) -> Window:
+        """The same window over an input that has been cropped."""
+        ends = tuple(i + min(0, p) for i, p in zip(self.input, self.after, strict=True))
+        return replace(self, input=ends)
 
     def transposed(self) -> dict[str, Any]:
         """Attributes of the ConvTranspose that maps what the windows see back to the input's size."""
@@ -103,3 +140,37 @@ def window_of(a: Application, kernel: tuple[int, ...]) -> Window:
     else:
         before = tuple(a.attribute("pads", [0] * (2 * rank)))[:rank]
     return Window(kernel, strides, dilations, before, size, output)
+
+
+def transposed_window_of(a: Application, kernel: tuple[int, ...]) -> Window:
+    """The window that a ConvTranspose node slides over its output (ONNX operator `ConvTranspose`, opset 11).
+
+    Its places are the elements of the node's input. Raises `ModelError` where shape inference and onnxruntime
+    disagree about the size of the output.
+    """
+    rank = len(kernel)
+    strides = tuple(a.attribute("strides", [1] * rank))
+    dilations = tuple(a.attribute("dilations", [1] * rank))
+    places = a.graph.static(a.inputs[0], 2)
+    made = a.graph.static(a.output, 2)
+    if {len(strides), len(dilations), len(places), len(made)} != {rank}:
+        raise ModelError(f"axes of {a.node.op_type} {a.output!r}", value=len(places), limit=rank)
+    extra = a.attribute("output_padding", [0] * rank)
+    automatic = a.attribute("auto_pad", "NOTSET")
+    asked = a.attribute("output_shape")
+    if not asked and automatic not in ("SAME_UPPER", "SAME_LOWER"):
+        pads = [0] * rank if automatic == "VALID" else a.attribute("pads", [0] * (2 * rank))
+        return Window(kernel, strides, dilations, tuple(pads[:rank]), made, places)
+    before = []
+    for n, k, s, d, p, m in zip(places, kernel, strides, dilations, extra, made, strict=True):
+        full = (n - 1) * s + d * (k - 1) + 1 + p
+        if not asked and m != min(full, n * s):
+            raise ModelError(
+                f"automatic padding of ConvTranspose {a.output!r}",
+                value=f"output of {m}",
+                limit=min(full, n * s),
+                remedy="export the model with explicit pads",
+            )
+        total = max(0, full - m)
+        before.append(total // 2 if automatic == "SAME_UPPER" else total - total // 2)
+    return Window(kernel, strides, dilations, tuple(before), made, places)

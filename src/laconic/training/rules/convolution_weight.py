@@ -1,0 +1,279 @@
+"""The gradient of a convolution's weight: several ways to write it, and the choice among them.
+
+All unfold the input (im2col), so that each window becomes a row or a column, and contract over batch and
+space in a matrix product. What costs time is moving the unfolded elements: they are moved once, in long
+pieces, and one sample at a time (a Scan that adds up) where those of a whole batch would leave the cache.
+
+Step times as multiples of PyTorch 2.13's `convolution_backward` for the weight alone, onnxruntime 1.32, one
+thread, AVX-512, medians of CPU time at batch 1 and 32; an asterisk marks what `choice` takes:
+
+    layer (channels, kernel, pixels)   sliced       sliced_each   gathered     gathered_each
+    1 -> 6, 5x5, 28x28                 0.57  1.34   0.38  1.23*   1.13  4.26   1.15  4.47
+    1 -> 32, 5x5, 28x28                0.52  1.62   0.32  1.00*   0.75  3.32   0.75  3.07
+    3 -> 16, 3x3, 32x32                1.04  1.90   0.87  1.40*   1.45  2.94   1.40  2.54
+    6 -> 16, 5x5, 14x14                0.57  1.67   0.34  1.68    0.29  1.25*  0.30  1.52
+    32 -> 64, 5x5, 14x14               1.13  3.13   1.06  1.83    0.79  2.44   0.83  1.42*
+    16 -> 16, 3x3, 32x32               0.79  3.78   0.69  1.72    0.58  2.78   0.56  1.39*
+    16 -> 32, 3x3, stride 2, 32x32     1.33  3.25   1.18  2.57    0.53  1.49   0.49  0.90*
+    64 -> 64, 3x3, 8x8                 0.93  2.31   1.01  1.70    0.64  1.64   0.67  1.08*
+    9 -> 64, 5, 128                    0.92  0.52   0.98  0.59    0.86  0.47*  0.92  0.47
+    64 -> 64, 9, 64                    0.93  1.89   1.17  1.41    0.76  1.42   0.91  1.12*
+
+    depthwise                          sliced       sliced_each   depthwise_each
+    32, 3x3, 32x32                     1.35  5.56   1.32  2.59    1.14  2.73*
+    64, 3x3, stride 2, 32x32           2.51  6.50   2.26  4.49    0.74  1.48*
+    128, 3x3, 16x16                    1.83  7.15   1.59  3.38    1.13  3.00*
+    256, 3x3, 8x8                      1.69  8.06   1.51  10.7    0.62  2.24*
+    128, 3x3, stride 2, 16x16          1.75  6.46   1.49  8.81    0.48  1.31*
+
+    1x1                                at_once      each_sample
+    32 -> 64, 32x32                    0.97  0.93   0.84  0.55*
+    128 -> 128, 16x16                  0.81  1.19   1.06  0.87*
+    256 -> 256, 4x4                    0.47  0.93*  2.19  1.45
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+
+from laconic.training.builder import Dim, GraphBuilder, TensorType
+from laconic.training.rules.window import Window
+
+CACHED_BYTES = 64 * 1024
+"""A sample that unfolds to no more is unfolded with its whole batch: 32 of them stay in a cache of 2 MB."""
+
+GATHERED_CHANNELS = 6
+"""From this many channels on, moving pixels with all their channels is cheaper than moving rows of pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """The shapes of one weight gradient; `channels_in` counts those of all groups, `batch` is an axis."""
+
+    window: Window
+    group: int
+    channels_in: int
+    channels_out: int
+    batch: Dim
+
+    @property
+    def windows(self) -> int:
+        """Number of places of the window in one sample."""
+        return math.prod(self.window.output)
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        """Shape of the weight, for each group its input channels."""
+        return (self.channels_out, self.channels_in // self.group, *self.window.kernel)
+
+    @property
+    def unfolded_bytes(self) -> int:
+        """Size of one sample unfolded, in float32."""
+        return 4 * self.channels_in * self.window.taps * self.windows
+
+
+Lowering: TypeAlias = Callable[[GraphBuilder, str, str, Correlation], str]
+"""`lowering(graph, x, dy, correlation)` appends the gradient of the weight."""
+
+
+def weight_gradient(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """The gradient of the weight that maps windows of `x` to the channels of which `dy` is the gradient."""
+    return LOWERINGS[choice(c)](g, x, dy, c)
+
+
+def choice(c: Correlation) -> str:
+    """The name of the fastest lowering by the shapes that are known before the batch size is."""
+    if c.window.pointwise and c.group == 1:
+        # One product a sample writes a whole weight each time; one for all moves input and output.
+        moved = (c.channels_in + c.channels_out) * c.windows
+        return "at_once" if c.channels_in * c.channels_out > moved else "each_sample"
+    small = c.unfolded_bytes <= CACHED_BYTES
+    if c.group == c.channels_in == c.channels_out and c.group >= GATHERED_CHANNELS:
+        return "depthwise_each"
+    if c.group == 1 and c.channels_in >= GATHERED_CHANNELS:
+        return "gathered" if small else "gathered_each"
+    return "sliced" if small else "sliced_each"
+
+
+def at_once(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """1x1: one product over all samples, channels first."""
+    rows = g.reshape(_channels_first(g, dy, c), c.channels_out, -1)
+    columns = g.reshape(_channels_first(g, x, c), c.channels_in, -1)
+    made = g.op("Gemm", rows, columns, transB=1, shape=(c.channels_out, c.channels_in))
+    return g.reshape(made, *c.weight, shape=c.weight)
+
+
+def each_sample(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """1x1: one product for each sample, then their sum; nothing is moved."""
+    rows = g.reshape(dy, 0, c.channels_out, -1)
+    columns = g.op("Transpose", g.reshape(x, 0, c.channels_in, -1), perm=[0, 2, 1])
+    each = g.op("MatMul", rows, columns)
+    return g.reshape(g.op("ReduceSum", each, g.ints(0), keepdims=0), *c.weight, shape=c.weight)
+
+
+def sliced(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """Any convolution: slices along one axis after the other, one product for the whole batch.
+
+    Rows of the unfolded input are ordered channel, tap, as in the weight: nothing has to be moved after.
+    """
+    taps = c.window.taps
+    padded = c.window.padded(g, _channels_first(g, x, c), 0.0, axis=2)
+    columns = _unfolded(g, padded, c.window, axis=2)
+    rows = _channels_first(g, dy, c)
+    if c.group == 1:
+        flat = (c.channels_out, c.channels_in * taps)
+        columns, rows = g.reshape(columns, flat[1], -1), g.reshape(rows, c.channels_out, -1)
+        return g.reshape(g.op("Gemm", rows, columns, transB=1, shape=flat), *c.weight, shape=c.weight)
+    columns = g.reshape(columns, c.group, c.channels_in // c.group * taps, -1)
+    rows = g.reshape(rows, c.group, c.channels_out // c.group, -1)
+    made = g.op("MatMul", rows, g.op("Transpose", columns, perm=[0, 2, 1]))
+    return g.reshape(made, *c.weight, shape=c.weight)
+
+
+def sliced_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """As `sliced`, one sample at a time."""
+    taps = c.window.taps
+    padded = c.window.padded(g, x, 0.0, axis=2)
+    g.types[padded] = TensorType(g.real, (c.batch, c.channels_in, *c.window.reach))
+    group, rows, columns = c.group, c.channels_out // c.group, c.channels_in // c.group * taps
+
+    def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
+        unfolded = _unfolded(b, items[0], c.window, axis=1)
+        if group == 1:
+            pair = b.reshape(items[1], rows, c.windows), b.reshape(unfolded, columns, c.windows)
+            return [b.op("Gemm", *pair, states[0], transB=1)], []
+        left = b.reshape(items[1], group, rows, c.windows)
+        right = b.op("Transpose", b.reshape(unfolded, group, columns, c.windows), perm=[0, 2, 1])
+        return [b.op("Add", states[0], b.op("MatMul", left, right))], []
+
+    zeros = np.zeros((rows, columns) if group == 1 else (group, rows, columns))
+    (total,), _ = g.scan(body, [g.floats(zeros)], [padded, dy])
+    return g.reshape(total, *c.weight, shape=c.weight)
+
+
+def gathered(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """Channels last: what each window sees is picked in pieces of all channels; one product for all."""
+    pixels = g.op("Transpose", _flat(g, x, c.channels_in, c.window.input, c), perm=[0, 2, 1])
+    pixels = g.op("Pad", pixels, g.ints(0, 0, 0, 0, 1, 0))
+    rows = g.op("Gather", pixels, _places(g, c.window, taps_first=False), axis=1)
+    rows = g.reshape(rows, -1, c.window.taps * c.channels_in)
+    left = g.op("Transpose", _flat(g, dy, c.channels_out, c.window.output, c), perm=[1, 0, 2])
+    return _taps_last(g, g.op("Gemm", g.reshape(left, c.channels_out, -1), rows), c)
+
+
+def gathered_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """As `gathered`, one sample at a time."""
+    places = _places(g, c.window, taps_first=False)
+    width = c.window.taps * c.channels_in
+
+    def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
+        rows = b.op("Gather", _pixels(b, items[0], c), places, axis=0)
+        return [b.op("Gemm", items[1], b.reshape(rows, c.windows, width), states[0])], []
+
+    sequences = [
+        _flat(g, x, c.channels_in, c.window.input, c),
+        _flat(g, dy, c.channels_out, c.window.output, c),
+    ]
+    (total,), _ = g.scan(body, [g.floats(np.zeros((c.channels_out, width)))], sequences)
+    return _taps_last(g, total, c)
+
+
+def depthwise_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """One channel in and out for each group: products element by element, channels last, then their sum."""
+    places = _places(g, c.window, taps_first=True)
+
+    def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
+        seen = b.op("Gather", _pixels(b, items[0], c), places, axis=0)
+        products = b.op("Mul", seen, b.op("Transpose", items[1], perm=[1, 0]))
+        return [b.op("Add", states[0], b.op("ReduceSum", products, b.ints(1), keepdims=0))], []
+
+    sequences = [
+        _flat(g, x, c.channels_in, c.window.input, c),
+        _flat(g, dy, c.channels_out, c.window.output, c),
+    ]
+    (total,), _ = g.scan(body, [g.floats(np.zeros((c.window.taps, c.channels_in)))], sequences)
+    return g.reshape(g.op("Transpose", total, perm=[1, 0]), *c.weight, shape=c.weight)
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "at_once": at_once,
+        "each_sample": each_sample,
+        "sliced": sliced,
+        "sliced_each": sliced_each,
+        "gathered": gathered,
+        "gathered_each": gathered_each,
+        "depthwise_each": depthwise_each,
+    }
+)
+"""The two of 1x1 convolutions take no other, those that gather no groups, `depthwise_each` nothing else."""
+
+
+def _channels_first(g: GraphBuilder, x: str, c: Correlation) -> str:
+    return g.op("Transpose", x, perm=[1, 0, *range(2, 2 + c.window.rank)])
+
+
+def _unfolded(g: GraphBuilder, x: str, window: Window, axis: int) -> str:
+    """A padded `x`, [channel, ..., space...] with space from `axis` on, as [channel, tap..., ..., window...].
+
+    The last axis first: its short slices are then few, and those along the others are of whole rows.
+    """
+    for a in reversed(range(window.rank)):
+        x = g.op("Unsqueeze", x, g.ints(1))
+        axis += 1
+        pieces = list(window.axis_slices(g, x, a, axis=axis + a))
+        x = g.op("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+    return x
+
+
+def _flat(g: GraphBuilder, x: str, channels: int, space: Sequence[int], c: Correlation) -> str:
+    """`x` as [batch, channel, pixel]."""
+    size = math.prod(space)
+    return g.reshape(x, 0, channels, size, shape=(c.batch, channels, size))
+
+
+def _pixels(g: GraphBuilder, x: str, c: Correlation) -> str:
+    """One sample [channel, pixel] as [pixel, channel], with a pixel of zeros after the last."""
+    zeros = g.floats(np.zeros((1, c.channels_in)))
+    return g.op("Concat", g.op("Transpose", x, perm=[1, 0]), zeros, axis=0)
+
+
+def _places(g: GraphBuilder, window: Window, *, taps_first: bool) -> str:
+    """For every window and tap the index of the pixel it sees, or of the one after the last for padding.
+
+    A sum over the axes, which onnxruntime works out when it loads the graph: the file holds only the terms.
+    """
+    rank, size = window.rank, math.prod(window.input)
+    total = ""
+    for axis in range(rank):
+        step = math.prod(window.input[axis + 1 :])
+        place = np.array(
+            [
+                [o * window.strides[axis] + t * window.dilations[axis] for t in range(window.kernel[axis])]
+                for o in range(window.output[axis])
+            ],
+            np.int64,
+        )
+        place -= window.before[axis]
+        inside = (place >= 0) & (place < window.input[axis])
+        term = np.where(inside, place * step, size)
+        term = term.T if taps_first else term
+        dims = [1] * (2 * rank)
+        dims[axis], dims[rank + axis] = term.shape
+        constant = g.constant(np.ascontiguousarray(term).reshape(dims))
+        total = g.op("Add", total, constant) if total else constant
+    windows, taps = math.prod(window.output), window.taps
+    flat = (taps, windows) if taps_first else (windows, taps)
+    return g.reshape(g.op("Min", total, g.constant(np.array(size, np.int64))), *flat)
+
+
+def _taps_last(g: GraphBuilder, made: str, c: Correlation) -> str:
+    """[channel out, tap * channel in] as the weight has it."""
+    apart = g.reshape(made, c.channels_out, c.window.taps, c.channels_in)
+    return g.reshape(g.op("Transpose", apart, perm=[0, 2, 1]), *c.weight, shape=c.weight)
