@@ -147,7 +147,7 @@ def _sha(data: bytes) -> bytes:
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_forged_manifest_is_refused_or_harmless(bundle_file: bytes, data: st.DataObject) -> None:
-    values = st.sampled_from(
+    values: st.SearchStrategy[Any] = st.sampled_from(
         [None, -1, 0, 2**31, 2**63, 1.5, "", "x", b"", [], {}, [[]], True, "target", "w1:new"]
     )
 

@@ -1,4 +1,4 @@
-"""Laws of losses: values and gradients are PyTorch's, and evaluation over batches is evaluation of the whole."""
+"""Laws of losses: values and gradients are PyTorch's, and an evaluation in batches is that of the whole."""
 
 from __future__ import annotations
 

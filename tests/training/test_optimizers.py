@@ -1,4 +1,4 @@
-"""Laws of optimizers: ten steps are PyTorch's, in either form, and a state that is handed on loses nothing."""
+"""Laws of optimizers: ten steps are PyTorch's, in either form, and a state handed on loses nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small_models import node, normal, onnx_file, perceptron, softmax_regression
 
 from laconic.errors import ConfigError, LaconicError, Malformed, ModelError, NonFinite
 from laconic.runtime import Bundle, OptimizerState, Trainer
-from laconic.runtime.trainer import Form
+from laconic.runtime.buffers import Form
 from laconic.training import prepare
 from laconic.training.optimizers import Optimizer, adam, adamw, momentum, optimizer_named, sgd
 

@@ -17,7 +17,6 @@ Array: TypeAlias = NDArray[Any]
 Inputs: TypeAlias = Array | Mapping[str, Array]
 """One array for a model with one input, else arrays by input name; axis 0 counts samples."""
 
-
 Targets: TypeAlias = Array | Mapping[str, Array] | None
 """One array for a bundle with one target, arrays by output or target name for several, None for none."""
 
@@ -107,27 +106,42 @@ def stream_chunks(
     groups: Iterable[Mapping[str, Array]], batch_size: int, chunk_bytes: int
 ) -> Iterator[Chunk]:
     """The same from groups of samples of any size, in the order in which they come; no more than one group
-    and one chunk is held at a time."""
+    and one batch is held at a time.
+
+    Samples of different shapes do not share a batch: where an axis of free length changes, the batch so far
+    stays smaller.
+    """
     waiting: dict[str, Array] = {}
     for group in groups:
-        joined = {n: np.concatenate([waiting[n], a]) if waiting else a for n, a in group.items()}
-        count = len(next(iter(joined.values())))
-        whole = count // batch_size
-        length = _chunk_steps(joined, batch_size, chunk_bytes, whole)
-        for first in range(0, whole, length):
-            here = min(length, whole - first)
-            start = first * batch_size
-            cut = {n: np.ascontiguousarray(a[start : start + here * batch_size]) for n, a in joined.items()}
-            yield _chunk(cut, here, batch_size)
-        waiting = {n: a[whole * batch_size :].copy() for n, a in joined.items()} if count % batch_size else {}
+        if waiting and any(waiting[n].shape[1:] != a.shape[1:] for n, a in group.items()):
+            yield _chunk(waiting, 1, _samples(waiting))
+            waiting = {}
+        start = 0
+        if waiting:
+            start = batch_size - _samples(waiting)
+            waiting = {n: np.concatenate([waiting[n], a[:start]]) for n, a in group.items()}
+            if _samples(waiting) < batch_size:
+                del group
+                continue
+            yield _chunk(waiting, 1, batch_size)
+        whole, rest = divmod(_samples(group) - start, batch_size)
+        stop = start + whole * batch_size
+        stride = batch_size * _chunk_steps(group, batch_size, chunk_bytes, whole)
+        for first in range(start, stop, stride):
+            last = min(first + stride, stop)
+            cut = {n: np.ascontiguousarray(a[first:last]) for n, a in group.items()}
+            yield _chunk(cut, (last - first) // batch_size, batch_size)
+            del cut
+        waiting = {n: a[stop:].copy() for n, a in group.items()} if rest else {}
+        # Gone, here and above, before the next one is asked for.
+        del group
     if waiting:
-        yield _chunk(waiting, 1, len(next(iter(waiting.values()))))
+        yield _chunk(waiting, 1, _samples(waiting))
 
 
 def evaluation_batches(data: Mapping[str, Array], batch_size: int) -> Iterator[dict[str, Array]]:
     """Consecutive stretches of at most `batch_size` samples; views where the arrays allow it."""
-    samples = len(next(iter(data.values())))
-    for start in range(0, samples, batch_size):
+    for start in range(0, _samples(data), batch_size):
         yield {n: np.ascontiguousarray(a[start : start + batch_size]) for n, a in data.items()}
 
 
@@ -181,6 +195,10 @@ def _checked_target(target: Target, array: Array, samples: int) -> Array:
         found = low if low < 0 else high
         raise ConfigError("label out of range", value=found, limit=f"0 to {target.classes - 1}")
     return array.astype(np.int64, copy=False)
+
+
+def _samples(data: Mapping[str, Array]) -> int:
+    return len(next(iter(data.values())))
 
 
 def _fits(found: tuple[int, ...], due: tuple[int | None, ...]) -> bool:

@@ -51,17 +51,15 @@ class StateBuffers:
     def advance(self, chunk: Chunk) -> NDArray[np.float32]:
         """Run the chunk's steps; the mean loss of each, float32 of shape `(steps,)`."""
         losses = np.empty(chunk.steps, np.float32)
-        try:
-            if self._form == "epoch":
-                self._call(chunk.feeds, losses)
-            else:
-                for i in range(chunk.steps):
-                    self._call({n: a[i] for n, a in chunk.feeds.items()}, losses[i : i + 1].reshape(()))
-        finally:
-            # A binding keeps what was bound to it alive: let the chunk go.
-            for binding in self._bindings:
-                for name, array in chunk.feeds.items():
-                    binding.bind_cpu_input(name, np.empty(0, array.dtype))
+        if self._form == "epoch":
+            self._call(chunk.feeds, losses)
+        else:
+            for i in range(chunk.steps):
+                self._call({n: a[i] for n, a in chunk.feeds.items()}, losses[i : i + 1].reshape(()))
+        # A binding keeps what was bound to it alive: let the chunk go.
+        for binding in self._bindings:
+            for name, array in chunk.feeds.items():
+                binding.bind_cpu_input(name, np.empty(0, array.dtype))
         return losses
 
     @contextmanager

@@ -186,7 +186,10 @@ class Trainer:
         def groups() -> Iterator[Mapping[str, Array]]:
             for x, y in stream:
                 data = check_inputs(manifest, x)
-                yield data | check_targets(manifest, y, len(next(iter(data.values()))))
+                data.update(check_targets(manifest, y, len(next(iter(data.values())))))
+                del x, y
+                yield data
+                del data
 
         chunks = stream_chunks(groups(), batch_size, self._chunk_bytes)
         return self._run(weights, chunks, learning_rate, check_seed(seed), proximal_mu, local, optimizer)

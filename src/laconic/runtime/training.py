@@ -61,10 +61,12 @@ class Training:
         self._samples = 0
 
     def __iter__(self) -> Iterator[Progress]:
-        for chunk in self._chunks:
+        while (chunk := next(self._chunks, None)) is not None:
             losses = self._buffers.advance(chunk)
             self._losses.append(losses)
             self._samples += chunk.steps * chunk.batch
+            # Gone before the next one is made.
+            del chunk
             yield Progress(losses, sum(map(len, self._losses)), self._samples)
 
     def predict(self, x: Inputs) -> NDArray[np.float32] | dict[str, Array]:
