@@ -54,9 +54,18 @@ def _scores(r: Reading, node: NodeProto, settings: Mapping[str, Any]) -> tuple[s
             limit=f"{rows} rows of {features} features",
             remedy="export the model again: this file contradicts itself",
         )
-    w = r.weight("coefficients", coefficients.reshape(rows, width))
+    matrix = coefficients.reshape(rows, width)
+    if settings.get("post_transform") == "LOGISTIC" and _is_mirrored(matrix, intercepts):
+        # Rows (-w, w) under the logistic function are one logit, written twice.
+        matrix, intercepts, rows = matrix[1:], intercepts[1:], 1
+    w = r.weight("coefficients", matrix)
     bias = [r.weight("intercepts", intercepts)] if len(intercepts) else []
     return r.op("Gemm", x, w, *bias, transB=1), rows
+
+
+def _is_mirrored(matrix: NDArray[np.float32], intercepts: NDArray[np.float32]) -> bool:
+    both = (matrix, intercepts) if len(intercepts) else (matrix,)
+    return len(matrix) == 2 and all(np.array_equal(part[0], -part[1]) for part in both)
 
 
 def _real(r: Reading, x: str) -> str:

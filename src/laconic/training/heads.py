@@ -103,17 +103,17 @@ def _is_two_classes(value: NDArray[Any] | None) -> bool:
 # --- while a file is read ---
 
 
-def canonical_heads(r: Reading, zipped: Collection[str]) -> None:
+def canonical_heads(r: Reading, classical: Collection[str]) -> None:
     """Bring the ends of a model into the forms that `prediction` knows.
 
     Probabilities (1 - p, p) of one logit become a softmax of (0, z); an activation whose result is only
-    arranged anew is put behind that; probabilities that were mixed or normalised (`zipped`: known to be
-    such) become the softmax of their logarithms, which they equal.
+    arranged anew is put behind that; probabilities that were mixed or normalised (outputs of a
+    `classical` model) become the softmax of their logarithms, which they equal.
     """
     _two_classes(r)
-    for output in r.outputs:
+    for output in sorted(r.outputs):
         _arranged_first(r, output)
-    for output in zipped:
+    for output in classical:
         _logarithms(r, output)
 
 
@@ -173,10 +173,19 @@ def _arranged_first(r: Reading, output: str) -> None:
 
 def _logarithms(r: Reading, output: str) -> None:
     made = {o: n for n in r.nodes for o in n.output}
-    copy = made.get(output)
-    if copy is None or copy.op_type != "Identity":
+    if output not in made or r.types[output].dtype != TensorProto.FLOAT:
         return
     p = _named(made, output)
+    if p == output:
+        p = r.fresh("read/p")
+        for name in made[output].output:
+            r.types[p] = r.types[name]
+        made[output].output[0] = p
+        for node in r.nodes:
+            node.input[:] = [p if i == output else i for i in node.input]
+        r.nodes.append(helper.make_node("Identity", [p], [output]))
+        made = {o: n for n in r.nodes for o in n.output}
+    copy = made[output]
     if not _is_distribution(made, r.constants, p, 0) or made[p].op_type == "Softmax":
         return
     kept, log = r.fresh("read/p"), r.fresh("read/logits")
@@ -203,13 +212,23 @@ def _is_distribution(
     if node.op_type == "Softmax":
         return True
     if node.op_type == "Div":
-        divisor = made.get(node.input[1])
-        return divisor is not None and divisor.op_type in ("ReduceSum", "ReduceL1", "Max", "Reshape")
+        return _is_sum(made, node.input[1], 0)
     if node.op_type in ("Add", "Sum", "Mean"):
         return all(follow(i) for i in node.input)
     if node.op_type == "Mul":
         return sum(follow(i) for i in node.input) == 1
     return node.op_type == "Identity" and follow(node.input[0])
+
+
+def _is_sum(made: Mapping[str, NodeProto], tensor: str, depth: int) -> bool:
+    """Whether a tensor is a sum along an axis, perhaps guarded against zero."""
+    node = made.get(tensor)
+    if node is None or depth > 4:
+        return False
+    if node.op_type in ("ReduceSum", "ReduceL1"):
+        return True
+    guards = ("Max", "Add", "Reshape", "Unsqueeze", "Where", "Clip")
+    return node.op_type in guards and any(_is_sum(made, i, depth + 1) for i in node.input)
 
 
 def _replace(r: Reading, node: NodeProto, new: Sequence[NodeProto]) -> None:

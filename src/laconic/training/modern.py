@@ -24,6 +24,7 @@ from onnx import (
 from laconic.errors import ModelError
 from laconic.training.assemble import uses
 from laconic.training.backward import STANDARD_DOMAINS, unsupported
+from laconic.training.microsoft import UNLISTED
 from laconic.training.precision import to_float32
 from laconic.training.tensors import LARGEST, array_of
 from laconic.training.upgrade import OLDEST
@@ -86,7 +87,7 @@ def opened(data: bytes, external_data: Mapping[str, bytes] | None = None) -> Ope
     # onnx tells the standard's second spelling from the first, here and in its schemas.
     for node in _nodes(model.graph):
         if node.domain in STANDARD_DOMAINS:
-            node.domain = ""
+            node.domain = "com.microsoft" if node.op_type in UNLISTED else ""
     del model.opset_import[:]
     for domain, version in versions.items():
         model.opset_import.add(domain=domain, version=version)
@@ -122,7 +123,8 @@ def _versions(model: ModelProto) -> dict[str, int]:
 
 def _refuse_unknown(graph: GraphProto, versions: Mapping[str, int]) -> None:
     for node in _nodes(graph):
-        if node.domain not in ("", "ai.onnx.ml", "com.microsoft"):
+        known = defs.has(node.op_type) if not node.domain else node.domain in ("ai.onnx.ml", "com.microsoft")
+        if not known:
             raise unsupported(node, opset=versions.get(node.domain, 0))
 
 

@@ -24,6 +24,7 @@ from laconic.training.batch_axis import declared_types
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.modern import Opened, opened
+from laconic.training.patterns import recognised
 from laconic.training.reading import Reading
 from laconic.training.translation import translator
 from laconic.training.weights import lifted
@@ -99,7 +100,8 @@ def load(
         if name not in r.types:
             raise ModelError(f"output {name!r} is a sequence", remedy="export tensors as outputs")
     targets = list(trained) or _default_target(r, outputs)
-    nodes = live_nodes(r.nodes, outputs)
+    composites = recognised(r.nodes, r.types, r.constants, r.weights, outputs)
+    nodes = live_nodes(composites, outputs)
     used = {i for node in nodes for i in node.input} | set(outputs)
     reaching = {i for node in live_nodes(nodes, targets) for i in node.input}
     statistics = {i for node in nodes if node.op_type == "BatchNormalization" for i in node.input[3:5]}
@@ -152,7 +154,8 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
     types, traced = declared_types(declared, input_shapes)
     _make_way(graph, outputs)
     initializers = {n: a for n, a in file.initializers.items() if n in needed}
-    weights = lifted(graph, initializers, types)
+    classical = any(node.domain == "ai.onnx.ml" for node in graph.node)
+    weights = lifted(graph, initializers, types, prepared=classical)
     fed = [n.input[1] for n in graph.node if n.op_type in _WEIGHTED and len(n.input) > 1]
     if not weights and any(name in types for name in fed):
         raise ModelError(
@@ -171,11 +174,10 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
     for name, array in initializers.items():
         if name not in weights:
             r.enter(name, array)
-    zipped = [node.output[0] for node in graph.node if node.op_type == "ZipMap"]
     for node in graph.node:
         if not (node.op_type == "Constant" and node.output and node.output[0] in weights):
             r.read(node, file.versions[""])
-    heads.canonical_heads(r, [z for z in zipped if z in r.outputs])
+    heads.canonical_heads(r, outputs if classical else ())
     return r
 
 

@@ -37,9 +37,6 @@ def translator(versions: Mapping[str, int]) -> Translate:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             raise unsupported(node, opset=version)
         if not taken_over(node, version):
-            if node.op_type in microsoft.UNLISTED:
-                microsoft.OPERATORS[node.op_type](r, node)
-                return True
             if expanded(r, node, version):
                 return True
             raise unsupported(node, opset=version)

@@ -305,4 +305,15 @@ def normalised(r: Reading, node: NodeProto) -> bool:
         if settings.get("training_mode") or len(node.output) > 1 or settings.get("spatial") is not None:
             _batch_normalization(r, node, settings)
             return True
+    if node.op_type == "LpNormalization":
+        _lp_normalization(r, node, attributes(node))
+        return True
     return False
+
+
+def _lp_normalization(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
+    reduction = "ReduceL1" if settings.get("p", 2) == 1 else "ReduceL2"
+    size = r.op(reduction, node.input[0], r.ints(settings.get("axis", -1)))
+    # What is zero everywhere stays zero.
+    size = r.op("Max", size, r.floats(1e-30))
+    r.op("Div", node.input[0], size, outputs=list(node.output))

@@ -38,22 +38,26 @@ _PASSING = frozenset(
 )
 """Through these, the use that counts is the one behind."""
 
-_ARRANGING = _PASSING | {"Sub", "Div"}
-"""What only brings raw data into another form."""
+_STATISTICAL = frozenset({"Sub", "Div"})
+"""Raw data goes through these with the mean and the deviation of a data set."""
 
 _MASK = -1e4
 """What attention masks hold where nobody may look."""
 
 
 def lifted(
-    graph: GraphProto, initializers: Mapping[str, NDArray[Any]], inputs: Collection[str]
+    graph: GraphProto,
+    initializers: Mapping[str, NDArray[Any]],
+    inputs: Collection[str],
+    *,
+    prepared: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
     """The weights by name: initializers in their order, then Constant nodes in theirs.
 
     A weight is a float32 initializer with at least one axis, or a Constant node's with several elements;
     scalars are constants of a formula. It must be used where a gradient can reach it. No weights are masks
     (minus infinity, or thousands below zero), and what is subtracted from raw data or divides it: the
-    statistics of a data set.
+    statistics of a data set. In a pipeline that `prepared` its data so are factors and summands.
     """
     nodes = list(_every_node(graph))
     found: dict[str, NDArray[np.float32]] = {}
@@ -66,7 +70,7 @@ def lifted(
             if array.dtype == np.float32 and array.ndim >= 1 and array.size > 1:
                 found[node.output[0]] = array
     uses = _uses(nodes)
-    raw = _raw(nodes, inputs)
+    raw = _raw(nodes, inputs, _STATISTICAL | {"Mul", "Add"} if prepared else _STATISTICAL)
     return {
         name: np.ascontiguousarray(array)
         for name, array in found.items()
@@ -90,13 +94,16 @@ def _uses(nodes: Sequence[NodeProto]) -> dict[str, list[tuple[NodeProto, int]]]:
     return uses
 
 
-def _raw(nodes: Sequence[NodeProto], inputs: Collection[str]) -> frozenset[str]:
-    """Tensors that are data as it came in, however arranged or typed."""
+def _raw(
+    nodes: Sequence[NodeProto], inputs: Collection[str], statistical: Collection[str]
+) -> dict[str, Collection[str]]:
+    """Tensors that are data as it came in, however arranged, typed or normalised, each with the operators
+    that may normalise it."""
     raw = set(inputs)
     for node in nodes:
-        if node.op_type in _ARRANGING and node.input and node.input[0] in raw:
+        if (node.op_type in _PASSING or node.op_type in statistical) and node.input and node.input[0] in raw:
             raw.update(node.output)
-    return frozenset(raw)
+    return dict.fromkeys(raw, statistical)
 
 
 def _is_mask(array: NDArray[np.float32]) -> bool:
@@ -106,7 +113,7 @@ def _is_mask(array: NDArray[np.float32]) -> bool:
 def _is_trained(
     name: str,
     uses: Mapping[str, list[tuple[NodeProto, int]]],
-    raw: Collection[str],
+    raw: Mapping[str, Collection[str]],
     depth: int,
     zero: bool,
 ) -> bool:
@@ -117,7 +124,7 @@ def _is_trained(
             if index == 0 and _is_trained(node.output[0], uses, raw, depth + 1, zero):
                 return True
             continue
-        if node.op_type in ("Sub", "Div") and index == 1 and node.input[0] in raw:
+        if index == 1 and node.op_type in raw.get(node.input[0], ()):
             continue
         return True
     return False
