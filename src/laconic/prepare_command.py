@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--optimizer",
         nargs="+",
-        default=["sgd"],
         metavar=("NAME", "SETTING=VALUE"),
         help="sgd (default), momentum, adam, adamw",
     )
@@ -46,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("frozen", "of weights that stay as they are"),
         ("local", "of weights that are trained, but never leave the device"),
     ):
-        add(f"--{name}", nargs="+", action="extend", default=[], metavar="PATTERN", help=meaning)
+        add(f"--{name}", nargs="+", action="extend", metavar="PATTERN", help=meaning)
     add(
         "--lora",
         nargs="+",
@@ -56,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--input-shape",
         action="append",
-        default=[],
         metavar="INPUT=D,D,...",
         help="shape of one sample of an input, where the model leaves it open",
     )
@@ -64,7 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--external-data",
         action="append",
         type=Path,
-        default=[],
         metavar="FILE",
         help="a file with weights that the model refers to",
     )
@@ -139,16 +136,16 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         loss: Any = losses[""][0]
     else:
         loss = losses
-    name, *settings = options.optimizer
+    name, *settings = options.optimizer or ["sgd"]
     arguments: dict[str, Any] = {
         "loss": loss,
         "optimizer": _made("--optimizer", OPTIMIZERS, name, _settings("--optimizer", settings)),
         "proximal": options.proximal,
         "clip_norm": options.clip_norm,
-        "input_shapes": dict(_input_shape(text) for text in options.input_shape),
-        "trainable": options.trainable,
-        "frozen": options.frozen,
-        "local": options.local,
+        "input_shapes": dict(_input_shape(text) for text in options.input_shape or ()),
+        "trainable": options.trainable or (),
+        "frozen": options.frozen or (),
+        "local": options.local or (),
     }
     return arguments
 
