@@ -175,7 +175,8 @@ class GraphBuilder:
         directions: dict[str, Any] = {}
         if reverse:
             directions["scan_input_directions"] = [1] * len(sequences)
-            directions["scan_output_directions"] = [1] * len(results)
+            if results:
+                directions["scan_output_directions"] = [1] * len(results)
         made = self.ops(
             "Scan",
             *states,
