@@ -1,22 +1,13 @@
-"""Laws of the gradient rules: each agrees with central differences, for all attributes that it may meet."""
+"""Laws of the rules of matrix products: Gemm and MatMul."""
 
 from __future__ import annotations
 
-import re
-import textwrap
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pytest
 from gradient_check import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
-
-from laconic.errors import UnsupportedOperator
-from laconic.training.rules import FAMILIES, RULES
 
 quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**16)
@@ -37,17 +28,6 @@ COVERED: dict[str, str] = {
     "Gemm": "test_gemm",
     "MatMul": "test_matmul",
 }
-
-
-def test_every_rule_has_a_gradient_check() -> None:
-    assert COVERED.keys() == RULES.keys()
-    assert all(callable(globals()[name]) for name in COVERED.values())
-
-
-def test_the_table_cannot_be_changed() -> None:
-    with pytest.raises(TypeError):
-        RULES["Relu"] = RULES["Add"]  # type: ignore[index]
-    assert sum(len(family.RULES) for family in FAMILIES) == len(RULES)
 
 
 @quick
@@ -95,26 +75,3 @@ def test_matmul(seed: int, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> N
     check(node, values, ["a", "b"])
     if len(shapes[0]) > 1 and len(shapes[1]) < 3:
         check(node, values, ["a", "b"], batched=["a"])
-
-
-def test_gradients_that_meet_are_summed() -> None:
-    nodes = [
-        helper.make_node("Relu", ["x"], ["a"]),
-        helper.make_node("Gemm", ["x", "w"], ["b"]),
-        helper.make_node("Add", ["a", "b"], ["c"]),
-        helper.make_node("Add", ["c", "x"], ["y"]),
-    ]
-    check(nodes, {"x": spread(1, 3, 3), "w": normal(1, 3, 3)}, ["x", "w"], batched=["x"])
-
-
-def test_the_example_of_the_documentation_is_a_rule() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "add-an-operator.md").read_text()
-    code = re.search(r"^( *)```python\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
-    assert code
-    scope: dict[str, Any] = {}
-    exec(textwrap.dedent(code[2]), scope)
-    node = helper.make_node("Tanh", ["x"], ["y"])
-    check(node, {"x": normal(0, 2, 3)}, ["x"], batched=["x"], rules={**RULES, "Tanh": scope["tanh"]})
-    others = {op_type: rule for op_type, rule in RULES.items() if op_type != "Tanh"}
-    with pytest.raises(UnsupportedOperator):
-        check(node, {"x": normal(0, 2, 3)}, ["x"], rules=others)
