@@ -137,6 +137,7 @@ def _prepare(
 
 def _compared(contenders: Sequence[Contender], task: Task, turns: int) -> dict[str, Any]:
     """Milliseconds of a step of each, and our share of PyTorch's: the median of the turns' ratios."""
+    print(f"bench: {task.model}, batch {task.batch}", file=sys.stderr)
     timings = in_turns([(c, task) for c in contenders], turns)
     ours, torch = _needed(timings, "laconic"), _needed(timings, "torch")
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from worker import Task, serve
+from worker import TRIAL_STEPS, Task, serve
 
 from laconic.runtime import Bundle, Trainer
 
@@ -17,26 +17,27 @@ def main() -> None:
     bundle = Bundle.read((task.folder / f"{task.model}{task.variant}.bundle").read_bytes())
     trainers = {"default": Trainer(bundle), "step": Trainer(bundle, form="step")}
 
-    def run(trainer: Trainer, epochs: int) -> float:
+    def run(trainer: Trainer, steps: int) -> float:
+        samples = min(len(x), steps * task.batch)
         began = time.perf_counter()
         result = trainer.train(
             bundle.initial,
-            x,
-            y,
-            epochs=epochs,
+            x[:samples],
+            y[:samples],
+            epochs=max(1, round(steps * task.batch / samples)),
             batch_size=task.batch,
             learning_rate=task.learning_rate,
             seed=0,
         )
         return (time.perf_counter() - began) / result.steps
 
-    steps = len(task.batches())
-    for trainer in trainers.values():
-        run(trainer, 1)
-    epochs = {n: max(1, round(task.seconds / (run(t, 1) * steps))) for n, t in trainers.items()}
+    # The first run warms up, the second estimates.
+    for _ in range(2):
+        trials = {name: run(trainer, TRIAL_STEPS) for name, trainer in trainers.items()}
+    steps = {name: max(TRIAL_STEPS, int(task.seconds / trial)) for name, trial in trials.items()}
 
     def measure() -> Mapping[str, float]:
-        return {name: run(trainer, epochs[name]) for name, trainer in trainers.items()}
+        return {name: run(trainer, steps[name]) for name, trainer in trainers.items()}
 
     serve(measure)
 

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.torch
 
 STEPS, BATCH = 20, 8
 TOLERANCE = 1e-4
-# Of the way that a parameter has come: where an activation lies within rounding of a kink, one step's gradient
-# differs by about a hundredth, and with millions of activations that happens about once in twenty steps. A
-# little of the whole way is allowed too: the bias of attention's keys has no gradient but rounding, and Adam
-# takes that for one.
+# Of the way that a parameter has come: where an activation lies within rounding of a kink, one step's
+# gradient differs by about a hundredth, and with millions of activations that happens about once in twenty
+# steps. A little of the whole way is allowed too: the bias of attention's keys has no gradient but rounding,
+# and Adam takes that for one.
 WAY_TOLERANCE = 0.02
 EXPORTERS: Sequence[Exporter] = ("torchscript", "dynamo")
 
