@@ -149,6 +149,30 @@ def test_lstm(seed: int, way: str, given_: set[str], outputs: list[str], free: b
 
 
 @quick
+@given(
+    seeds,
+    st.sampled_from(sorted(GATES)),
+    st.sampled_from(["forward", "reverse"]),
+    optional,
+    st.sampled_from([-1, 3, 0, 2]),
+    st.booleans(),
+)
+def test_one_step_read(
+    seed: int, kind: str, way: str, given_: set[str], index: int, batch_first: bool
+) -> None:
+    """A classifier reads one step of Y, in most cases the last: then there is no Y to go back through."""
+    values = tensors(kind, seed, way, given_, 4, 2, 2, 3)
+    values |= {"directions": np.array([1]), "index": np.array(index)}
+    wanted = [n for n, a in values.items() if a.dtype == np.float32]
+    nodes = [layer(kind, values, way, ["y"]), helper.make_node("Squeeze", ["y", "directions"], ["steps"])]
+    if batch_first:
+        nodes.append(helper.make_node("Transpose", ["steps"], ["turned"], perm=[1, 0, 2]))
+    read = "turned" if batch_first else "steps"
+    nodes.append(helper.make_node("Gather", [read, "index"], ["one"], axis=int(batch_first)))
+    check(nodes, values, wanted, seed=seed, double=False)
+
+
+@quick
 @given(seeds, st.sampled_from(sorted(GATES)), ways, optional, st.integers(0, 1))
 def test_definitions_agree_with_onnxruntime(
     seed: int, kind: str, way: str, given_: set[str], linear_before_reset: int

@@ -18,6 +18,7 @@ from onnx import NodeProto, TensorProto
 from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application, Gradients, Saved, Training
+from laconic.training.rules.recurrent.last_step import last_step
 
 STATES = "states"
 """The name under which a form saves all hidden states (the output Y) where the node has no use for them."""
@@ -190,6 +191,11 @@ def backward(a: Application, dys: Gradients, layer: Layer, cell: Cell) -> Gradie
     """Gradients of all inputs, from those of one direction after the other."""
     g, count = a.graph, len(layer.directions)
     dy, dh, dc = (*dys, None, None, None)[:3]
+    if dy and count == 1 and not layer.directions[0].reverse and not layer.mask:
+        last = last_step(g, dy)
+        if last is not None:
+            last = g.op("Unsqueeze", g.reshape(last, -1, layer.hidden), g.ints(0))
+            dy, dh = None, g.op("Add", dh, last) if dh else last
     states = apart(g, a.node.output[0] or a.saved[STATES], count, 1)
     none = zeros(g, layer.x, layer.hidden)
     dys_k: Sequence[str | None] = apart(g, dy, count, 1) if dy else [None] * count
