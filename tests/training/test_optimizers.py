@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import TensorProto
 from small_models import node, normal, onnx_file, perceptron, softmax_regression
 
 from laconic.errors import ConfigError, LaconicError, Malformed, ModelError, NonFinite
@@ -328,3 +330,24 @@ def test_a_state_that_does_not_fit_is_named(
 def test_settings_out_of_range_are_named(make: Callable[[], object], thing: str) -> None:
     with pytest.raises(ConfigError, match=thing):
         make()
+
+
+def test_an_embedding_is_updated_where_it_was_looked_up() -> None:
+    """With plain SGD the gradient is scattered onto the table itself: no table of zeros, no sum."""
+    table = normal(0, 50, 8)
+    nodes = [
+        node("Gather", ["table", "x"], ["e"]),
+        node("Flatten", ["e"], ["f"]),
+        node("MatMul", ["f", "w"], ["y"]),
+    ]
+    data = onnx_file(nodes, {"table": table, "w": normal(1, 40, 3)}, ("batch", 5), dtype=TensorProto.INT64)
+    bundle = Bundle.read(prepare(data))
+    step = onnx.load_from_string(bundle.parts["step"])
+    scatter = next(n for n in step.graph.node if n.op_type == "ScatterND")
+    assert (scatter.input[0], scatter.output[0]) == ("table", "table:new")
+    x = np.array([[1, 1, 1, 2, 3]] * 4)
+    trained = Trainer(bundle).train(
+        bundle.initial, x, np.array([0, 1, 2, 0]), epochs=1, batch_size=4, learning_rate=0.1, seed=0
+    )
+    moved = np.any(bundle.schema.unflatten(trained.weights)["table"] != table, axis=1)
+    assert np.flatnonzero(moved).tolist() == [1, 2, 3]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from laconic.errors import ConfigError
 from laconic.training.builder import GraphBuilder
@@ -134,8 +134,13 @@ def _adam(
 
 
 def added(g: GraphBuilder, gradient: str, *, onto: str, share: float = 1.0) -> str:
-    """`share * onto + gradient`; a gradient that comes out of a Gemm is added inside it, at no cost."""
+    """`share * onto + gradient`; a gradient that comes out of a Gemm is added inside it, at no cost.
+
+    And one that is scattered over zeros, such as an embedding's, is scattered over `onto` instead.
+    """
     made = g.producer(gradient)
+    if made is not None and made.op_type == "ScatterND" and share == 1.0 and _is_zeros(g, made.input[0]):
+        return g.op("ScatterND", onto, *made.input[1:], reduction="add")
     shaped = made is not None and made.op_type == "Reshape"
     product = g.producer(made.input[0]) if made is not None and shaped else made
     if made is None or product is None or product.op_type != "Gemm" or len(product.input) != 2:
@@ -146,6 +151,13 @@ def added(g: GraphBuilder, gradient: str, *, onto: str, share: float = 1.0) -> s
     settings = {a.name: helper.get_attribute_value(a) for a in product.attribute}
     total = g.op("Gemm", *product.input, base, **settings, beta=share)
     return g.op("Reshape", total, made.input[1]) if shaped else total
+
+
+def _is_zeros(g: GraphBuilder, x: str) -> bool:
+    made = g.producer(x)
+    if made is None or made.op_type != "ConstantOfShape":
+        return False
+    return not any(numpy_helper.to_array(a.t).any() for a in made.attribute if a.name == "value")
 
 
 def clipped(
