@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
@@ -18,8 +19,8 @@ from laconic.training.rules.application import Application
 class Window:
     """A window sliding over the spatial axes (those after batch and channel), one entry for each axis.
 
-    `before` is the padding before the first element. The padding after the last is not kept: how far the
-    last window reaches follows from `output`.
+    `before` is the padding before the first element. How far the last window reaches follows from `output`;
+    `asked`, the padding after the last element that the node asks for, matters only to means that count it.
     """
 
     kernel: tuple[int, ...]
@@ -28,6 +29,7 @@ class Window:
     before: tuple[int, ...]
     input: tuple[int, ...]
     output: tuple[int, ...]
+    asked: tuple[int, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -63,6 +65,29 @@ class Window:
     def plain(self) -> bool:
         """No padding, and every element is seen."""
         return not any(self.before) and not any(self.after)
+
+    @property
+    def tiled(self) -> bool:
+        """Windows lie side by side, without padding or dilation."""
+        whole = self.kernel == self.strides and set(self.dilations) == {1}
+        return whole and not any(self.before) and max(self.after) <= 0
+
+    @property
+    def covered(self) -> tuple[int, ...]:
+        """How many elements windows that lie side by side cover."""
+        return tuple(o * k for o, k in zip(self.output, self.kernel, strict=True))
+
+    def counts(self, *, padding: bool) -> list[NDArray[np.int64]]:
+        """For each axis how many elements each window sees, those of the padding counted or not."""
+        found = []
+        for axis, kernel in enumerate(self.kernel):
+            places = np.arange(self.output[axis])[:, None] * self.strides[axis]
+            places = places + np.arange(kernel) * self.dilations[axis] - self.before[axis]
+            low, high = 0, self.input[axis]
+            if padding:
+                low, high = -self.before[axis], high + self.asked[axis]
+            found.append(((places >= low) & (places < high)).sum(1))
+        return found
 
     def padded(self, g: GraphBuilder, x: str, value: float, axis: int) -> str:
         """`x`, whose spatial axes start at `axis`, filled up with `value` to what the windows reach."""
@@ -135,11 +160,11 @@ def window_of(a: Application, kernel: tuple[int, ...]) -> Window:
             for o, s, d, k, i in zip(output, strides, dilations, kernel, size, strict=True)
         ]
         before = tuple(t // 2 if automatic == "SAME_UPPER" else t - t // 2 for t in total)
-    elif automatic == "VALID":
-        before = (0,) * rank
+        after = tuple(t - b for t, b in zip(total, before, strict=True))
     else:
-        before = tuple(a.attribute("pads", [0] * (2 * rank)))[:rank]
-    return Window(kernel, strides, dilations, before, size, output)
+        pads = [0] * (2 * rank) if automatic == "VALID" else a.attribute("pads", [0] * (2 * rank))
+        before, after = tuple(pads[:rank]), tuple(pads[rank:])
+    return Window(kernel, strides, dilations, before, size, output, after)
 
 
 def transposed_window_of(a: Application, kernel: tuple[int, ...]) -> Window:
