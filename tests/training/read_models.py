@@ -41,7 +41,10 @@ def run_source(source: Source, feeds: Mapping[str, Array]) -> list[Array]:
 def agree(file: bytes, feeds: Mapping[str, Array], **settings: Any) -> Source:
     """Read a file and require that it computes what onnxruntime computes from it; the source."""
     source = load(file, **settings)
-    for due, found in zip(run_file(file, feeds), run_source(source, feeds), strict=True):
+    results = zip(source.outputs, run_file(file, feeds), run_source(source, feeds), strict=True)
+    for name, due, found in results:
+        if name in source.classes:
+            found = np.array(source.classes[name], object)[found]
         if isinstance(due, list):  # ZipMap: a dictionary for each sample
             due = np.array([list(row.values()) for row in due], np.float32)
         assert found.shape == due.shape

@@ -117,6 +117,36 @@ def canonical_heads(r: Reading, classical: Collection[str]) -> None:
         _logarithms(r, output)
 
 
+def names_as_indices(r: Reading) -> dict[str, tuple[str, ...]]:
+    """Let outputs that are class names be the indices of classes, since no tensor of a bundle holds text; the
+    names by output."""
+    tables: dict[str, tuple[str, ...]] = {}
+    for node in list(r.nodes):
+        table = r.value(node.input[0]) if node.input else None
+        if node.op_type == "Gather" and table is not None and table.dtype.kind in "OSU":
+            index = node.input[1]
+            plain = table.ndim == 1
+            copy = helper.make_node("Identity", [index], list(node.output))
+            lifted = helper.make_node("Unsqueeze", [index, r.ints(0)], list(node.output))
+            _replace(r, node, [copy if plain else lifted])
+            tables[node.output[0]] = tuple(_text(v) for v in table.ravel())
+        elif (
+            node.input
+            and node.input[0] in tables
+            and (node.op_type in _ARRANGING or node.op_type == "Identity")
+        ):
+            tables[node.output[0]] = tables[node.input[0]]
+        else:
+            continue
+        known = r.types[node.output[0]]
+        r.types[node.output[0]] = TensorType(TensorProto.INT64, known.shape)
+    return {name: table for name, table in tables.items() if name in r.outputs}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def _two_classes(r: Reading) -> None:
     made = {o: n for n in r.nodes for o in n.output}
     for node in list(r.nodes):

@@ -64,6 +64,7 @@ def opened(data: bytes, external_data: Mapping[str, bytes] | None = None) -> Ope
         model.ParseFromString(data)
     except Exception as e:  # protobuf's implementations raise different types
         raise ModelError("the file is not an ONNX model", value=str(e)) from e
+    _require_text(model)
     if not model.graph.node:
         raise ModelError("the file is not an ONNX model", value="no nodes")
     for tensor in _tensors(model):
@@ -98,6 +99,17 @@ def opened(data: bytes, external_data: Mapping[str, bytes] | None = None) -> Ope
     to_float32(model.graph)
     values = {i.name: array_of(i) for i in model.graph.initializer}
     return Opened(model.graph, values, versions)
+
+
+def _require_text(model: ModelProto) -> None:
+    """Names that are no text come as bytes, which nothing after this expects."""
+    texts = [o.domain for o in model.opset_import]
+    texts += [i.name for i in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
+    for node in (*_nodes(model.graph), *(n for f in model.functions for n in f.node)):
+        texts += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        texts += [a.name for a in node.attribute]
+    if any(not isinstance(t, str) for t in texts):
+        raise ModelError("the file is not a valid ONNX model", value="a name that is not UTF-8")
 
 
 def _versions(model: ModelProto) -> dict[str, int]:

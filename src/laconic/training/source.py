@@ -7,9 +7,10 @@ of the graph, shapes computed where they are known.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ class SourceParameter:
 class Source:
     """A model ready to be differentiated; `inputs` and `outputs` are tensor names, described in `types`.
 
-    `trained` are the outputs that losses are put on.
+    `trained` are the outputs that losses are put on. Where the model gives names of classes, the output is
+    the class's index, and `classes` has the names.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -57,6 +59,7 @@ class Source:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     trained: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def builder(self) -> GraphBuilder:
         """A builder that holds the forward pass of inference, with weights and data as inputs."""
@@ -96,6 +99,7 @@ def load(
         if name not in outputs:
             raise ConfigError("output of the model", value=name, limit=outputs)
     r = _read(file, outputs, input_shapes or {})
+    classes = heads.names_as_indices(r)
     for name in outputs:
         if name not in r.types:
             raise ModelError(f"output {name!r} is a sequence", remedy="export tensors as outputs")
@@ -122,6 +126,7 @@ def load(
         inputs=tuple(i.name for i in file.graph.input if i.name in r.inputs and i.name in used),
         outputs=tuple(outputs),
         trained=tuple(targets),
+        classes=classes,
     )
 
 
@@ -152,10 +157,11 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
     # Up to IR 3, initializers were declared as inputs as well.
     declared = [i for i in graph.input if i.name not in file.initializers and i.name in needed]
     types, traced = declared_types(declared, input_shapes)
-    _make_way(graph, outputs)
     initializers = {n: a for n, a in file.initializers.items() if n in needed}
     classical = any(node.domain == "ai.onnx.ml" for node in graph.node)
     weights = lifted(graph, initializers, types, prepared=classical)
+    renamed = _make_way(graph, [n for n in initializers if n not in weights], outputs)
+    initializers = {renamed.get(n, n): a for n, a in initializers.items()}
     fed = [n.input[1] for n in graph.node if n.op_type in _WEIGHTED and len(n.input) > 1]
     if not weights and any(name in types for name in fed):
         raise ModelError(
@@ -163,7 +169,7 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
             value=f"inputs {sorted(types)} and no weights",
             remedy="export with the weights inside the file",
         )
-    r = Reading(translator(file.versions), [*needed, *file.initializers], traced)
+    r = Reading(translator(file.versions), [*needed, *file.initializers, *renamed.values()], traced)
     r.outputs, r.inputs = set(outputs), set(types)
     for name, kind in types.items():
         r.declare(name, kind)
@@ -196,16 +202,16 @@ def _names_within(node: NodeProto) -> list[str]:
     return [n for n in names if n]
 
 
-def _make_way(graph: GraphProto, outputs: Collection[str]) -> None:
-    """Rename inner tensors that bear a name which the training graphs need."""
+def _make_way(graph: GraphProto, constants: Sequence[str], outputs: Collection[str]) -> dict[str, str]:
+    """Rename inner tensors and constants that bear a name which the training graphs need."""
     taken = {n for node in graph.node for n in _names_within(node)}
     renamed: dict[str, str] = {}
-    for node in graph.node:
-        for name in node.output:
-            if is_reserved(name) and name not in outputs:
-                renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
+    for name in (*constants, *(o for node in graph.node for o in node.output)):
+        if is_reserved(name) and name not in outputs:
+            renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
     if renamed:
         _rename(graph.node, renamed)
+    return renamed
 
 
 def _rename(nodes: Collection[NodeProto], renamed: Mapping[str, str]) -> None:
