@@ -75,8 +75,8 @@ def global_lp_pool(a: Application, dys: Gradients) -> Gradients:
 def _window(a: Application) -> Window:
     window = window_of(a, tuple(a.attribute("kernel_shape")))
     same = a.attribute("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
-    # onnxruntime pads as if nothing were dilated, and crops where strides pass over elements.
-    if same and (set(window.dilations) != {1} or any(p < -1 for p in window.after)):
+    # onnxruntime pads as if nothing were dilated, and crops or fails where strides pass over elements.
+    if same and (set(window.dilations) != {1} or min(window.after) < 0):
         raise ModelError(
             f"automatic padding of {a.node.op_type} {a.output!r}",
             value=f"strides {window.strides}, dilations {window.dilations}",
