@@ -1,4 +1,4 @@
-"""Runs what `source.load` made of a file, and the file itself, for tests that hold the one against the other."""
+"""Runs a file, and what `source.load` made of it, for tests that hold the one against the other."""
 
 from __future__ import annotations
 

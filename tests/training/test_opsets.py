@@ -1,4 +1,4 @@
-"""The law of reading: what onnxruntime computes from a file, it computes from what was read, at every opset."""
+"""The law of reading: what onnxruntime computes from a file, it computes from what was read of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from onnx import NodeProto, defs, helper, numpy_helper
+from onnx import NodeProto, defs
 from read_models import agree
 from small_models import node, normal, onnx_file
-
-from laconic.errors import ModelError
-from laconic.training.source import load
 
 OPSETS = range(7, defs.onnx_opset_version() + 1)
 

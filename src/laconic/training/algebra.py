@@ -93,7 +93,9 @@ class Expansion:
             return {(): value}
         node = self._window.maker(name, *ARITHMETIC)
         if node is None:
-            return {(name,): 1.0}
+            # A tensor that bears the name of an atom must not be taken for it.
+            taken = name in self._at.values() or name in self._inverse.values()
+            return None if taken else {(name,): 1.0}
         if not depth:
             return None
         self.seen.add(self._window.makers[name])
