@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, only
 
@@ -71,7 +72,11 @@ def layer_normalization_form(a: Application, training: Training | None) -> Saved
 
 
 def layer_normalization(a: Application, dys: Gradients) -> Gradients:
-    """dx, dscale and dbias; the outputs Mean and InvStdDev are taken for constants (Ba et al., 2016)."""
+    """dx, dscale and dbias (Ba et al., 2016); a loss on the outputs Mean or InvStdDev is refused."""
+    if any(dys[1:]):
+        raise ModelError(
+            f"mean of LayerNormalization {a.output!r} reaches the loss", remedy="compute it by ReduceMean"
+        )
     g, dy = a.graph, only(dys)
     x, scale = a.inputs[:2]
     shape = g.shape(x)
