@@ -1,10 +1,10 @@
 """onnxruntime's own reference for training: an MLP, its checkpoint, one batch, and the losses of two steps.
 
-The checkpoint is a FlatBuffers file ("ODTC"). Its parameters lie in the module state: a table with a vector of
-tensors, each with its name, dimensions and raw bytes. The reference takes one step of AdamW with learning rate
-1e-3 and beta 0.9 and 0.999, without weight decay, on one batch of two samples, both of class 1. Its epsilon of
-1e-6 is added to the square root of the second moment before the bias is corrected; where it is added after,
-as here, that is 1e-6 / sqrt(1 - 0.999) at the first step.
+The checkpoint is a FlatBuffers file ("ODTC"). Its parameters lie in the module state: a table with a vector
+of tensors, each with its name, dimensions and raw bytes. The reference takes one step of AdamW with learning
+rate 1e-3 and beta 0.9 and 0.999, without weight decay, on one batch of two samples, both of class 1. Its
+epsilon of 1e-6 is added to the square root of the second moment before the bias is corrected; where it is
+added after, as here, that is 1e-6 / sqrt(1 - 0.999) at the first step.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _linear_regressor(r: Reading, node: NodeProto) -> None:
 def _linear_classifier(r: Reading, node: NodeProto) -> None:
     """Scores of each class, what `post_transform` makes of them, and the label of the greatest.
 
-    One row of coefficients for two classes means the scores (-s, s).
+    One row of coefficients for two classes gives the score s of the second.
     """
     settings = attributes(node)
     names = _labels(settings)
@@ -103,8 +103,8 @@ def _linear_classifier(r: Reading, node: NodeProto) -> None:
         if transform == "LOGISTIC":
             p = r.op("Softmax", two, axis=-1)
         else:
-            p = r.op("MatMul", scores, r.floats([[-1.0, 1.0]]))
-            p = r.op("Softmax", p, axis=-1) if transform == "SOFTMAX" else p
+            # onnxruntime gives (1 - s, s), also where a softmax is asked for.
+            p = r.op("Add", r.op("MatMul", scores, r.floats([[-1.0, 1.0]])), r.floats([1.0, 0.0]))
     elif transform == "NONE":
         p = scores
     else:

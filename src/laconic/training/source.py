@@ -145,6 +145,9 @@ def check_interface(source: Source) -> None:
         )
 
 
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What attributes or constants of the wrong kind lead to, where onnx's own checks let them pass."""
+
 _WEIGHTED = frozenset({"Gemm", "Conv", "ConvTranspose"})
 
 
@@ -181,8 +184,12 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
         if name not in weights:
             r.enter(name, array)
     for node in graph.node:
-        if not (node.op_type == "Constant" and node.output and node.output[0] in weights):
+        if node.op_type == "Constant" and node.output and node.output[0] in weights:
+            continue
+        try:
             r.read(node, file.versions[""])
+        except _MALFORMED as e:
+            raise ModelError(f"node {node.name or node.output[0]!r} ({node.op_type})", value=str(e)) from e
     heads.canonical_heads(r, outputs if classical else ())
     return r
 
