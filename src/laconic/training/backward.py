@@ -38,21 +38,21 @@ def gradients(
     influence a seed is missing from the result. Raises `UnsupportedOperator` for a node that lies between a
     wanted tensor and a seed and has no rule.
     """
-    varying = _varying(graph, nodes, wanted)
+    moving = varying(graph, nodes, wanted)
     arrived: dict[str, list[str]] = {name: [gradient] for name, gradient in seeds.items()}
     for node in reversed(nodes):
-        if not any(i in varying for i in node.input):
+        if not any(i in moving for i in node.input):
             continue
-        dys = tuple(_total(graph, arrived, o) if o in varying else None for o in node.output)
+        dys = tuple(_total(graph, arrived, o) if o in moving else None for o in node.output)
         if all(dy is None for dy in dys):
             continue
         rule = _rule(node, rules)
         if rule is None:
             raise unsupported(node)
         left = (saved or {}).get(key(node), {})
-        application = Application(graph, node, tuple(i in varying for i in node.input), left)
+        application = Application(graph, node, tuple(i in moving for i in node.input), left)
         for name, gradient in zip(node.input, rule(application, dys), strict=True):
-            if gradient is not None and name in varying:
+            if gradient is not None and name in moving:
                 arrived.setdefault(name, []).append(gradient)
                 if name in graph.types:
                     graph.types.setdefault(gradient, graph.types[name])
@@ -71,9 +71,9 @@ def require_rules(
 
     The same refusal as in `gradients`, but before anything else about the model is looked at.
     """
-    varying = _varying(graph, nodes, wanted)
+    moving = varying(graph, nodes, wanted)
     for node in live_nodes(nodes, [target]):
-        carries = any(o in varying for o in node.output) and any(i in varying for i in node.input)
+        carries = any(o in moving for o in node.output) and any(i in moving for i in node.input)
         if carries and _rule(node, rules) is None:
             raise unsupported(node)
 
@@ -94,19 +94,19 @@ def _rule(node: NodeProto, rules: Mapping[str, Rule]) -> Rule | None:
     return rules.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
 
 
-def _varying(graph: GraphBuilder, nodes: Sequence[NodeProto], wanted: Collection[str]) -> set[str]:
+def varying(graph: GraphBuilder, nodes: Sequence[NodeProto], wanted: Collection[str]) -> set[str]:
     """Tensors that depend on a wanted one in a way that can be differentiated.
 
     Shapes, indices and truth values depend on weights, but no gradient flows through them.
     """
-    varying = set(wanted)
+    moving = set(wanted)
     for node in nodes:
-        if any(i in varying for i in node.input):
+        if any(i in moving for i in node.input):
             for output in filter(None, node.output):
                 known = graph.types.get(output)
                 if known is None or known.dtype in _REAL:
-                    varying.add(output)
-    return varying
+                    moving.add(output)
+    return moving
 
 
 def _total(graph: GraphBuilder, arrived: dict[str, list[str]], name: str) -> str | None:

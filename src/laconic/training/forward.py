@@ -6,7 +6,7 @@ not have (Gelu), or whose gradient can use something that the forward pass compu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from onnx import NodeProto
 
@@ -18,11 +18,13 @@ def lay(
     graph: GraphBuilder,
     nodes: Sequence[NodeProto],
     training: Training | None = None,
+    moving: Collection[str] | None = None,
     forms: Mapping[str, Form] = FORMS,
 ) -> dict[str, Saved]:
     """Append the forward pass of `nodes` to `graph`; what forms saved, by `key` of the node.
 
-    Without `training` the pass is that of evaluation and inference.
+    Without `training` the pass is that of evaluation and inference. `moving` are the tensors that depend on
+    a trained weight (`laconic.training.backward.varying`): a form may spare itself what only a gradient needs.
     """
     saved: dict[str, Saved] = {}
     for node in nodes:
@@ -30,5 +32,6 @@ def lay(
         if form is None:
             graph.append(node)
         else:
-            saved[key(node)] = form(Application(graph, node), training)
+            wanted = tuple(moving is None or i in moving for i in node.input)
+            saved[key(node)] = form(Application(graph, node, wanted), training)
     return saved

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from laconic.training.assemble import SCALAR, assemble, assemble_body, model
-from laconic.training.backward import gradients
+from laconic.training.backward import gradients, varying
 from laconic.training.builder import GraphBuilder, TensorType, value_info
 from laconic.training.forward import lay
 from laconic.training.losses import Loss, TargetType, Terms
@@ -71,7 +71,7 @@ def training_step(
     weights = [p for p in trained if p.kind == "weight"]
     statistics = [p.name for p in trained if p.kind == "statistic"]
     training = Training(statistics, {}, counters.seed)
-    saved = lay(g, source.nodes, training)
+    saved = lay(g, source.nodes, training, varying(g, source.nodes, [p.name for p in weights]))
 
     lr = g.declare("lr", TensorProto.FLOAT, ())
     early = optimizer.linear and clip_norm is None

@@ -80,7 +80,7 @@ def lstm(a: Application, dys: Gradients) -> Gradients:
 
 def lstm_form(a: Application, training: Training | None) -> Saved:
     """In a training step: with the factors of the way back, in the manner that suits the batch."""
-    if training is None or not _is_plain(a):
+    if training is None or not _is_plain(a) or not any(a.wanted):
         return with_states(a, training)
     g = a.graph
     count, _, hidden = g.static(a.inputs[2])
