@@ -89,7 +89,7 @@ def test_conv(
 def applicable(c: Correlation) -> list[str]:
     if c.group == 1:
         pointwise = ["at_once", "each_sample"] if c.window.pointwise else []
-        return ["sliced", "sliced_each", "gathered", "gathered_each", *pointwise]
+        return ["sliced", "sliced_each", "gathered", "gathered_each", "gathered_batch_last", *pointwise]
     if c.group == c.channels_in == c.channels_out:
         return ["sliced", "sliced_each", "depthwise_each"]
     return ["sliced", "sliced_each"]
@@ -164,6 +164,7 @@ def correlation(
         ("each_sample", correlation(32, 64, 1, 32)),
         ("sliced", correlation(1, 8, 3, 14)),
         ("sliced_each", correlation(3, 16, 3, 32)),
+        ("gathered_batch_last", correlation(1, 6, 5, 28)),
         ("gathered", correlation(6, 16, 5, 10)),
         ("gathered_each", correlation(32, 64, 5, 14)),
         ("depthwise_each", correlation(128, 128, 3, 16, group=128, stride=2)),
