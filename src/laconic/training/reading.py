@@ -60,6 +60,9 @@ _ARRANGING = frozenset(
 )
 """Operators that only place the elements of their input anew."""
 
+_EXACT = frozenset({"Cast", "Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Mul", "Add", "Sub"})
+"""Operators that give the same whole numbers for integers and for small real numbers."""
+
 _SAME_SHAPE = frozenset({"MeanVarianceNormalization"})
 """Operators of which onnx does not say that the output has the input's shape."""
 
@@ -289,15 +292,19 @@ class Reading:
 
     # --- shapes ---
 
-    def values(self, name: str) -> Values | None:
-        """An integer tensor's elements as sizes, if all are known as such."""
+    def values(self, name: str, real: bool = False) -> Values | None:
+        """A tensor's elements as sizes, if all are known as such; of real numbers only with `real`."""
         if name in self._values:
-            return self._values[name]
+            return self._values[name] if real or self.types[name].dtype != TensorProto.FLOAT else None
         array = self.constants.get(name)
-        if array is None or array.dtype.kind not in "iub" or array.size > 4096:
+        if array is None or array.dtype.kind not in "iubf" or array.size > 4096:
             return None
         if array.dtype.kind == "b":
             return array.astype(object)
+        if array.dtype.kind == "f" and not (
+            real and array.size < 16 and np.array_equal(array, np.rint(array))
+        ):
+            return None
         sized = np.empty(array.shape, object)
         for i, v in np.ndenumerate(array):
             sized[i] = Size.of(int(v))
@@ -318,7 +325,9 @@ class Reading:
                 return None
             given: list[Values | None] = [_array(sizes)]
         else:
-            given = [self.values(i) if i else None for i in node.input]
+            # Some exporters compute shapes in real numbers: exact, but for quotients.
+            real = node.op_type in _EXACT
+            given = [self.values(i, real) if i else None for i in node.input]
             if any(v is None for v, i in zip(given, node.input, strict=True) if i):
                 return None
         try:

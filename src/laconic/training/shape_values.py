@@ -93,7 +93,7 @@ def _reshape(settings: Mapping[str, Any], inputs: Sequence[Values | None]) -> Va
 
 
 def _cast(settings: Mapping[str, Any], inputs: Sequence[Values | None]) -> Values | None:
-    if settings["to"] not in (TensorProto.INT64, TensorProto.INT32):
+    if settings["to"] not in (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT):
         return None
     return _elementwise(_as_size)(settings, inputs)
 
