@@ -41,6 +41,8 @@ class StateBuffers:
         self._buffers = [{n: value(a) for n, a in half.items()} for half in self._kept]
         self._alive = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in constants.items()}
         self._constants = {n: value(a) for n, a in self._alive.items()}
+        self._loss = np.zeros((), np.float32)
+        self._loss_value = value(self._loss)
         # Made once for each direction: binding all of a small network's state anew takes half as long as its
         # step (52 against 79 microseconds with 111,000 parameters at batch 1).
         self._bindings = [self._bound(self._buffers[1 - half], self._buffers[half]) for half in (0, 1)]
@@ -55,7 +57,8 @@ class StateBuffers:
             self._call(chunk.feeds, losses)
         else:
             for i in range(chunk.steps):
-                self._call({n: a[i] for n, a in chunk.feeds.items()}, losses[i : i + 1].reshape(()))
+                self._call({n: a[i] for n, a in chunk.feeds.items()})
+                losses[i] = self._loss
         # A binding keeps what was bound to it alive: let the chunk go.
         for binding in self._bindings:
             for name, array in chunk.feeds.items():
@@ -89,18 +92,21 @@ class StateBuffers:
                 self._changed.notify_all()
 
     def _bound(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
-        """A binding that reads one half and writes the other; data and loss are bound at every call."""
+        """A binding that reads one half and writes the other; data, and an epoch's losses, are bound at every
+        call."""
         binding = self._session.io_binding()
         try:
             for name, ort_value in (*self._constants.items(), *old.items()):
                 binding.bind_ortvalue_input(name, ort_value)
             for name, ort_value in new.items():
                 binding.bind_ortvalue_output(f"{name}:new", ort_value)
+            if self._form == "step":
+                binding.bind_ortvalue_output("loss", self._loss_value)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
             raise ModelError("the training graph does not fit its manifest", value=str(e)) from e
         return binding
 
-    def _call(self, feeds: Mapping[str, Array], loss: NDArray[np.float32]) -> None:
+    def _call(self, feeds: Mapping[str, Array], losses: NDArray[np.float32] | None = None) -> None:
         with self._changed:
             half = 1 - self._current
             self._changed.wait_for(lambda: not self._readers[half])
@@ -108,7 +114,8 @@ class StateBuffers:
         try:
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)
-            binding.bind_ortvalue_output("loss", ort.OrtValue.ortvalue_from_numpy(loss))
+            if losses is not None:
+                binding.bind_ortvalue_output("loss", ort.OrtValue.ortvalue_from_numpy(losses))
             self._session.run_with_iobinding(binding)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
             raise ModelError("onnxruntime could not run a training step", value=str(e)) from e
