@@ -95,6 +95,8 @@ def load(
     """
     file = opened(data, external_data)
     outputs = [str(o.name) for o in file.graph.output]
+    if not outputs:
+        raise ModelError("the model has no outputs")
     for name in trained:
         if name not in outputs:
             raise ConfigError("output of the model", value=name, limit=outputs)
