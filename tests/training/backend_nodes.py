@@ -28,9 +28,9 @@ from laconic.training.backward import gradients
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.exact import evaluator
 from laconic.training.forward import lay
-from laconic.training.modern import opened
-from laconic.training.reading import Reading
-from laconic.training.translation import translator
+from laconic.training.source.opening import opened
+from laconic.training.source.reading import Reading
+from laconic.training.source.translation import translator
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"

@@ -17,8 +17,8 @@ from small_models import node, normal, onnx_file, perceptron
 
 from laconic.errors import LaconicError, ModelError, UnsupportedOperator
 from laconic.training.builder import BATCH
-from laconic.training.sizes import Axes, Size
 from laconic.training.source import Source, load
+from laconic.training.source.sizes import Axes, Size
 
 
 def ints(*values: int) -> np.ndarray:

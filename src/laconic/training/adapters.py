@@ -21,7 +21,7 @@ from laconic.errors import ConfigError
 from laconic.training.assemble import live_nodes
 from laconic.training.builder import Shape, TensorType
 from laconic.training.source import Source, SourceParameter
-from laconic.training.tensors import attributes
+from laconic.training.source.tensors import attributes
 
 _RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 

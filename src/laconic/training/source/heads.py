@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from laconic.training.builder import TensorType
-from laconic.training.reading import Reading
-from laconic.training.tensors import attributes
+from laconic.training.source.reading import Reading
+from laconic.training.source.tensors import attributes
 
 _ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 

@@ -7,7 +7,7 @@ from typing import Any
 from onnx import FunctionProto, NodeProto, TypeProto, defs, helper
 
 from laconic.training.assemble import OPSET
-from laconic.training.reading import Reading
+from laconic.training.source.reading import Reading
 
 
 def expanded(r: Reading, node: NodeProto, version: int) -> bool:

@@ -19,16 +19,16 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.runtime.manifest import Kind, Role, is_reserved
-from laconic.training import heads
 from laconic.training.assemble import live_nodes
-from laconic.training.batch_axis import declared_types
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
-from laconic.training.modern import Opened, opened
 from laconic.training.patterns import recognised
-from laconic.training.reading import Reading
-from laconic.training.translation import translator
-from laconic.training.weights import lifted
+from laconic.training.source import heads
+from laconic.training.source.batch_axis import declared_types
+from laconic.training.source.opening import Opened, opened
+from laconic.training.source.reading import Reading
+from laconic.training.source.translation import translator
+from laconic.training.source.weights import lifted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import numpy as np
 from onnx import NodeProto
 
 from laconic.training.backward import unsupported
-from laconic.training.reading import Reading
-from laconic.training.tensors import attributes
+from laconic.training.source.reading import Reading
+from laconic.training.source.tensors import attributes
 
 
 def read(r: Reading, node: NodeProto) -> bool:

@@ -14,9 +14,9 @@ from onnx import NodeProto, ValueInfoProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, TensorType
-from laconic.training.reading import Reading, reshaped
-from laconic.training.sizes import Size, product
-from laconic.training.tensors import attributes
+from laconic.training.source.reading import Reading, reshaped
+from laconic.training.source.sizes import Size, product
+from laconic.training.source.tensors import attributes
 
 
 def declared_types(

@@ -15,8 +15,8 @@ from onnx import NodeProto, defs, helper
 from laconic.errors import ModelError
 from laconic.training.assemble import OPSET
 from laconic.training.backward import unsupported
-from laconic.training.reading import Reading
-from laconic.training.tensors import attributes
+from laconic.training.source.reading import Reading
+from laconic.training.source.tensors import attributes
 
 OLDEST = 7
 """Before opset 7, broadcasting was an attribute of arithmetic."""

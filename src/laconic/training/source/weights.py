@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
-from laconic.training.tensors import constant_of
+from laconic.training.source.tensors import constant_of
 
 _EVERY = frozenset(range(64))
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from onnx import AttributeProto, NodeProto
 
-from laconic.training import classical, microsoft, sequences
 from laconic.training.assemble import OPSET
 from laconic.training.backward import unsupported
-from laconic.training.batch_axis import freed
-from laconic.training.expansion import expanded, has_inference
-from laconic.training.reading import Reading, Translate
 from laconic.training.rules import FORMS, RULES
-from laconic.training.upgrade import normalised, taken_over, upgraded, without_defaults
+from laconic.training.source import classical, microsoft, sequences
+from laconic.training.source.batch_axis import freed
+from laconic.training.source.expansion import expanded, has_inference
+from laconic.training.source.reading import Reading, Translate
+from laconic.training.source.upgrade import normalised, taken_over, upgraded, without_defaults
 
 
 def translator(versions: Mapping[str, int]) -> Translate:

@@ -24,10 +24,10 @@ from onnx import (
 from laconic.errors import ModelError
 from laconic.training.assemble import uses
 from laconic.training.backward import STANDARD_DOMAINS, unsupported
-from laconic.training.microsoft import UNLISTED
-from laconic.training.precision import to_float32
-from laconic.training.tensors import LARGEST, array_of
-from laconic.training.upgrade import OLDEST
+from laconic.training.source.microsoft import UNLISTED
+from laconic.training.source.precision import to_float32
+from laconic.training.source.tensors import LARGEST, array_of
+from laconic.training.source.upgrade import OLDEST
 
 QUANTISED = frozenset(
     {

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from laconic.training.sizes import Size, product
-from laconic.training.tensors import array_of
+from laconic.training.source.sizes import Size, product
+from laconic.training.source.tensors import array_of
 
 Values: TypeAlias = NDArray[Any]
 """An array of `Size`, or of truth values, with dtype object."""

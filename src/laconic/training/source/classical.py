@@ -15,8 +15,8 @@ from onnx import NodeProto, TensorProto
 
 from laconic.errors import ModelError, UnsupportedOperator
 from laconic.training.backward import unsupported
-from laconic.training.reading import Reading
-from laconic.training.tensors import array_of, attributes
+from laconic.training.source.reading import Reading
+from laconic.training.source.tensors import array_of, attributes
 
 Write = Callable[[Reading, NodeProto], None]
 

@@ -28,10 +28,10 @@ from laconic.errors import ModelError
 from laconic.training.assemble import IR_VERSION, OPSET
 from laconic.training.backward import unsupported
 from laconic.training.builder import BATCH, Dim, Shape, TensorType
-from laconic.training.evaluation import evaluated
-from laconic.training.shape_values import SHAPE_OPERATORS, Values, numbers
-from laconic.training.sizes import Axes, Size, product
-from laconic.training.tensors import array_of, attributes, constant_of
+from laconic.training.source.evaluation import evaluated
+from laconic.training.source.shape_values import SHAPE_OPERATORS, Values, numbers
+from laconic.training.source.sizes import Axes, Size, product
+from laconic.training.source.tensors import array_of, attributes, constant_of
 
 Translate = Callable[["Reading", NodeProto, int], bool]
 """`translate(reading, node, version)` writes what `node` means through `reading`, or says False: it stays."""
