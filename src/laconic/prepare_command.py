@@ -146,8 +146,26 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "trainable": options.trainable or (),
         "frozen": options.frozen or (),
         "local": options.local or (),
+        "lora": _lora(options.lora) if options.lora else None,
+        "external_data": {p.name: read_file(p, "external data") for p in options.external_data or ()},
     }
     return arguments
+
+
+def _lora(texts: Sequence[str]) -> Any:
+    from laconic.training import Lora
+
+    names = ("rank", "alpha", "seed")
+    patterns = tuple(text for text in texts if text.partition("=")[0] not in names)
+    chosen = _settings("--lora", [text for text in texts if text not in patterns])
+    if not patterns:
+        raise ConfigError(
+            "--lora", value=" ".join(texts), remedy="name weights by patterns, as in 'encoder.*'"
+        )
+    for name in ("rank", "seed"):
+        if name in chosen:
+            chosen[name] = int(chosen[name])
+    return Lora(patterns, **chosen)
 
 
 def _made(option: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:

@@ -18,10 +18,11 @@ from laconic.training.losses import (
     model_output,
 )
 from laconic.training.optimizers import Optimizer, adam, adamw, momentum, sgd
-from laconic.training.plan import Plan, plan
+from laconic.training.plan import Lora, Plan, plan
 
 __all__ = [
     "Explained",
+    "Lora",
     "Loss",
     "Optimizer",
     "ParameterCheck",

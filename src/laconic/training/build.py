@@ -31,7 +31,7 @@ from laconic.training.graphs import (
     training_step,
 )
 from laconic.training.optimizers import Optimizer
-from laconic.training.plan import Losses, Plan, plan
+from laconic.training.plan import Lora, Losses, Plan, plan
 from laconic.training.source import Source
 
 
@@ -47,6 +47,8 @@ def prepare(
     trainable: Sequence[str] = (),
     frozen: Sequence[str] = (),
     local: Sequence[str] = (),
+    lora: Lora | None = None,
+    external_data: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """Derive the training graphs of an ONNX model and pack them into a bundle (docs/spec/bundle.md).
 
@@ -57,7 +59,9 @@ def prepare(
     bounds the norm of all gradients together. `input_shapes` gives the shape of one sample, by input name,
     when the file leaves it open. `trainable`, `frozen` and `local` are shell patterns of parameters:
     `trainable` freezes all others, `frozen` those that match, and `local` ones are trained but never sent.
-    The same arguments give the same bytes.
+    With `lora` only adapters train, and what `trainable` or `local` name. `external_data` gives the bytes of
+    files that the model keeps tensors in, by the location that it names; nothing is read from disk. The same
+    arguments give the same bytes.
 
     Raises `UnsupportedOperator` when a weight reaches the loss through an operator without a gradient rule,
     `ModelError` for any other trouble with the model, `ConfigError` for the other arguments.
@@ -74,6 +78,8 @@ def prepare(
             trainable=trainable,
             frozen=frozen,
             local=local,
+            lora=lora,
+            external_data=external_data,
         )
     )
 

@@ -24,7 +24,7 @@ from laconic.training.plan import Plan
 
 Arrays = Mapping[str, NDArray[Any]]
 
-STEPS = (1e-5, 1e-6, 1e-7)
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)
 """Of the central difference, along a direction whose largest element is one. Shorter ones are tried where a
 longer one fails: it may have crossed a kink, such as that of Relu; a wrong formula is wrong with all."""
 
@@ -62,7 +62,11 @@ def check_gradients(
     """
     source, names = plan.source, plan.trained
     rng = np.random.default_rng(seed)
-    weights = {p.name: p.value.astype(np.float64) for p in source.parameters}
+    # Behind a factor that is zero, such as an adapter's, no gradient would be seen to be wrong.
+    weights = {
+        p.name: p.value.astype(np.float64) if p.value.any() else 0.1 * rng.standard_normal(p.value.shape)
+        for p in source.parameters
+    }
     feeds = weights | {**_random_data(plan, rng, batch, free_axis), **(data or {})}
     feeds |= {"seed": np.array(seed, np.int64), "step": np.array(0, np.int64)}
     loss = _Reference(gradient_model(source, plan.goals, names, TensorProto.DOUBLE, with_gradients=False))
@@ -118,10 +122,13 @@ def _check(
 
 
 def _directions(rng: np.random.Generator, gradient: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    signs: NDArray[np.float64] = rng.choice([-1.0, 1.0], gradient.shape)
+    if not gradient.any():
+        return [signs]
     largest = np.zeros_like(gradient)
     largest.flat[int(np.argmax(np.abs(gradient)))] = 1.0
     along = gradient / max(float(np.max(np.abs(gradient))), 1e-300)
-    return [along, largest, rng.choice([-1.0, 1.0], gradient.shape)]
+    return [along, largest, signs]
 
 
 def _random_data(plan: Plan, rng: np.random.Generator, batch: int, free_axis: int) -> dict[str, NDArray[Any]]:

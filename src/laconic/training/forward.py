@@ -23,8 +23,8 @@ def lay(
 ) -> dict[str, Saved]:
     """Append the forward pass of `nodes` to `graph`; what forms saved, by `key` of the node.
 
-    Without `training` the pass is that of evaluation and inference. `moving` are the tensors that depend on
-    a trained weight (`laconic.training.backward.varying`): a form may spare itself what only a gradient needs.
+    Without `training` the pass is that of evaluation and inference. `moving` are the tensors that depend on a
+    trained weight (`laconic.training.backward.varying`): a form may spare itself what only a gradient needs.
     """
     saved: dict[str, Saved] = {}
     for node in nodes:

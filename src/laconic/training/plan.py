@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from laconic.errors import ConfigError
+from laconic.training.adapters import with_adapters
 from laconic.training.backward import require_rules
 from laconic.training.graphs import Goal
 from laconic.training.losses import Loss, loss_named
@@ -17,6 +18,20 @@ from laconic.training.source import Source, check_interface, load
 
 Losses: TypeAlias = str | Loss | Mapping[str, "str | Loss | tuple[str | Loss, float]"]
 """One loss for the model's first output, or losses by output, with a weight where it is not 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters for the weights that match one of the shell `patterns` (Hu et al., ICLR 2022).
+
+    They add `alpha` / `rank` times a product of two factors; `alpha` is the rank by default. The first factor
+    is drawn from `seed`.
+    """
+
+    patterns: tuple[str, ...]
+    rank: int = 4
+    alpha: float | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,8 @@ def plan(
     trainable: Sequence[str] = (),
     frozen: Sequence[str] = (),
     local: Sequence[str] = (),
+    lora: Lora | None = None,
+    external_data: Mapping[str, bytes] | None = None,
 ) -> Plan:
     """Read a model and decide what trains; the arguments and errors are those of `prepare`."""
     chosen = optimizer_named(optimizer)
@@ -61,7 +78,12 @@ def plan(
         trainable=trainable,
         frozen=frozen,
         local=local,
+        external_data=external_data,
     )
+    if lora is not None:
+        source = with_adapters(
+            source, lora.patterns, rank=lora.rank, alpha=lora.alpha, seed=lora.seed, trainable=trainable
+        )
     goals = _goals(source, losses)
     made = Plan(source, goals, chosen, proximal, clip_norm, hashlib.sha256(model).digest())
     for goal in goals:

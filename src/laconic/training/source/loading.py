@@ -7,7 +7,7 @@ of the graph, shapes computed where they are known.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import count
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from laconic.training.forward import lay
 from laconic.training.patterns import recognised
 from laconic.training.source import heads
 from laconic.training.source.batch_axis import declared_types
+from laconic.training.source.naming import authors_names
 from laconic.training.source.opening import Opened, opened
 from laconic.training.source.reading import Reading
 from laconic.training.source.translation import translator
@@ -100,6 +101,9 @@ def load(
     for name in trained:
         if name not in outputs:
             raise ConfigError("output of the model", value=name, limit=outputs)
+    if renamed := authors_names(file.graph, file.initializers):
+        _rename(file.graph.node, renamed)
+        file = replace(file, initializers={renamed.get(n, n): a for n, a in file.initializers.items()})
     r = _read(file, outputs, input_shapes or {})
     classes = heads.names_as_indices(r)
     for name in outputs:
