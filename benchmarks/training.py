@@ -140,12 +140,14 @@ def _compared(contenders: Sequence[Contender], task: Task, turns: int) -> dict[s
     print(f"bench: {task.model}, batch {task.batch}", file=sys.stderr)
     timings = in_turns([(c, task) for c in contenders], turns)
     ours, torch = _needed(timings, "laconic"), _needed(timings, "torch")
+    ratio = _ratio(ours["default"], torch["step"])
+    print(f"bench:   {ratio:.2f} of PyTorch's time", file=sys.stderr)
     return {
         "milliseconds": {
             name: found if isinstance(found, str) else {k: 1e3 * s for k, s in medians(found).items()}
             for name, found in timings.items()
         },
-        "ratio": _ratio(ours["default"], torch["step"]),
+        "ratio": ratio,
         "ratio_step_form": _ratio(ours["step"], torch["step"]),
     }
 
