@@ -119,3 +119,10 @@ def mosquitto_path() -> str:
     """The mosquitto broker's path."""
     need("broker")
     return find_mosquitto() or ""
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_node() -> Path:
+    """The folder of node modules with onnxruntime-node in it."""
+    need("node")
+    return node_modules()

@@ -31,6 +31,7 @@ from laconic.training.forward import lay
 from laconic.training.source.opening import opened
 from laconic.training.source.reading import Reading
 from laconic.training.source.translation import translator
+from laconic.training.widening import widened_nodes
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
@@ -75,7 +76,7 @@ def judge(case: Any) -> Verdict:
     """Read, differentiate and check one case."""
     name, kind = str(case.name), operator(case)
     inputs, outputs = _data(case)
-    settings = {i for n in case.model.graph.node if n.op_type in ("Resize", "Upsample") for i in n.input[1:]}
+    settings = {i for n in case.model.graph.node for i in n.input[_DATA.get(n.op_type, 9) :]}
     reals = {n: a for n, a in inputs.items() if a.dtype.kind == "f" and n not in settings}
     if not any(a.dtype.kind == "f" for a in outputs.values()):
         return Verdict(name, kind, "none", "its outputs are not real numbers")
@@ -99,6 +100,18 @@ def judge(case: Any) -> Verdict:
     except LaconicError as e:
         return Verdict(name, kind, "refused", str(e))
 
+
+_DATA = {"Resize": 1, "Upsample": 1, "OneHot": 1, "Range": 0, "MelWeightMatrix": 0}
+"""How many inputs hold data, where those behind say how and are no weights."""
+
+_RANDOM = {
+    "RandomUniform",
+    "RandomUniformLike",
+    "RandomNormal",
+    "RandomNormalLike",
+    "Bernoulli",
+    "Multinomial",
+}
 
 _OWN_FORM = {
     "BatchNormalization": "in training mode: Laconic trains with a form of its own",
@@ -139,6 +152,10 @@ def _checked(
     name: str, kind: str, r: Reading, reals: Arrays, due: Arrays, *, recorded: bool = True
 ) -> Verdict:
     rng = np.random.default_rng(0)
+    if any(n.op_type in _RANDOM for n in r.nodes):
+        return Verdict(name, kind, "none", "its outputs are random")
+    if not any(a.size for a in reals.values()):
+        return Verdict(name, kind, "none", "its inputs have no elements")
     results = [n for n, a in due.items() if a.dtype.kind == "f" and n in r.types]
     if kind == "LayerNormalization":
         # Its mean and deviation have no gradient rule: nobody trains on them.
@@ -232,6 +249,7 @@ def _graph(
     constants = {
         n: a.astype(dtype) if a.dtype.kind == "f" and n not in settings else a for n, a in r.constants.items()
     }
+    nodes = widened_nodes(nodes, real)
     g = GraphBuilder((), types, constants, real=real)
     saved = lay(g, nodes)
     used = {i for node in g.nodes for i in node.input}

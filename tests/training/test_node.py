@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 from small_models import normal, perceptron
 
-from conftest import node_modules
 from laconic.runtime import Bundle, Trainer
 from laconic.training import adam, prepare, sgd
 from laconic.training.models import digits_cnn
@@ -30,7 +29,9 @@ def described(array: NDArray[Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("optimizer", [sgd(), adam()], ids=["sgd", "adam"])
 @pytest.mark.parametrize("name", ["perceptron", "digits_cnn"])
-def test_losses_are_those_of_python(name: str, optimizer: Any, tmp_path: Path) -> None:
+def test_losses_are_those_of_python(
+    name: str, optimizer: Any, onnxruntime_node: Path, tmp_path: Path
+) -> None:
     model, sample, classes = {
         "perceptron": (perceptron(), (4,), 3),
         "digits_cnn": (digits_cnn(), (1, 8, 8), 10),
@@ -60,7 +61,7 @@ def test_losses_are_those_of_python(name: str, optimizer: Any, tmp_path: Path) -
     (tmp_path / "step.onnx").write_bytes(bundle.parts["step"])
     (tmp_path / "run.json").write_text(json.dumps(run))
     script = Path(__file__).parent / "node" / "steps.js"
-    environment = {**os.environ, "NODE_PATH": str(node_modules())}
+    environment = {**os.environ, "NODE_PATH": str(onnxruntime_node)}
     done = subprocess.run(
         ["node", str(script), str(tmp_path)],
         check=False,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from onnx import FunctionProto, NodeProto, TypeProto, defs, helper
+from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper
 
+from laconic.errors import UnsupportedOperator
 from laconic.training.assemble import OPSET
+from laconic.training.backward import unsupported
 from laconic.training.source.reading import Reading
+from laconic.training.source.scopes import rename
 
 
 def expanded(r: Reading, node: NodeProto, version: int) -> bool:
@@ -34,18 +38,29 @@ def expanded(r: Reading, node: NodeProto, version: int) -> bool:
         copy = NodeProto()
         copy.CopyFrom(inner)
         copy.name = ""
-        copy.input[:] = [names.get(i, i) for i in inner.input]
-        copy.output[:] = [names[o] for o in inner.output]
-        del copy.attribute[:]
-        for attribute in inner.attribute:
-            if not attribute.ref_attr_name:
-                copy.attribute.append(attribute)
-            elif attribute.ref_attr_name in given:
-                bound = copy.attribute.add()
-                bound.CopyFrom(given[attribute.ref_attr_name])
-                bound.name = attribute.name
-        r.read(copy, inside)
+        rename(copy, names)
+        _bind(copy, given)
+        try:
+            r.read(copy, inside)
+        except UnsupportedOperator as e:
+            # The file says nothing of what a body is made of.
+            raise unsupported(node, opset=version) from e
     return True
+
+
+def _bind(node: NodeProto, given: Mapping[str, AttributeProto]) -> None:
+    """Put the caller's attributes where the body refers to them; those that it leaves out are dropped."""
+    written = list(node.attribute)
+    del node.attribute[:]
+    for attribute in written:
+        if not attribute.ref_attr_name:
+            for inner in attribute.g.node:
+                _bind(inner, given)
+            node.attribute.append(attribute)
+        elif attribute.ref_attr_name in given:
+            bound = node.attribute.add()
+            bound.CopyFrom(given[attribute.ref_attr_name])
+            bound.name = attribute.name
 
 
 def has_inference(node: NodeProto) -> bool:

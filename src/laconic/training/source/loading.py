@@ -28,6 +28,7 @@ from laconic.training.source.batch_axis import declared_types
 from laconic.training.source.naming import authors_names
 from laconic.training.source.opening import Opened, opened
 from laconic.training.source.reading import Reading
+from laconic.training.source.scopes import rename
 from laconic.training.source.translation import translator
 from laconic.training.source.weights import lifted
 
@@ -102,7 +103,8 @@ def load(
         if name not in outputs:
             raise ConfigError("output of the model", value=name, limit=outputs)
     if renamed := authors_names(file.graph, file.initializers):
-        _rename(file.graph.node, renamed)
+        for node in file.graph.node:
+            rename(node, renamed)
         file = replace(file, initializers={renamed.get(n, n): a for n, a in file.initializers.items()})
     r = _read(file, outputs, input_shapes or {})
     classes = heads.names_as_indices(r)
@@ -222,20 +224,9 @@ def _make_way(graph: GraphProto, constants: Sequence[str], outputs: Collection[s
     for name in (*constants, *(o for node in graph.node for o in node.output)):
         if is_reserved(name) and name not in outputs:
             renamed[name] = next(n for n in (f"inner/{name}/{i}" for i in count()) if n not in taken)
-    if renamed:
-        _rename(graph.node, renamed)
+    for node in graph.node if renamed else ():
+        rename(node, renamed)
     return renamed
-
-
-def _rename(nodes: Collection[NodeProto], renamed: Mapping[str, str]) -> None:
-    for node in nodes:
-        for names in (node.input, node.output):
-            names[:] = [renamed.get(n, n) for n in names]
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                _rename(attribute.g.node, renamed)
-                for result in attribute.g.output:
-                    result.name = renamed.get(result.name, result.name)
 
 
 def _roles(

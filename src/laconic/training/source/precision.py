@@ -11,7 +11,9 @@ from laconic.training.source.tensors import array_of
 
 _OTHER = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
-_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "stash_type", "output_dtype"})
+_TYPE_ATTRIBUTES = frozenset(
+    {"to", "dtype", "output_datatype", "stash_type", "output_dtype", "softmax_precision"}
+)
 """Attributes whose number is an element type."""
 
 

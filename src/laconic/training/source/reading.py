@@ -29,6 +29,7 @@ from laconic.training.assemble import IR_VERSION, OPSET
 from laconic.training.backward import unsupported
 from laconic.training.builder import BATCH, Dim, Shape, TensorType
 from laconic.training.source.evaluation import evaluated
+from laconic.training.source.scopes import rename
 from laconic.training.source.shape_values import SHAPE_OPERATORS, Values, numbers
 from laconic.training.source.sizes import Axes, Size, product
 from laconic.training.source.tensors import array_of, attributes, constant_of
@@ -41,6 +42,8 @@ _FOLDED_ELEMENTS = 1 << 24
 
 _NODES = 200_000
 """The most nodes that a file may come to when functions and branches are written out."""
+
+_CONTRADICTION = "export the model again: this file contradicts itself"
 
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
 
@@ -180,7 +183,7 @@ class Reading:
         elif target in self.constants or target in self.types or target in self._sequences:
             self._aliases[name] = target
         else:
-            raise ModelError(f"tensor {target!r} is used before it is made")
+            raise ModelError(f"tensor {target!r} is used before it is made", remedy=_CONTRADICTION)
 
     def read(self, node: NodeProto, version: int) -> None:
         """Take in one node of the file, or of a translation; `version` is its domain's opset."""
@@ -225,7 +228,8 @@ class Reading:
         for name in filter(None, node.input):
             if name not in self.types and name not in self.constants:
                 raise ModelError(
-                    f"input {name!r} of node {node.name or node.output[0]!r} is made nowhere before it"
+                    f"input {name!r} of node {node.name or node.output[0]!r} is made nowhere before it",
+                    remedy=_CONTRADICTION,
                 )
         values = self._shape_values(node)
         if values is not None and node.output[0] not in self.outputs:
@@ -302,7 +306,7 @@ class Reading:
         if array.dtype.kind == "b":
             return array.astype(object)
         if array.dtype.kind == "f" and not (
-            real and array.size < 16 and np.array_equal(array, np.rint(array))
+            real and array.size < 16 and np.isfinite(array).all() and np.array_equal(array, np.rint(array))
         ):
             return None
         sized = np.empty(array.shape, object)
@@ -547,8 +551,7 @@ class Reading:
         for node in graph.node:
             copy = NodeProto()
             copy.CopyFrom(node)
-            for names in (copy.input, copy.output):
-                names[:] = [renamed.get(n, n) for n in names]
+            rename(copy, renamed)
             self.read(copy, version)
             self._inner = renamed
         # What the branch returns may come from around it.

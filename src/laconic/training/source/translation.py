@@ -12,8 +12,9 @@ from laconic.training.rules import FORMS, RULES
 from laconic.training.source import classical, microsoft, sequences
 from laconic.training.source.batch_axis import freed
 from laconic.training.source.expansion import expanded, has_inference
+from laconic.training.source.normal_form import normalised
 from laconic.training.source.reading import Reading, Translate
-from laconic.training.source.upgrade import normalised, taken_over, upgraded, without_defaults
+from laconic.training.source.upgrade import taken_over, upgraded, without_defaults
 
 
 def translator(versions: Mapping[str, int]) -> Translate:

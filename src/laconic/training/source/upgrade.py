@@ -15,6 +15,7 @@ from onnx import NodeProto, defs, helper
 from laconic.errors import ModelError
 from laconic.training.assemble import OPSET
 from laconic.training.backward import unsupported
+from laconic.training.source.average_pool import as_convolution, needs_convolution
 from laconic.training.source.reading import Reading
 from laconic.training.source.tensors import attributes
 
@@ -164,23 +165,6 @@ def _coerced(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
     r.op("Reshape", flat, r.op("Shape", node.input[0]), outputs=list(node.output))
 
 
-def _batch_normalization(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
-    """The inference form: running statistics in, one output. Extra outputs of a model exported in training
-    mode are the statistics as they came in."""
-    if settings.get("spatial", 1) != 1:
-        raise ModelError(
-            f"BatchNormalization {node.name or node.output[0]!r} with statistics per element",
-            value="spatial=0",
-            remedy="export at opset 9 or later",
-        )
-    kept = {k: v for k, v in settings.items() if k in ("epsilon", "momentum")}
-    r.op("BatchNormalization", *node.input, outputs=[node.output[0]], **kept)
-    # Opsets 7 and 9: mean, var, saved_mean, saved_var; since 14: running_mean, running_var.
-    for name, statistic in zip(node.output[1:], (*node.input[3:5], *node.input[3:5]), strict=False):
-        if name:
-            r.alias(name, statistic)
-
-
 def _upsample(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
     scales = node.input[1] if len(node.input) > 1 else r.floats(settings.get("scales", []))
     _resize_asymmetric(r, node, settings, scales)
@@ -249,19 +233,10 @@ def _group_normalization(r: Reading, node: NodeProto, settings: dict[str, Any]) 
 
 def _average_pool(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
     """Since opset 19: dilations, and windows that reach past the padding are counted in another way."""
-    dilations = settings.pop("dilations", None)
-    if dilations and any(d != 1 for d in dilations):
-        raise ModelError(
-            f"AveragePool {node.name or node.output[0]!r} with dilations",
-            value=dilations,
-            limit="1",
-            remedy="use a Conv with equal weights",
-        )
-    if settings.get("ceil_mode") and settings.get("count_include_pad"):
-        raise ModelError(
-            f"AveragePool {node.name or node.output[0]!r} with ceil_mode and count_include_pad",
-            remedy=f"export at opset {OPSET}",
-        )
+    if needs_convolution(settings):
+        as_convolution(r, node, settings)
+        return
+    settings.pop("dilations", None)
     _emit(r, node, list(node.input), settings)
 
 
@@ -296,24 +271,3 @@ _NEWER: Mapping[str, tuple[int, Upgrade]] = {
     "AveragePool": (19, _average_pool),
 }
 """Operator -> (opset, downgrade): how it is written if it comes from that opset or later."""
-
-
-def normalised(r: Reading, node: NodeProto) -> bool:
-    """Bring a node of opset 18 into the form that rules expect."""
-    if node.op_type == "BatchNormalization":
-        settings = attributes(node)
-        if settings.get("training_mode") or len(node.output) > 1 or settings.get("spatial") is not None:
-            _batch_normalization(r, node, settings)
-            return True
-    if node.op_type == "LpNormalization":
-        _lp_normalization(r, node, attributes(node))
-        return True
-    return False
-
-
-def _lp_normalization(r: Reading, node: NodeProto, settings: dict[str, Any]) -> None:
-    reduction = "ReduceL1" if settings.get("p", 2) == 1 else "ReduceL2"
-    size = r.op(reduction, node.input[0], r.ints(settings.get("axis", -1)))
-    # What is zero everywhere stays zero.
-    size = r.op("Max", size, r.floats(1e-30))
-    r.op("Div", node.input[0], size, outputs=list(node.output))
