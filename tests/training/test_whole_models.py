@@ -28,6 +28,7 @@ TOLERANCE = 1e-4
 # and Adam takes that for one. PyTorch in float32 is as far from PyTorch in float64: up to 0.04 on the
 # MobileNet, whose learning rate is small for that reason (at 0.01 their losses part by 2 % in 20 steps).
 WAY_TOLERANCE = 0.1
+FEW_STEPS = 4
 SLOW = frozenset({"lstm", "gru"})
 
 
@@ -133,6 +134,46 @@ def compare(
 @pytest.mark.parametrize("name", list(ZOO))
 def test_sgd_goes_the_way_of_pytorch(name: str) -> None:
     compare(name, SGD)
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_each_step_from_pytorchs_weights_is_pytorchs_step(name: str) -> None:
+    """Nothing can add up here: the bound is that of rounding, but for steps in which a kink lies within it."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    model = ZOO[name]
+    module = model.build(0).train()
+    criterion: Any = nn.MSELoss() if model.loss == "mse" else nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(module.parameters(), model.learning_rate)
+    x, y = model.data(FEW_STEPS * BATCH)
+    file = export(module, example(model))
+    bundle = Bundle.read(prepare(file, loss=model.loss))
+    trainer = Trainer(bundle)
+    errors = []
+    for step in range(FEW_STEPS):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        before = tensors(file)
+        module.train()
+        optimizer.zero_grad()
+        loss = criterion(module(torch.from_numpy(x[rows])), torch.from_numpy(y[rows]))
+        loss.backward()
+        optimizer.step()
+        file = export(module, example(model))
+        after = tensors(file)
+        start = bundle.schema.flatten(before)
+        result = trainer.train(
+            start, x[rows], y[rows], epochs=1, batch_size=BATCH, learning_rate=model.learning_rate, seed=0
+        )
+        assert result.losses[0] == pytest.approx(loss.item(), rel=1e-5)
+        found = bundle.schema.unflatten(result.weights)
+        whole = np.linalg.norm(bundle.schema.flatten(after) - start)
+        for parameter, value in found.items():
+            way = np.linalg.norm(after[parameter] - before[parameter]) + 0.01 * whole
+            errors.append(float(np.linalg.norm(value - after[parameter])) / way)
+    assert max(errors) <= 0.05
+    assert np.quantile(errors, 0.8) <= 2e-3
 
 
 # The newer exporter takes up to 20 s for one recurrent model.

@@ -34,20 +34,25 @@ def batch_normalization_form(a: Application, training: Training | None) -> Saved
         _append(a, "BatchNormalization", [x, scale, bias, mean, held], [a.output], epsilon=_epsilon(a))
         return {"var": held}
     axes = g.ints(*_but_channels(g, x))
-    batch_mean = g.op("ReduceMean", x, axes, keepdims=1)
-    centred = g.op("Sub", x, batch_mean)
-    batch_var = g.op("ReduceMean", g.op("Mul", centred, centred), axes, keepdims=0)
-    # Centred first, the affine part has no large numbers to cancel.
-    inputs = [centred, scale, bias, _vector(g, x, 0.0), batch_var]
+    batch_mean = g.op("ReduceMean", x, axes, keepdims=0)
+    around, batch_mean_of = x, batch_mean
+    if _is_large(g, x):
+        batch_var, shifted = _variance(a, batch_mean, axes)
+        saved = {"x": x, "mean": batch_mean, "shifted": shifted}
+    else:
+        around = _centred(g, x, batch_mean, _vector(g, x, 1.0), _vector(g, x, 0.0))
+        batch_mean_of = _vector(g, x, 0.0)
+        batch_var = g.op("ReduceMean", g.op("Mul", around, around), axes, keepdims=0)
+        saved = {"x": around}
+    inputs = [around, scale, bias, batch_mean_of, batch_var]
     _append(a, "BatchNormalization", inputs, [a.output], epsilon=_epsilon(a))
-    moved = {mean: g.reshape(batch_mean, -1), var: batch_var}
-    _move_statistics(a, training, moved)
-    return {"centred": centred, "var": batch_var}
+    _move_statistics(a, training, {mean: batch_mean, var: batch_var})
+    return {"var": batch_var, **saved}
 
 
 def batch_normalization(a: Application, dys: Gradients) -> Gradients:
     """dx, dscale and dbias; in training mode no gradient reaches the running statistics."""
-    if "centred" in a.saved:
+    if "x" in a.saved:
         return _by_batch(a, only(dys))
     return _by_given(a, only(dys))
 
@@ -199,20 +204,22 @@ def _by_batch(a: Application, dy: str) -> Gradients:
     a product with broadcasting; ReduceSum is at least as fast as any product with ones.
     """
     g = a.graph
-    x, scale = a.inputs[:2]
-    centred, var = a.saved["centred"], a.saved["var"]
-    every = _but_channels(g, x)
+    scale, (x, var) = a.inputs[1], (a.saved[n] for n in ("x", "var"))
+    mean = a.saved.get("mean")
+    every = _but_channels(g, a.inputs[0])
     epsilon = _epsilon(a)
     shifted = g.op("Add", var, g.scalar(epsilon))
     total = g.op("ReduceSum", dy, g.ints(*every), keepdims=0)
-    along = g.op("ReduceSum", g.op("Mul", dy, centred), g.ints(*every), keepdims=0)
+    along = g.op("ReduceSum", g.op("Mul", dy, x), g.ints(*every), keepdims=0)
+    if mean is not None:
+        along = g.op("Sub", along, g.op("Mul", total, mean))
     dx = None
     if a.wanted[0]:
-        count, zero = _count(g, x, every), _vector(g, x, 0.0)
+        count, zero = _count(g, a.inputs[0], every), _vector(g, a.inputs[0], 0.0)
         slope = g.op("Div", g.op("Mul", along, scale), g.op("Mul", shifted, count))
         level = g.op("Div", total, count)
         straight = g.op("BatchNormalization", dy, scale, zero, level, var, epsilon=epsilon)
-        back = g.op("BatchNormalization", centred, slope, zero, zero, var, epsilon=epsilon)
+        back = g.op("BatchNormalization", x, slope, zero, mean or zero, var, epsilon=epsilon)
         dx = g.op("Sub", straight, back)
     dscale = g.op("Div", along, g.op("Sqrt", shifted)) if a.wanted[1] else None
     return dx, dscale, total if a.wanted[2] else None, None, None
@@ -240,6 +247,37 @@ def _by_given(a: Application, dy: str) -> Gradients:
         if dscale is not None and a.wanted[4]:
             dvar = g.op("Div", g.op("Mul", g.op("Mul", dscale, scale), g.scalar(-0.5)), shifted)
     return dx, dscale, dbias, dmean, dvar
+
+
+_LARGE = __import__("os").environ.get("BNL","4096")
+_LARGE = int(_LARGE)
+
+def _is_large(g: GraphBuilder, x: str) -> bool:
+    shape = g.shape(x)[1:]
+    return math.prod(d for d in shape if isinstance(d, int)) >= _LARGE
+
+
+def _centred(g: GraphBuilder, x: str, mean: str, one: str, zero: str) -> str:
+    return g.op("BatchNormalization", x, one, zero, mean, one, epsilon=0.0)
+
+
+def _variance(a: Application, mean: str, axes: str) -> tuple[str, str]:
+    g, x = a.graph, a.inputs[0]
+    one, zero = _vector(g, x, 1.0), _vector(g, x, 0.0)
+    power = g.op("ReduceMean", g.op("Mul", x, x), axes, keepdims=0)
+    square = g.op("Mul", mean, mean)
+    raw = g.op("Sub", power, square)
+    shifted = g.op("Add", raw, g.scalar(_epsilon(a)))
+    room = g.op("Sub", shifted, g.op("Mul", square, g.scalar(1 / 64)))
+    near = g.op("Greater", g.op("ReduceMin", room, keepdims=0), g.scalar(0.0))
+
+    def twice(b: GraphBuilder) -> list[str]:
+        centred = _centred(b, x, mean, one, zero)
+        return [b.op("ReduceMean", b.op("Mul", centred, centred), axes, keepdims=0)]
+
+    var = g.fresh("var")
+    g.either(near, lambda b: [b.op("Max", raw, b.scalar(0.0))], twice, [var])
+    return var, shifted
 
 
 def _move_statistics(a: Application, training: Training, found: Mapping[str, str]) -> None:
