@@ -23,6 +23,7 @@ from laconic.training.assemble import live_nodes
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.patterns import recognised
+from laconic.training.reordering import pooled_first
 from laconic.training.source import heads
 from laconic.training.source.batch_axis import declared_types
 from laconic.training.source.naming import authors_names
@@ -113,7 +114,9 @@ def load(
             raise ModelError(f"output {name!r} is a sequence", remedy="export tensors as outputs")
     targets = list(trained) or _default_target(r, outputs)
     composites = recognised(r.nodes, r.types, r.constants, r.weights, outputs)
-    nodes = live_nodes(composites, outputs)
+    reordered, moved = pooled_first(composites, r.types, outputs)
+    r.types.update(moved)
+    nodes = live_nodes(reordered, outputs)
     used = {i for node in nodes for i in node.input} | set(outputs)
     reaching = {i for node in live_nodes(nodes, targets) for i in node.input}
     statistics = {i for node in nodes if node.op_type == "BatchNormalization" for i in node.input[3:5]}

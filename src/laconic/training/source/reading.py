@@ -369,6 +369,7 @@ class Reading:
             raise ModelError(
                 f"shapes at node {node.name or node.output[0]!r} ({node.op_type}) do not fit",
                 value=_first_line(e),
+                remedy=_CONTRADICTION,
             ) from e
         kinds = {name: _tensor_type(found[name]) for name in node.output if name in found}
         own = self._own_shape(node)
