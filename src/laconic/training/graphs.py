@@ -11,6 +11,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from laconic.training.assemble import SCALAR, assemble, assemble_body, model
 from laconic.training.backward import gradients, varying
 from laconic.training.builder import GraphBuilder, TensorType, value_info
+from laconic.training.channel_major import channel_major
 from laconic.training.forward import lay
 from laconic.training.losses import Loss, TargetType, Terms
 from laconic.training.optimizers import Optimizer, added, clipped
@@ -71,13 +72,15 @@ def training_step(
     weights = [p for p in trained if p.kind == "weight"]
     statistics = [p.name for p in trained if p.kind == "statistic"]
     training = Training(statistics, {}, counters.seed)
-    saved = lay(g, source.nodes, training, varying(g, source.nodes, [p.name for p in weights]))
+    learned = [p.name for p in weights]
+    nodes = channel_major(g, source.nodes, varying(g, source.nodes, learned))
+    saved = lay(g, nodes, training, varying(g, nodes, learned))
 
     lr = g.declare("lr", TensorProto.FLOAT, ())
     early = optimizer.linear and clip_norm is None
     factor = g.op("Neg", lr) if optimizer.linear else None
     loss, seeds = _seeds(g, source, goals, factor if early else None)
-    found = gradients(g, source.nodes, seeds, [p.name for p in weights], saved)
+    found = gradients(g, nodes, seeds, learned, saved)
     settings = ["lr", *(p.name for p in source.parameters if p.role == "frozen")]
     if proximal:
         settings += _pull(g, found, weights, factor if early else None)
@@ -128,11 +131,13 @@ def gradient_model(
     g = GraphBuilder((), *widened(source, real), real=real)
     counters = _Counters(g)
     statistics = [p.name for p in source.parameters if p.kind == "statistic" and p.role != "frozen"]
-    saved = lay(g, widened_nodes(source.nodes, real), Training(statistics, {}, counters.seed))
+    nodes = widened_nodes(source.nodes, real)
+    nodes = channel_major(g, nodes, varying(g, nodes, trained))
+    saved = lay(g, nodes, Training(statistics, {}, counters.seed))
     loss, seeds = _seeds(g, source, goals, None)
     results = {"loss": (loss, TensorType(real, ()))}
     if with_gradients:
-        found = gradients(g, source.nodes, seeds, trained, saved)
+        found = gradients(g, nodes, seeds, trained, saved)
         results.update({f"grad/{n}": (t, TensorType(real, g.types[n].shape)) for n, t in found.items()})
     data = (*source.inputs, *(goal.target for goal in goals if goal.target))
     counted = [n for n, used in (("step", counters.counted), ("seed", counters.seeded)) if used]

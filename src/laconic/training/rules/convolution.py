@@ -11,13 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 from laconic.training.builder import GraphBuilder
-from laconic.training.rules.application import Application, Gradients, Rule, only
+from laconic.training.rules.application import Application, Form, Gradients, Rule, only
 from laconic.training.rules.convolution_weight import Correlation, weight_gradient
+from laconic.training.rules.depthwise import PLANES, conv_form, conv_of_planes
 from laconic.training.rules.window import Window, transposed_window_of, window_of
 
 
 def conv(a: Application, dys: Gradients) -> Gradients:
     """dX is the transposed convolution of dY; dW correlates X with dY; db sums dY."""
+    if a.attribute(PLANES) is not None:
+        return conv_of_planes(a, dys)
     g, dy = a.graph, only(dys)
     x, w = a.inputs[:2]
     window = window_of(a, g.static(w)[2:])
@@ -70,3 +73,4 @@ def _bias_gradients(a: Application, dy: str, rank: int) -> Gradients:
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({"Conv": conv, "ConvTranspose": conv_transpose})
+FORMS: Mapping[str, Form] = MappingProxyType({"Conv": conv_form})

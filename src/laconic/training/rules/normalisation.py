@@ -305,10 +305,11 @@ def _move_statistics(a: Application, training: Training, found: Mapping[str, str
 def _count(g: GraphBuilder, x: str, axes: Sequence[int], times: int = 1) -> str:
     """How many elements of `x` lie along `axes`, `times` so many, as a real number."""
     known = [d for d in (g.shape(x)[i] for i in axes) if isinstance(d, int)]
-    if axes and axes[0] == 0 and len(known) == len(axes) - 1 and not isinstance(g.shape(x)[0], int):
+    unknown = [i for i in axes if not isinstance(g.shape(x)[i], int)]
+    if len(unknown) == 1:
         # The common case in three small nodes; as long as one is small, it stays a vector of one element.
-        batch = g.to_real(g.op("Shape", x, start=0, end=1))
-        return g.op("Mul", batch, g.scalar(float(math.prod(known) * times)))
+        axis = g.to_real(g.op("Shape", x, start=unknown[0], end=unknown[0] + 1))
+        return g.op("Mul", axis, g.scalar(float(math.prod(known) * times)))
     counted = g.count(x, axes)
     return counted if times == 1 else g.op("Mul", counted, g.scalar(float(times)))
 
@@ -338,7 +339,8 @@ def _but_channels(g: GraphBuilder, x: str) -> list[int]:
 
 def _vector(g: GraphBuilder, x: str, value: float) -> str:
     """`value` for every channel of `x`."""
-    return g.floats(np.full(g.static(x, 1)[0], value))
+    channels = g.shape(x)[1]
+    return g.floats(np.full(channels if isinstance(channels, int) else g.static(x, 1)[0], value))
 
 
 def _epsilon(a: Application) -> float:

@@ -28,7 +28,10 @@ def max_pool(a: Application, dys: Gradients) -> Gradients:
     g, dy = a.graph, only(dys)
     window = _window(a)
     if window.tiled:
-        return (_tiled(g, a.inputs[0], a.output, dy, window),)
+        cells = _pairs_side_by_side(g, a.inputs[0], window)
+        made = _paired if cells else _tiled
+        x = _covered(g, a.inputs[0], window)
+        return (_uncovered(g, made(g, x, a.output, dy, window), window),)
     return (_overlapping(g, a.inputs[0], a.output, dy, window),)
 
 
