@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradient_check import check, rule_gradients
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
@@ -133,6 +133,31 @@ def test_among_equal_values_the_first_in_row_major_order_is_the_maximum(strides:
     due = np.zeros((1, 1, size, size), np.float32)
     due[0, 0, : 2 * strides[0] : strides[0], : 2 * strides[0] : strides[0]] = dy
     assert found.tolist() == due.tolist()
+
+
+def first_of_the_largest(x: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
+    """dy of every 2x2 window, at the first of its largest elements in row-major order."""
+    due = np.zeros_like(x)
+    for n, c, i, j in np.ndindex(*dy.shape):
+        window = x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        row, column = np.unravel_index(window.argmax(), (2, 2))
+        due[n, c, 2 * i + row, 2 * j + column] = dy[n, c, i, j]
+    return due
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.integers(1, 5), st.integers(2, 9), st.integers(2, 9), st.booleans())
+@example(0, 16, 32, 32, True)  # Samples large enough to be taken one at a time.
+@example(0, 17, 33, 32, True)
+def test_pairs_of_any_size_go_to_the_first_of_the_largest(
+    seed: int, channels: int, rows: int, columns: int, batched: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-2, 3, (2, channels, rows, columns)).astype(np.float32)
+    dy = rng.standard_normal((2, channels, rows // 2, columns // 2)).astype(np.float32)
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
+    found = rule_gradients([node], {"x": x}, dy, ["x"], batched=["x"] * batched)["x"]
+    np.testing.assert_array_equal(found, first_of_the_largest(x, dy))
 
 
 def test_equal_maxima_of_a_channel_share_its_gradient() -> None:

@@ -18,6 +18,7 @@ from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application, Gradients, Rule, only
 from laconic.training.rules.indicator import is_equal, is_not_negative
+from laconic.training.rules.paired_maximum import paired_maximum, piece
 from laconic.training.rules.window import Window, window_of
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -28,10 +29,13 @@ def max_pool(a: Application, dys: Gradients) -> Gradients:
     g, dy = a.graph, only(dys)
     window = _window(a)
     if window.tiled:
-        cells = _pairs_side_by_side(g, a.inputs[0], window)
-        made = _paired if cells else _tiled
         x = _covered(g, a.inputs[0], window)
-        return (_uncovered(g, made(g, x, a.output, dy, window), window),)
+        channels = a.output_shape[1]
+        if isinstance(channels, int) and piece(channels, window):
+            dx = paired_maximum(g, x, a.output, dy, channels, window)
+        else:
+            dx = _tiled(g, x, a.output, dy, window)
+        return (_uncovered(g, dx, window),)
     return (_overlapping(g, a.inputs[0], a.output, dy, window),)
 
 
@@ -90,12 +94,12 @@ def _window(a: Application) -> Window:
 
 def _tiled(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> str:
     """Windows side by side: enlarge y, see where x reaches it, and let the earliest of each window win."""
-    hit = is_not_negative(g, g.op("Sub", _covered(g, x, window), _enlarged(g, y, window)))
+    hit = is_not_negative(g, g.op("Sub", x, _enlarged(g, y, window)))
     order = np.arange(window.taps, 0, -1, dtype=np.float32).reshape(window.kernel)
     priority = g.op("Mul", hit, _repeated(g, order, window))
     best = g.op("MaxPool", priority, kernel_shape=window.kernel, strides=window.strides)
     winner = is_not_negative(g, g.op("Sub", priority, _enlarged(g, best, window)))
-    return _uncovered(g, g.op("Mul", winner, _enlarged(g, dy, window)), window)
+    return g.op("Mul", winner, _enlarged(g, dy, window))
 
 
 def _covered(g: GraphBuilder, x: str, window: Window) -> str:
