@@ -31,7 +31,7 @@ COVERED: dict[str, str] = {
     "MeanVarianceNormalization": "test_mean_variance_normalization",
 }
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 2**16)
 epsilons = st.sampled_from([1e-5, 1e-3, 0.1])
 images = st.sampled_from([(3, 4), (3, 4, 5), (2, 4, 3, 2), (2, 4, 2, 2, 2)])
@@ -112,7 +112,14 @@ def test_a_variance_below_zero_counts_as_zero() -> None:
 
 @pytest.mark.torch
 @quick
-@given(seeds, images, epsilons, st.sampled_from([0.9, 0.5, 0.99]), st.floats(-20, 20), st.booleans())
+@given(
+    seeds,
+    images | st.just((2, 4, 31, 34)),
+    epsilons,
+    st.sampled_from([0.9, 0.5, 0.99]),
+    st.floats(-20, 20),
+    st.booleans(),
+)
 def test_batch_normalization_by_the_batch_is_that_of_pytorch(
     seed: int, shape: tuple[int, ...], epsilon: float, momentum: float, far: float, double: bool
 ) -> None:
@@ -153,6 +160,25 @@ def test_batch_normalization_by_the_batch_is_that_of_pytorch(
         running = {n: got[f"{n}:new"] for n in running}
         close(running["mean"], layer.running_mean, 1e-9 if double else 1e-5)
         close(running["var"], layer.running_var, 1e-9 if double else 1e-5)
+
+
+@quick
+@given(seeds, st.floats(0, 3000), st.sampled_from([1e-3, 1.0, 1e3]), st.booleans())
+def test_a_variance_keeps_its_digits_however_far_the_mean(
+    seed: int, far: float, spread: float, constant: bool
+) -> None:
+    """As many as are left: x itself is rounded to 6e-8 of its mean."""
+    x = normal(seed, 4, 4, 32, 32) * np.float32(spread)
+    x[:, 1] += np.float32(far * spread)
+    x[:, 2] = np.float32(far) if constant else x[:, 2]
+    values = {"x": x, **per_channel(seed, 4), "mean": normal(2, 4), "var": np.zeros(4, np.float32)}
+    node = helper.make_node("BatchNormalization", list(values), ["y"], momentum=0.0)
+    got = stepped(node, values, ["x"], normal(seed + 1, *x.shape))
+    due = x.astype(np.float64).var((0, 2, 3), ddof=1)
+    assert (got["var:new"] >= 0).all()
+    np.testing.assert_allclose(got["var:new"], due, rtol=1e-5, atol=1e-10 + (3e-6 * far) ** 2)
+    assert np.isfinite(got["y"]).all()
+    assert np.isfinite(got["d/x"]).all()
 
 
 def test_a_batch_of_one_element_leaves_the_running_statistics_alone() -> None:

@@ -19,13 +19,17 @@ from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, only
 
+_LARGE = 4096
+"""Elements of a sample from which on BatchNormalization spares a pass over them by a choice at run time."""
+
 
 def batch_normalization_form(a: Application, training: Training | None) -> Saved:
     """By the statistics of the batch where this step moves the running ones, else by those given.
 
     onnxruntime's own kernel for training writes its new statistics over its inputs, and its variance is the
     biased one; means and inference-mode BatchNormalization take 4 % longer and do neither. A variance that
-    lossy averaging has made negative counts as 0. Saves `centred` and `var`, or `var` alone.
+    lossy averaging has made negative counts as 0. Saves `var`, and for the batch's statistics `x` and the
+    `mean` of each channel of that, where it is not 0.
     """
     g = a.graph
     x, scale, bias, mean, var = a.inputs
@@ -33,21 +37,17 @@ def batch_normalization_form(a: Application, training: Training | None) -> Saved
         held = var if g.value(var) is not None else g.op("Max", var, g.scalar(0.0))
         _append(a, "BatchNormalization", [x, scale, bias, mean, held], [a.output], epsilon=_epsilon(a))
         return {"var": held}
-    axes = g.ints(*_but_channels(g, x))
-    batch_mean = g.op("ReduceMean", x, axes, keepdims=0)
-    around, batch_mean_of = x, batch_mean
+    batch_mean = g.op("ReduceMean", x, g.ints(*_but_channels(g, x)), keepdims=0)
     if _is_large(g, x):
-        batch_var, shifted = _variance(a, batch_mean, axes)
-        saved = {"x": x, "mean": batch_mean, "shifted": shifted}
+        batch_var = _variance(a, batch_mean)
+        saved = {"x": x, "mean": batch_mean, "var": batch_var}
     else:
-        around = _centred(g, x, batch_mean, _vector(g, x, 1.0), _vector(g, x, 0.0))
-        batch_mean_of = _vector(g, x, 0.0)
-        batch_var = g.op("ReduceMean", g.op("Mul", around, around), axes, keepdims=0)
-        saved = {"x": around}
-    inputs = [around, scale, bias, batch_mean_of, batch_var]
+        centred, batch_var = _centred(g, a, batch_mean)
+        saved = {"x": centred, "var": batch_var}
+    inputs = [saved["x"], scale, bias, saved.get("mean", _vector(g, x, 0.0)), batch_var]
     _append(a, "BatchNormalization", inputs, [a.output], epsilon=_epsilon(a))
     _move_statistics(a, training, {mean: batch_mean, var: batch_var})
-    return {"var": batch_var, **saved}
+    return saved
 
 
 def batch_normalization(a: Application, dys: Gradients) -> Gradients:
@@ -197,15 +197,61 @@ def group_normalization(a: Application, dys: Gradients) -> Gradients:
     return dx, dscale, dbias
 
 
+def _is_large(g: GraphBuilder, x: str) -> bool:
+    """Whether a pass over `x` takes longer than the handful of small nodes that can save it."""
+    sizes = g.shape(x)[1:]
+    return math.prod(d for d in sizes if isinstance(d, int)) >= _LARGE or any(
+        isinstance(d, str) for d in sizes
+    )
+
+
+def _centred(b: GraphBuilder, a: Application, mean: str) -> tuple[str, str]:
+    """x less its mean, and its variance.
+
+    A BatchNormalization subtracts from each channel in 0.24 ms (512 thousand elements), Sub in 0.32 to 0.4.
+    """
+    x = a.inputs[0]
+    one, zero = (_vector(a.graph, x, v) for v in (1.0, 0.0))
+    centred = b.op("BatchNormalization", x, one, zero, mean, one, epsilon=0.0)
+    return centred, _mean_square(b, a, centred)
+
+
+def _mean_square(b: GraphBuilder, a: Application, x: str) -> str:
+    return b.op("ReduceMean", b.op("Mul", x, x), b.ints(*_but_channels(a.graph, a.inputs[0])), keepdims=0)
+
+
+def _variance(a: Application, mean: str) -> str:
+    """The mean of squares less the square of the mean, where that keeps its digits; else of what is centred.
+
+    Rounding grows with mean^2 / (var + epsilon). Only where that exceeds 64 for some channel, so that an
+    error of 4e-6 is possible, x is centred first. That spares most layers a pass over x and a copy of it: a
+    step of ResNet-8 or MobileNet blocks takes 5 % less at batch 32, and as long as before at batch 1.
+    """
+    g = a.graph
+    power = _mean_square(g, a, a.inputs[0])
+    square = g.op("Mul", mean, mean)
+    difference = g.op("Sub", power, square)
+    least = g.op("Add", g.op("Mul", square, g.scalar(-1 / 64)), g.scalar(_epsilon(a)))
+    near = g.op("ReduceMin", g.op("Add", difference, least), keepdims=0)
+    var = g.fresh("var")
+    g.either(
+        g.op("Greater", near, g.scalar(0.0)),
+        lambda b: [b.op("Max", difference, b.scalar(0.0))],
+        lambda b: [_centred(b, a, mean)[1]],
+        [var],
+    )
+    return var
+
+
 def _by_batch(a: Application, dy: str) -> Gradients:
     """Six passes over the data: two sums, a product, a difference and two affine maps by channel.
 
     The affine maps are inference-mode BatchNormalization, which onnxruntime runs up to three times as fast as
-    a product with broadcasting; ReduceSum is at least as fast as any product with ones.
+    a product with broadcasting; ReduceSum is at least as fast as any product with ones. As a difference of
+    sums, that of dy (x - mean) loses no more digits than x has lost by being far from 0.
     """
     g = a.graph
-    scale, (x, var) = a.inputs[1], (a.saved[n] for n in ("x", "var"))
-    mean = a.saved.get("mean")
+    scale, x, var, mean = a.inputs[1], a.saved["x"], a.saved["var"], a.saved.get("mean")
     every = _but_channels(g, a.inputs[0])
     epsilon = _epsilon(a)
     shifted = g.op("Add", var, g.scalar(epsilon))
@@ -247,37 +293,6 @@ def _by_given(a: Application, dy: str) -> Gradients:
         if dscale is not None and a.wanted[4]:
             dvar = g.op("Div", g.op("Mul", g.op("Mul", dscale, scale), g.scalar(-0.5)), shifted)
     return dx, dscale, dbias, dmean, dvar
-
-
-_LARGE = __import__("os").environ.get("BNL","4096")
-_LARGE = int(_LARGE)
-
-def _is_large(g: GraphBuilder, x: str) -> bool:
-    shape = g.shape(x)[1:]
-    return math.prod(d for d in shape if isinstance(d, int)) >= _LARGE
-
-
-def _centred(g: GraphBuilder, x: str, mean: str, one: str, zero: str) -> str:
-    return g.op("BatchNormalization", x, one, zero, mean, one, epsilon=0.0)
-
-
-def _variance(a: Application, mean: str, axes: str) -> tuple[str, str]:
-    g, x = a.graph, a.inputs[0]
-    one, zero = _vector(g, x, 1.0), _vector(g, x, 0.0)
-    power = g.op("ReduceMean", g.op("Mul", x, x), axes, keepdims=0)
-    square = g.op("Mul", mean, mean)
-    raw = g.op("Sub", power, square)
-    shifted = g.op("Add", raw, g.scalar(_epsilon(a)))
-    room = g.op("Sub", shifted, g.op("Mul", square, g.scalar(1 / 64)))
-    near = g.op("Greater", g.op("ReduceMin", room, keepdims=0), g.scalar(0.0))
-
-    def twice(b: GraphBuilder) -> list[str]:
-        centred = _centred(b, x, mean, one, zero)
-        return [b.op("ReduceMean", b.op("Mul", centred, centred), axes, keepdims=0)]
-
-    var = g.fresh("var")
-    g.either(near, lambda b: [b.op("Max", raw, b.scalar(0.0))], twice, [var])
-    return var, shifted
 
 
 def _move_statistics(a: Application, training: Training, found: Mapping[str, str]) -> None:
@@ -339,6 +354,7 @@ def _but_channels(g: GraphBuilder, x: str) -> list[int]:
 
 def _vector(g: GraphBuilder, x: str, value: float) -> str:
     """`value` for every channel of `x`."""
+    # Only the channels need be known: in laconic.training.channel_major the batch is part of axis 2.
     channels = g.shape(x)[1]
     return g.floats(np.full(channels if isinstance(channels, int) else g.static(x, 1)[0], value))
 
