@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from laconic.training.assemble import IR_VERSION, OPSET, assemble, model
-from laconic.training.backward import gradients
+from laconic.training.backward import gradients, varying
 from laconic.training.builder import BATCH, GraphBuilder, TensorType, value_info
 from laconic.training.exact import evaluator
 from laconic.training.forward import lay
@@ -30,6 +30,7 @@ LIMITS = {TensorProto.FLOAT: 2e-5, TensorProto.DOUBLE: 1e-7}
 
 Arrays = Mapping[str, NDArray[Any]]
 Forward = Callable[[Arrays], NDArray[np.float64]]
+Layout = Callable[[GraphBuilder, Sequence[NodeProto], Collection[str]], Sequence[NodeProto]]
 
 
 def rule_gradients(
@@ -41,11 +42,12 @@ def rule_gradients(
     rules: Mapping[str, Rule] = RULES,
     real: int = TensorProto.FLOAT,
     constant: Collection[str] = (),
+    layout: Layout | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Gradients of sum(y * dy) by the rules; y is the last node's first output.
 
     Run by onnxruntime in float32, or by ONNX's reference implementation in float64 (`real`). Forms are those
-    of evaluation.
+    of evaluation. `layout` may lay the nodes in another way first.
     """
     dtype = helper.tensor_dtype_to_np_dtype(real)
     values = {n: a.astype(dtype) if a.dtype == np.float32 else a for n, a in values.items()}
@@ -53,8 +55,10 @@ def rule_gradients(
     types = tensor_types(shape_inference.infer_shapes(forward, strict_mode=True, data_prop=True).graph)
     constants = {i.name: numpy_helper.to_array(i) for i in forward.graph.initializer}
     g = GraphBuilder((), types, constants, real=real)
+    if layout is not None:
+        nodes = layout(g, nodes, varying(g, nodes, wanted))
     saved = lay(g, nodes)
-    y = next(filter(None, nodes[-1].output))
+    y = forward.graph.output[0].name
     g.declare("dy", real, g.shape(y))
     found = gradients(g, nodes, {y: "dy"}, wanted, saved, rules)
     inputs = [i.name for i in forward.graph.input]
@@ -79,13 +83,15 @@ def check(
     seed: int = 0,
     double: bool = True,
     constant: Collection[str] = (),
+    layout: Layout | None = None,
 ) -> None:
     """Hold the rules of `nodes` to central differences of their ONNX reference implementation.
 
     `values` gives every input; float32 arrays become graph inputs (with a batch axis of unknown size for
     those in `batched`), all others constants, and those in `constant` too. Each wanted gradient is compared
     along single coordinates and along one random direction. `forward` stands in for a reference
-    implementation that has faults; `double` is False where the reference cannot run what a rule emits.
+    implementation that has faults; `double` is False where the reference cannot run what a rule emits;
+    `layout` is as in `rule_gradients`.
     """
     chain = [nodes] if isinstance(nodes, NodeProto) else list(nodes)
     rng = np.random.default_rng(seed)
@@ -94,7 +100,7 @@ def check(
     feeds = {n: values[n].astype(np.float64) for n in fed}
     dy = rng.standard_normal(np.shape(exact(feeds)))
     for real in LIMITS if double else [TensorProto.FLOAT]:
-        found = rule_gradients(chain, values, dy, wanted, batched, rules, real, constant)
+        found = rule_gradients(chain, values, dy, wanted, batched, rules, real, constant, layout)
         for name in wanted:
             assert found[name].shape == values[name].shape
             for direction in _directions(rng, feeds[name].shape):

@@ -6,16 +6,24 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from gradient_check import check, rule_gradients
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from laconic.errors import ModelError
-from laconic.training.rules import convolution, convolution_weight
+from laconic.runtime import Bundle
+from laconic.training import graphs, prepare
+from laconic.training.assemble import OPSET
+from laconic.training.builder import GraphBuilder, TensorType, value_info
+from laconic.training.channel_major import channel_major
+from laconic.training.rules import convolution, convolution_weight, depthwise
 from laconic.training.rules.convolution_weight import LOWERINGS, Correlation, choice
+from laconic.training.rules.depthwise import PLANES
 from laconic.training.rules.window import Window
 
 quick = settings(max_examples=20, deadline=None)
@@ -146,6 +154,199 @@ def test_an_output_whose_size_is_not_certain_is_refused() -> None:
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **settings)
     with pytest.raises(ModelError, match="explicit pads"):
         rule_gradients([node], {"x": normal(0, 1, 2, 4), "w": normal(0, 2, 2, 1)}, normal(0, 1, 2, 4), ["x"])
+
+
+CHANNELS = 8
+
+
+@st.composite
+def depthwise_windows(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
+    """A size of the input and the attributes of a depthwise convolution that is laid channel by channel."""
+
+    def each(low: int, high: int) -> list[int]:
+        return [draw(st.integers(low, high)), draw(st.integers(low, high))]
+
+    kernel, strides, dilations = (
+        draw(st.sampled_from([[3, 3], [3, 3], [1, 3], [5, 3], [2, 2]])),
+        each(1, 3),
+        each(1, 2),
+    )
+    size = [strides[0] * draw(st.integers(1, 8 // strides[0])), draw(st.integers(2, 7))]
+    found: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "dilations": dilations}
+    automatic = draw(st.sampled_from(["NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]))
+    pads = each(0, 3) + each(0, 3)
+    found |= {"pads": pads} if automatic == "NOTSET" else {"auto_pad": automatic}
+    window = zip(size, kernel, strides, dilations, pads, pads[2:], strict=False)
+    free = [n + (b + a) * (automatic == "NOTSET") - d * (k - 1) - 1 for n, k, _, d, b, a in window]
+    assume(automatic.startswith("SAME") or min(free) >= 0)
+    steps = zip(size, free, strides, strict=True)
+    made = [-(-n // s) if automatic.startswith("SAME") else f // s + 1 for n, f, s in steps]
+    assume(made != [1, 1])
+    return size, found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seeds,
+    depthwise_windows(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0, 1024]),
+    st.sampled_from([4, 16]),
+    st.sampled_from([["w"], ["x", "w"]]),
+)
+def test_depthwise_by_banded_matrices(
+    seed: int,
+    window: tuple[list[int], dict[str, Any]],
+    bias: bool,
+    batched: bool,
+    whole: int,
+    wide: int,
+    wanted: list[str],
+) -> None:
+    size, attributes = window
+    values = {
+        "x": normal(seed, 2, CHANNELS, *size),
+        "w": normal(seed, CHANNELS, 1, *attributes["kernel_shape"]),
+    }
+    if bias:
+        values["b"] = normal(seed, CHANNELS)
+    node = helper.make_node("Conv", list(values), ["y"], group=CHANNELS, **attributes)
+    laid: list[Any] = []
+
+    def layout(*arguments: Any) -> list[Any]:
+        laid.extend(channel_major(*arguments))
+        return laid[-5:]
+
+    with patch.object(depthwise, "WHOLE_ENTRIES", whole), patch.object(depthwise, "WIDE", wide):
+        check(node, values, [*wanted, *(["b"] if bias else [])], batched=["x"] * batched, layout=layout)
+    assert len(laid) == 10  # In each precision two nodes before, the marked convolution, two after.
+    assert any(a.name == PLANES for a in laid[2].attribute)
+
+
+def separable(mixed: str, tail: int, joined: bool) -> list[Any]:
+    """Depthwise, an operator on each element, 1x1, scale and shift by channel, depthwise, with a shortcut."""
+    spread: dict[str, Any] = {"group": CHANNELS, "kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], **spread),
+        helper.make_node(mixed, ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2", "b2"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["d"]),
+        helper.make_node("Mul", ["d", "half"], ["e"]),
+        helper.make_node("Add", ["e", "by_channel"], ["f"]),
+        helper.make_node("Add", ["f", "b"], ["g"]),
+        helper.make_node("Conv", ["g", "w3"], ["h"], **spread),
+        helper.make_node("Add", ["h", "f"], ["i"]),
+        helper.make_node("Conv", ["i", "w4"], ["y"], kernel_shape=[1, 1]),
+    ]
+    if joined:  # A tensor of the part is read outside of it too.
+        nodes.append(helper.make_node("GlobalAveragePool", ["d"], ["p"]))
+        nodes.append(helper.make_node("Add", ["y", "p"], ["z"]))
+    return nodes[:tail] if tail < len(nodes) else nodes
+
+
+def separable_values(seed: int, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    return {
+        "x": normal(seed, 3, CHANNELS, *size),
+        "w1": normal(seed, CHANNELS, 1, 3, 3),
+        "w2": 0.3 * normal(seed, CHANNELS, CHANNELS, 1, 1),
+        "b2": normal(seed, CHANNELS),
+        "scale": normal(seed + 1, CHANNELS),
+        "shift": normal(seed + 2, CHANNELS),
+        "mean": normal(seed + 3, CHANNELS),
+        "var": 1 + normal(seed + 4, CHANNELS) ** 2,
+        "half": np.array(0.5, np.float32),
+        "by_channel": normal(seed, 1, CHANNELS, 1, 1),
+        "w3": normal(seed + 1, CHANNELS, 1, 3, 3),
+        "w4": 0.3 * normal(seed, 5 if seed % 2 else CHANNELS, CHANNELS, 1, 1),
+    }
+
+
+@quick
+@given(
+    st.integers(0, 2**14).map(lambda n: 2 * n),
+    st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    st.sampled_from(["Sigmoid", "Tanh", "Softplus", "Identity"]),
+    st.integers(4, 12),
+    st.booleans(),
+)
+def test_a_part_laid_channel_by_channel(
+    seed: int, size: tuple[int, int], mixed: str, tail: int, joined: bool
+) -> None:
+    nodes = separable(mixed, tail, joined)
+    values = separable_values(seed, size)
+    used = [n for n in values if any(n in node.input for node in nodes)]
+    values = {n: values[n] for n in used}
+    wanted = [n for n in used if n not in ("half", "mean", "var")]
+    check(nodes, values, wanted, batched=["x"], layout=channel_major)
+
+
+@quick
+@given(
+    seed=seeds, size=st.sampled_from([(2, 3), (4, 4), (6, 5)]), batch=st.integers(1, 4), joined=st.booleans()
+)
+def test_a_step_is_the_same_in_both_layouts(
+    seed: int, size: tuple[int, int], batch: int, joined: bool
+) -> None:
+    nodes = [*separable("Relu", 12, joined)]
+    values = separable_values(2 * (seed // 2), size)
+    x = normal(seed, batch, *values.pop("x").shape[1:])
+    nodes += [
+        helper.make_node("Flatten", [nodes[-1].output[0]], ["flat"]),
+        helper.make_node("Gemm", ["flat", "head"], ["out"]),
+    ]
+    values["head"] = 0.1 * normal(seed, CHANNELS * size[0] * size[1], 3)
+    real = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "separable",
+        [value_info("x", real, ("n", *x.shape[1:]))],
+        [value_info("out", real, ("n", 3))],
+        initializer=[numpy_helper.from_array(a, n) for n, a in values.items()],
+    )
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    y = np.arange(batch) % 3
+
+    def stepped(layout: Any) -> dict[str, NDArray[Any]]:
+        with patch.object(graphs, "channel_major", layout):
+            bundle = Bundle.read(prepare(file.SerializeToString(), loss="cross_entropy"))
+        session = ort.InferenceSession(bundle.parts["step"], providers=["CPUExecutionProvider"])
+        start = {**bundle.schema.unflatten(bundle.initial), **bundle.frozen}
+        given = {"x": x, bundle.manifest.targets[0].name: y, "lr": np.array(1.0, np.float32)}
+        feeds: dict[str, Any] = {}
+        for i in session.get_inputs():
+            blank = np.zeros(
+                [d if isinstance(d, int) else 1 for d in i.shape], "int64" if "int" in i.type else "float32"
+            )
+            feeds[i.name] = {**start, **given}.get(i.name, blank)
+        names = [o.name for o in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    found, due = stepped(channel_major), stepped(lambda g, nodes, moving: list(nodes))
+    assert found.keys() == due.keys()
+    for name, value in due.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "trained"),
+    [
+        ({"group": 1, "w": (8, 8, 3, 3)}, ["w"]),  # not depthwise
+        ({"group": 8, "w": (16, 1, 3, 3)}, ["w"]),  # several filters a channel
+        ({"group": 8, "w": (8, 1, 3, 3)}, ["x"]),  # the weight is frozen
+        ({"group": 8, "w": (8, 1, 3, 3), "x": (43, 43)}, ["w"]),  # long rows
+        ({"group": 8, "w": (8, 1, 3, 3), "x": (5, 4), "strides": [2, 2]}, ["w"]),  # groups that differ
+        ({"group": 8, "w": (8, 1, 1, 1)}, ["w"]),  # nothing to sum
+        ({"group": 8, "w": (8, 1, 3), "x": (6,)}, ["w"]),  # one axis
+    ],
+)
+def test_what_gains_nothing_stays_as_it_is(change: dict[str, Any], trained: list[str]) -> None:
+    size, strides = change.get("x", (6, 6)), change.get("strides", [1] * len(change.get("x", (6, 6))))
+    made = [(n - k) // s + 1 for n, k, s in zip(size, change["w"][2:], strides, strict=True)]
+    shapes = {"x": ("batch", 8, *size), "w": change["w"], "y": ("batch", change["w"][0], *made)}
+    g = GraphBuilder((), {n: TensorType(onnx.TensorProto.FLOAT, s) for n, s in shapes.items()})
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=change["group"], strides=strides)
+    assert channel_major(g, [node], {*trained, "y"}) == [node]
 
 
 def correlation(

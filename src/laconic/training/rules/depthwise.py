@@ -232,7 +232,8 @@ def _joined(window: Window, axis: int, seen: Iterable[int], made: Iterable[int])
     """1 where a tap joins a place of the input to one of the output: (tap, seen, made)."""
     taps = np.arange(window.kernel[axis])[:, None, None] * window.dilations[axis] - window.before[axis]
     places = np.array(list(made)) * window.strides[axis] + taps
-    return np.equal(places, np.array(list(seen))[:, None]).astype(np.float64)
+    joined: NDArray[np.float64] = (places == np.array(list(seen))[:, None]).astype(np.float64)
+    return joined
 
 
 def _height(window: Window) -> int:
