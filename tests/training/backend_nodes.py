@@ -101,7 +101,7 @@ def judge(case: Any) -> Verdict:
         return Verdict(name, kind, "refused", str(e))
 
 
-_DATA = {"Resize": 1, "Upsample": 1, "OneHot": 1, "Range": 0, "MelWeightMatrix": 0}
+_DATA = {"Resize": 1, "Upsample": 1, "OneHot": 0, "Range": 0, "MelWeightMatrix": 0}
 """How many inputs hold data, where those behind say how and are no weights."""
 
 _RANDOM = {

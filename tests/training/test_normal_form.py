@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from read_models import agree, run_file, run_source
 from small_models import Weights, node, normal, onnx_file
 
 from laconic.errors import ModelError
+from laconic.training.check import check_gradients
+from laconic.training.plan import plan
 from laconic.training.source import Source, load
 
 
@@ -151,15 +154,6 @@ def test_batch_first_is_length_first_turned(op: str, gates: int, direction: str,
     np.testing.assert_allclose(found, back, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("axis", [-1, 1, 2])
-def test_nothing_is_sought_through_hardmax(axis: int) -> None:
-    file = behind_a_weight(node("Hardmax", ["x1"], ["y"], axis=axis), {}, (2, 3, 4))
-    x = normal(1, 2, 3, 4)
-    x[0, 1] = x[0, 0]  # ties
-    source = agree(file, {"x": x})
-    assert "Hardmax" not in operators(source)
-
-
 @pytest.mark.parametrize("corners", [0, 1])
 @pytest.mark.parametrize("target", [(2, 3, 4, 5), (2, 3, 4, 5, 2)])
 def test_a_function_with_branches_reads_the_tensors_around_them(
@@ -183,3 +177,35 @@ def test_a_refused_body_is_refused_by_the_name_in_the_file() -> None:
     nodes = [node("Mul", ["x", "w0"], ["x1"]), n]
     with pytest.raises(ModelError, match=r"LinearAttention.*'y'"):
         load(onnx_file(nodes, {"w0": normal(8, 4)}, ("n", 3, 4), opset=27))
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_without_a_mask_is_two_products_and_a_softmax(causal: int) -> None:
+    """The body of the standard has shared keys and rows that are masked as a whole for the general case."""
+    file = behind_a_weight(node("Attention", ["x1"] * 3, ["y"], is_causal=causal), {}, (2, 3, 4, 6), 24)
+    source = agree(file, {"x": normal(9, 2, 3, 4, 6)})
+    kinds = Counter(n.op_type for n in source.nodes)
+    assert kinds["MatMul"] == 2
+    assert kinds["Softmax"] == 1
+    assert not kinds.keys() & {"Where", "Expand", "Unsqueeze", "Reshape"}
+    assert kinds["Add"] == causal
+
+
+def test_rows_that_are_masked_as_a_whole_do_not_spoil_gradients() -> None:
+    mask = np.array([[True, False, True], [False, False, False]])
+    n = node("Attention", ["x1", "k", "v", "m"], ["y"])
+    weights = {"w0": normal(8, 6), "k": normal(1, 1, 1, 3, 6), "v": normal(2, 1, 1, 3, 6), "m": mask}
+    file = onnx_file([node("Mul", ["x", "w0"], ["x1"]), n], weights, (1, 1, 2, 6), opset=24)
+    found = check_gradients(plan(file, loss="mse"), batch=1)
+    assert {p.name for p in found} >= {"w0", "k", "v"}
+    assert all(p.ok for p in found), found
+
+
+def test_zeros_are_added_where_they_widen() -> None:
+    n = node("Add", ["x1", "z"], ["y"])
+    for shape, added in (((4,), False), ((3, 1), False), ((2, 1, 3, 4), True)):
+        # Zeros of real numbers would be weights.
+        zeros = node("Cast", ["b"], ["z"], to=1)
+        constants = {"w0": normal(8, 4), "b": np.zeros(shape, bool)}
+        file = onnx_file([node("Mul", ["x", "w0"], ["x1"]), zeros, n], constants, ("n", 3, 4))
+        assert ("Add" in operators(agree(file, {"x": normal(1, 1, 3, 4)}))) == added

@@ -2,8 +2,8 @@
 
 `load` is the way in. `opening` makes one graph of a file, `weights` lifts the weights out of it, `reading`
 goes through its nodes with their types known, translating (`translation`, `upgrade`, `average_pool`,
-`normal_form`, `expansion`, `classical`, `microsoft`, `sequences`), folding (`evaluation`, `shape_values`, `sizes`) and freeing the batch
-axis as it goes; `heads` finds what a loss belongs on.
+`normal_form`, `expansion`, `classical`, `microsoft`, `sequences`), folding (`evaluation`, `shape_values`,
+`sizes`) and freeing the batch axis as it goes; `heads` finds what a loss belongs on.
 """
 
 from laconic.training.source.loading import Source, SourceParameter, check_interface, load

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from laconic.errors import ModelError
-from laconic.training.source.reading import Reading
+from laconic.training.source.reading import Reading, broadcast, reshaped
 from laconic.training.source.tensors import attributes
 
 Write = Callable[[Reading, NodeProto, dict[str, Any]], bool]
@@ -114,46 +113,92 @@ def _diagonal(r: Reading, x: str, term: str, letter: str) -> tuple[str, str] | N
     return made, (rest.replace("." * hidden, "...", 1) if hidden else rest) + letter
 
 
-def _hardmax(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
-    """One at the greatest element, zero elsewhere: through an index, so that no gradient is sought."""
-    x, axis = node.input[0], settings.get("axis", -1)
-    known = r.types.get(x)
-    size = None if known is None or not known.shape else known.shape[axis]
-    if x not in r.varying or known is None or not isinstance(size, int):
-        return False
-    behind = len(known.shape or ()) - 1 - axis if axis >= 0 else -1 - axis
-    index = r.op("ArgMax", x, axis=axis, keepdims=1)
-    positions = r.constant(np.arange(size).reshape(size, *[1] * behind), np.int64)
-    r.op("Cast", r.op("Equal", index, positions), outputs=list(node.output), to=TensorProto.FLOAT)
-    return True
-
-
-def _one_hot(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
-    """Indices are whole numbers: no gradient is sought through real ones."""
-    if r.types.get(node.input[0]) is None or r.types[node.input[0]].dtype != TensorProto.FLOAT:
-        return False
-    index = r.op("Cast", node.input[0], to=TensorProto.INT64)
-    r.op("OneHot", index, *node.input[1:], outputs=list(node.output), **settings)
-    return True
-
-
 def _range(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
     """Bounds without axes; onnxruntime takes vectors of one element too, and AffineGrid's body has them."""
     if not any(r.rank(name) == 1 for name in node.input):
         return False
-    bounds = [
-        r.op("Reshape", name, r.constant([], np.int64)) if r.rank(name) == 1 else name for name in node.input
-    ]
+    bounds = [r.op("Reshape", name, r.ints()) if r.rank(name) == 1 else name for name in node.input]
     r.op("Range", *bounds, outputs=list(node.output))
     return True
 
 
+def _expand(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
+    """To the shape that it has already, as the body of Attention does where keys are not shared."""
+    source, target = r.sizes(node.input[0]), r.values(node.input[1])
+    if source is None or target is None or broadcast(source, list(target)) != source:
+        return False
+    r.alias(node.output[0], node.input[0])
+    return True
+
+
+def _reshape(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
+    """Back to the shape of before an axis came in or went."""
+    before = r.maker(node.input[0])
+    if before is None or before.op_type not in ("Unsqueeze", "Squeeze"):
+        return False
+    source, target = r.sizes(node.input[0]), r.values(node.input[1])
+    due = r.sizes(before.input[0])
+    if source is None or target is None or due is None or reshaped(node, source, list(target)) != due:
+        return False
+    r.alias(node.output[0], before.input[0])
+    return True
+
+
+def _where(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
+    """A choice that is always the same is none; rows that are not chosen must not spoil the gradient."""
+    condition, x, y = node.input
+    known = r.value(condition)
+    if known is not None and known.size and (known.all() or not known.any()):
+        chosen, other = (x, y) if known.all() else (y, x)
+        if _keeps_shape(r, chosen, other) and _keeps_shape(r, chosen, condition):
+            r.alias(node.output[0], chosen)
+            return True
+    return _safe_softmax(r, node)
+
+
+def _add(r: Reading, node: NodeProto, settings: dict[str, Any]) -> bool:
+    """A mask that masks nothing."""
+    for x, y in (node.input, reversed(node.input)):
+        if r.value(y) is not None and r.holds_zeros(y) and _keeps_shape(r, x, y):
+            r.alias(node.output[0], x)
+            return True
+    return False
+
+
+def _keeps_shape(r: Reading, x: str, other: str) -> bool:
+    """Whether `x` stays as large as it is when it meets `other`."""
+    sizes, others = r.sizes(x), r.sizes(other)
+    return sizes is not None and others is not None and broadcast(sizes, others) == sizes
+
+
+def _safe_softmax(r: Reading, node: NodeProto) -> bool:
+    """Zeros in the rows of a Softmax that are masked as a whole, as the body of Attention has them.
+
+    Such a row is not a number, and its gradient would not be one although nobody reads it: the row is taken
+    as zeros before the Softmax as well.
+    """
+    rows, zeros, y = node.input
+    softmax, shape, rank = r.maker(y), r.types[rows].shape if rows in r.types else None, r.rank(y)
+    if softmax is None or softmax.op_type != "Softmax" or not shape or shape[-1] != 1 or rank is None:
+        return False
+    axis, before = attributes(softmax).get("axis", -1), r.maker(softmax.input[0])
+    if axis not in (-1, rank - 1) or not r.holds_zeros(zeros) or y not in r.varying:
+        return False
+    if before is not None and before.op_type == "Where" and before.input[0] == rows:
+        return False  # is so already
+    given = r.op("Where", rows, zeros, softmax.input[0])
+    r.op("Where", rows, zeros, r.op("Softmax", given, axis=-1), outputs=list(node.output))
+    return True
+
+
 _FORMS: Mapping[str, Write] = {
+    "Add": _add,
     "BatchNormalization": _batch_normalization,
     "Einsum": _diagonals,
-    "Hardmax": _hardmax,
+    "Expand": _expand,
     "LpNormalization": _lp_normalization,
-    "OneHot": _one_hot,
     "Range": _range,
+    "Reshape": _reshape,
+    "Where": _where,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), _length_first),
 }
