@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from laconic.training.builder import GraphBuilder, TensorType
+from laconic.training.builder import GraphBuilder
 from laconic.training.rules.indicator import is_not_negative
 from laconic.training.rules.window import Window
 
@@ -42,20 +42,20 @@ def paired_maximum(g: GraphBuilder, x: str, y: str, dy: str, channels: int, wind
     """The gradient of `x`, of which windows side by side cover all."""
     size = channels * math.prod(window.covered)
     if 4 * size < LARGE_BYTES:
-        return _winners(g, x, y, dy, channels, window)
-    for name, space in ((x, window.covered), (y, window.output), (dy, window.output)):
-        g.types.setdefault(name, TensorType(g.real, ("batch", channels, *space)))
+        return g.reshape(_winners(g, x, y, dy, channels, window), -1, channels, *window.covered)
+    # What a turn only reshapes is copied, so that is done before and after.
+    spaces = ((x, window.covered), (y, window.output), (dy, window.output))
+    sequences = [g.reshape(n, -1, 1, channels, *s, shape=("batch", 1, channels, *s)) for n, s in spaces]
 
     def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
-        alone = [b.op("Unsqueeze", i, b.ints(0)) for i in items]
-        made = _winners(b, alone[0], alone[1], alone[2], channels, window)
-        return [], [b.reshape(made, channels, *window.covered)]
+        return [], [_winners(b, items[0], items[1], items[2], channels, window)]
 
-    _, (made,) = g.scan(body, [], [x, y, dy])
-    return made
+    _, (made,) = g.scan(body, [], sequences)
+    return g.reshape(made, -1, channels, *window.covered)
 
 
 def _winners(g: GraphBuilder, x: str, y: str, dy: str, channels: int, window: Window) -> str:
+    """The gradient of `x` in pieces."""
     length = piece(channels, window)
     half = np.arange(length // 2)
     left, right = np.zeros((2, length // 2, length))
@@ -65,8 +65,7 @@ def _winners(g: GraphBuilder, x: str, y: str, dy: str, channels: int, window: Wi
     first = g.op("Mul", dy, is_not_negative(g, ahead))
     # What the first of two does not get, the second does.
     pair = g.op("Concat", first, dy, axis=1)
-    made = g.op("MatMul", pair, g.floats(np.concatenate([left - right, right])))
-    return g.reshape(made, -1, channels, *window.covered)
+    return g.op("MatMul", pair, g.floats(np.concatenate([left - right, right])))
 
 
 def _rows(g: GraphBuilder, x: str, y: str, dy: str, window: Window) -> str:
