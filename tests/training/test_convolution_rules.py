@@ -248,6 +248,15 @@ def separable(mixed: str, tail: int, joined: bool) -> list[Any]:
     return nodes
 
 
+def test_a_part_is_entered_once() -> None:
+    shapes = {n: v.shape for n, v in separable_values(0, (4, 4)).items()}
+    made = {n.output[0]: ("batch", CHANNELS, 4, 4) for n in separable("Relu", 10, False)}
+    known = {**shapes, **made, "x": ("batch", CHANNELS, 4, 4)}
+    g = GraphBuilder((), {n: TensorType(onnx.TensorProto.FLOAT, s) for n, s in known.items()})
+    nodes = channel_major(g, separable("Relu", 10, False), {"w1", "w3", *made})
+    assert [n.input[0] for n in nodes if n.op_type == "Transpose" and n.input[0] in known] == ["x"]
+
+
 def separable_values(seed: int, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
     return {
         "x": normal(seed, 3, CHANNELS, *size),
