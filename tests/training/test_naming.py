@@ -24,6 +24,17 @@ def test_a_dense_layer_is_named_after_its_bias() -> None:
     assert names(nodes, weights, ("batch", 4)) == ["head.0.weight", "head.0.bias"]
 
 
+def test_also_if_pytorchs_newer_exporter_made_the_name_up() -> None:
+    nodes = [
+        node("MatMul", ["x", "val_8"], ["a"], name="node_MatMul_10"),
+        node("Add", ["a", "f.bias"], ["y"]),
+    ]
+    assert names(nodes, {"val_8": normal(0, 4, 3), "f.bias": normal(1, 3)}, ("batch", 4)) == [
+        "f.weight",
+        "f.bias",
+    ]
+
+
 def test_or_after_the_place_of_its_node() -> None:
     nodes = [node("MatMul", ["x", "onnx::MatMul_7"], ["y"], name="/layers/layers.0/query/MatMul")]
     assert names(nodes, {"onnx::MatMul_7": normal(0, 4, 3)}, ("batch", 4)) == ["layers.0.query.weight"]

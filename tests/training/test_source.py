@@ -500,3 +500,102 @@ def test_nodes_in_any_order_and_circles() -> None:
     model.graph.node[-1].input[0] = "c"
     with pytest.raises(ModelError, match="circle"):
         load(model.SerializeToString())
+
+
+# --- what PyTorch's exporters write ------------------------------------------------------------------------
+
+
+def test_constants_of_a_formula_are_no_weights_beside_initializers() -> None:
+    """TorchScript's export of GroupNorm: a normalisation without scale, and the module's own behind it."""
+    plain = {
+        "/n/Constant_output_0": np.ones(2, np.float32),
+        "/n/Constant_1_output_0": np.zeros(2, np.float32),
+    }
+    nodes = [
+        *(node("Constant", [], [n], value=numpy_helper.from_array(a)) for n, a in plain.items()),
+        node("InstanceNormalization", ["x", *plain], ["a"]),
+        node("Mul", ["a", "n.weight"], ["y"]),
+    ]
+    file = onnx_file(nodes, {"n.weight": normal(0, 2, 1)}, ("n", 2, 4))
+    assert parameters(agree(file, {"x": normal(1, 3, 2, 4)})) == ["n.weight"]
+
+
+def test_constants_are_weights_where_no_initializer_is() -> None:
+    constant = node("Constant", [], ["Constant_output_0"], value=numpy_helper.from_array(normal(0, 4, 3)))
+    file = onnx_file([constant, node("MatMul", ["x", "Constant_output_0"], ["y"])], {}, ("n", 4))
+    assert parameters(agree(file, {"x": normal(1, 3, 4)})) == ["Constant_output_0"]
+
+
+def test_folded_numbers_and_plain_normalisations_are_no_weights() -> None:
+    nodes = [
+        node("InstanceNormalization", ["x", "val_1", "val_2"], ["a"]),
+        node("Mul", ["a", "val_3"], ["b"]),
+        node("InstanceNormalization", ["b", "val_4", "val_2"], ["c"]),
+        node("PRelu", ["c", "val_5"], ["y"]),
+    ]
+    values = {
+        "val_1": np.ones(2, np.float32),
+        "val_2": np.zeros(2, np.float32),
+        "val_3": np.array([0.5], np.float32),
+        "val_4": normal(0, 2),
+        "val_5": np.array([0.25], np.float32),
+    }
+    file = onnx_file(nodes, values, ("n", 2, 4))
+    source = agree(file, {"x": normal(1, 3, 2, 4)})
+    assert [p.value.tolist() for p in source.parameters] == [values[n].tolist() for n in ("val_4", "val_5")]
+
+
+def test_a_weight_brought_to_the_type_of_the_data_is_a_weight() -> None:
+    nodes = [node("CastLike", ["w", "x"], ["a"]), node("MatMul", ["x", "a"], ["y"])]
+    file = onnx_file(nodes, {"w": normal(0, 4, 3)}, ("n", 4))
+    assert parameters(agree(file, {"x": normal(1, 3, 4)})) == ["w"]
+
+
+def test_scales_that_are_joined_are_no_weights() -> None:
+    ends = {"ones": np.ones(2, np.float32), "twos": np.full(2, 2, np.float32)}
+    nodes = [
+        node("Conv", ["x", "k"], ["a"]),
+        *(node("Constant", [], [n], value=numpy_helper.from_array(a)) for n, a in ends.items()),
+        node("Concat", [*ends], ["scales"], axis=0),
+        node("Resize", ["a", "", "scales"], ["y"], mode="linear"),
+    ]
+    source = agree(
+        onnx_file(nodes, {"k": normal(0, 2, 1, 3, 3)}, ("n", 1, 5, 6)), {"x": normal(1, 3, 1, 5, 6)}
+    )
+    assert parameters(source) == ["k"]
+    assert source.types["y"].shape == (BATCH, 2, 6, 8)
+
+
+@given(scale=st.sampled_from([1.5, 2.0, 2.5, 3.0]), by_sizes=st.booleans(), some=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_the_batch_is_still_the_batch_behind_a_resize(scale: float, by_sizes: bool, some: bool) -> None:
+    """PyTorch joins the sizes from those of the data, as in `interpolate(x, size=...)`."""
+    height, width = int(5 * scale), int(6 * scale)
+    nodes, values = [node("Mul", ["x", "w"], ["a"])], {"w": normal(0, 2, 1, 1)}
+    axes = {"axes": [2, 3]} if some else {}
+    if by_sizes:
+        values["last"] = ints(height, width)
+        wanted = "last"
+        if not some:
+            nodes += [node("Shape", ["a"], ["s"], end=2), node("Concat", ["s", "last"], ["sizes"], axis=0)]
+            wanted = "sizes"
+        nodes.append(node("Resize", ["a", "", "", wanted], ["y"], mode="nearest", **axes))
+    else:
+        values["scales"] = np.array([scale] * 2 if some else [1, 1, scale, scale], np.float32)
+        nodes.append(node("Resize", ["a", "", "scales"], ["y"], mode="nearest", **axes))
+    source = agree(onnx_file(nodes, values, ("n", 2, 5, 6)), {"x": normal(1, 3, 2, 5, 6)})
+    assert source.types["y"].shape == (BATCH, 2, height, width)
+
+
+def test_a_slice_of_a_shape_from_the_smallest_integer() -> None:
+    """So PyTorch's newer exporter takes a shape without its last axes, in attention."""
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Slice", ["s", "lowest", "end"], ["first"]),
+        node("Concat", ["first", "rest"], ["target"], axis=0),
+        node("Mul", ["x", "w"], ["a"]),
+        node("Reshape", ["a", "target"], ["y"]),
+    ]
+    values = {"lowest": ints(-(2**63)), "end": ints(-2), "rest": ints(6, 2), "w": normal(0, 4)}
+    source = agree(onnx_file(nodes, values, ("n", 3, 4)), {"x": normal(1, 5, 3, 4)})
+    assert source.types["y"].shape == (BATCH, 6, 2)

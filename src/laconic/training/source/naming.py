@@ -1,6 +1,6 @@
 """Gives weights whose names an exporter made up the names that their author knows them by.
 
-PyTorch's TorchScript exporter transposes the weights of dense layers and calls them `onnx::MatMul_139`,
+PyTorch's exporters transpose the weights of dense layers and call them `onnx::MatMul_139` or `val_82`,
 another number with every export. The module that they belong to stands in the names around them: in that of
 the node, `/layers/layers.0/query/MatMul`, or in that of the bias that is added next, `layers.0.query.bias`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from onnx import GraphProto, NodeProto
 
-_MADE_UP = re.compile(r"onnx::\w+_\d+")
+_MADE_UP = re.compile(r"onnx::\w+_\d+|val_\d+")
 
 _SUFFIXES: Mapping[tuple[str, int], str] = {
     ("LSTM", 1): "W",

@@ -7,6 +7,7 @@ newer opset, another domain, a function body), computed at once (constants, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -416,6 +417,8 @@ class Reading:
                     return (self.axes.dim(length),)
         if node.op_type == "Slice":
             return self._sliced(node)
+        if node.op_type == "Resize":
+            return self._resized(node)
         if node.op_type == "Tile":
             source, repeats = self.sizes(node.input[0]), self.values(node.input[1])
             if source is not None and repeats is not None and len(source) == len(repeats):
@@ -470,6 +473,31 @@ class Reading:
             elif not length.positive:
                 return None
             sizes[axis] = length
+        return tuple(self.axes.dim(s) for s in sizes)
+
+    def _resized(self, node: NodeProto) -> Shape | None:
+        """A Resize to sizes, or by constant scales: an axis that keeps its size keeps its name."""
+        source = self.sizes(node.input[0])
+        settings = attributes(node)
+        given = [self.values(i) if i else None for i in node.input[3:4]]
+        scales = self.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        wanted = given[0] if given else None
+        if source is None or settings.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            return None
+        axes = [axis % len(source) for axis in settings.get("axes", range(len(source)))]
+        sizes = list(source)
+        if wanted is not None and len(wanted) == len(axes):
+            for axis, size in zip(axes, wanted, strict=True):
+                sizes[axis] = size
+        elif scales is not None and len(scales) == len(axes):
+            for axis, scale in zip(axes, scales.tolist(), strict=True):
+                known = source[axis].number
+                if known is not None:
+                    sizes[axis] = Size.of(math.floor(known * scale))
+                elif scale != 1:
+                    return None
+        else:
+            return None
         return tuple(self.axes.dim(s) for s in sizes)
 
     def _named(self, node: NodeProto, index: int, name: str, kind: TensorType | None) -> TensorType:

@@ -25,7 +25,7 @@ def numbers(values: Values) -> NDArray[Any] | None:
     if all(isinstance(v, bool | np.bool_) for v in flat) and flat:
         return np.array(flat, bool).reshape(values.shape)
     known = [v.number if isinstance(v, Size) else None for v in flat]
-    if any(k is None or abs(k) >= 2**63 for k in known):
+    if any(k is None or not -(2**63) <= k < 2**63 for k in known):
         return None
     return np.array(known, np.int64).reshape(values.shape)
 

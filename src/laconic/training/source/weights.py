@@ -6,6 +6,7 @@ transpose them, and the parameters would no longer be those of the source model.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,20 +27,35 @@ _SETTINGS: Mapping[str, frozenset[int]] = {
     "OneHot": frozenset({1, 2}),
     "Dropout": frozenset({1, 2}),
     "Pow": frozenset({1}),
+    "CastLike": frozenset({1}),
     **dict.fromkeys(("Range", "NonMaxSuppression", "GridSample", "DFT", "STFT", "MelWeightMatrix"), _EVERY),
-    **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "CastLike"), _EVERY),
+    **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"), _EVERY),
     **dict.fromkeys(("Shape", "Size", "ArgMax", "ArgMin", "IsNaN", "IsInf", "Sign"), _EVERY),
     **dict.fromkeys(("Floor", "Ceil", "Round", "Not", "ConstantOfShape", "EyeLike"), _EVERY),
 }
 """Inputs that hold settings or are compared with: no gradient reaches them, or none should."""
 
 _PASSING = frozenset(
-    {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"}
+    {"Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand"}
 )
 """Through these, the use that counts is the one behind."""
 
 _STATISTICAL = frozenset({"Sub", "Div"})
 """Raw data goes through these with the mean and the deviation of a data set."""
+
+_FORMULA = re.compile(r"(?:.*/)?Constant(?:_\d+)?_output_0")
+"""How PyTorch's TorchScript exporter calls the constants of a formula; parameters are initializers there."""
+
+_FOLDED = re.compile(r"val_\d+")
+"""How PyTorch's newer exporter calls what it has computed, from weights or from numbers."""
+
+_PLAIN: Mapping[str, Mapping[int, float]] = {
+    "BatchNormalization": {1: 1.0, 2: 0.0},
+    "InstanceNormalization": {1: 1.0, 2: 0.0},
+    "GroupNormalization": {1: 1.0, 2: 0.0},
+    "LayerNormalization": {1: 1.0, 2: 0.0},
+}
+"""Scale and offset of a normalisation that has none of its own, which the operator must be given."""
 
 _MASK = -1e4
 """What attention masks hold where nobody may look."""
@@ -57,7 +73,8 @@ def lifted(
     A weight is a float32 initializer with at least one axis, or a Constant node's with several elements;
     scalars are constants of a formula. It must be used where a gradient can reach it. No weights are masks
     (minus infinity, or thousands below zero), and what is subtracted from raw data or divides it: the
-    statistics of a data set. In a pipeline that `prepared` its data so are factors and summands.
+    statistics of a data set. In a pipeline that `prepared` its data so are factors and summands. Nor are
+    numbers that PyTorch's exporters write themselves, where the file keeps its weights apart from them.
     """
     nodes = list(_every_node(graph))
     found: dict[str, NDArray[np.float32]] = {}
@@ -70,6 +87,9 @@ def lifted(
             if array.dtype == np.float32 and array.ndim >= 1 and array.size > 1:
                 found[node.output[0]] = array
     uses = _uses(nodes)
+    found = {n: a for n, a in found.items() if not _is_exporters(n, a, uses)}
+    if any(name in initializers for name in found):
+        found = {n: a for n, a in found.items() if n in initializers or not _FORMULA.fullmatch(n)}
     raw = _raw(nodes, inputs, _STATISTICAL | {"Mul", "Add"} if prepared else _STATISTICAL)
     return {
         name: np.ascontiguousarray(array)
@@ -110,6 +130,19 @@ def _is_mask(array: NDArray[np.float32]) -> bool:
     return bool(np.isneginf(array).any() or (array.max() <= 0 and array.min() <= _MASK))
 
 
+def _is_exporters(
+    name: str, array: NDArray[np.float32], uses: Mapping[str, list[tuple[NodeProto, int]]]
+) -> bool:
+    """Whether a folded tensor can hold no weight: a lone number, or the scale of a plain normalisation."""
+    if not _FOLDED.fullmatch(name):
+        return False
+    places = [(node.op_type, index) for node, index in uses.get(name, ())]
+    if array.size == 1:
+        return all(op_type in ("Mul", "Div") for op_type, _ in places)
+    plain = [_PLAIN.get(op_type, {}).get(index) for op_type, index in places]
+    return bool(plain) and all(value is not None and bool((array == value).all()) for value in plain)
+
+
 def _is_trained(
     name: str,
     uses: Mapping[str, list[tuple[NodeProto, int]]],
@@ -124,10 +157,24 @@ def _is_trained(
             if index == 0 and _is_trained(node.output[0], uses, raw, depth + 1, zero):
                 return True
             continue
+        if _joined_to_settings(node, uses, raw, depth):
+            continue
         if index == 1 and node.op_type in raw.get(node.input[0], ()):
             continue
         return True
     return False
+
+
+def _joined_to_settings(
+    node: NodeProto,
+    uses: Mapping[str, list[tuple[NodeProto, int]]],
+    raw: Mapping[str, Collection[str]],
+    depth: int,
+) -> bool:
+    """Whether a Concat only puts settings together, as PyTorch does with the scales of a Resize."""
+    if node.op_type != "Concat" or not uses.get(node.output[0]) or depth >= 8:
+        return False
+    return not _is_trained(node.output[0], uses, raw, depth + 1, zero=False)
 
 
 def _is_state(node: NodeProto, index: int) -> bool:
