@@ -4,6 +4,7 @@ writes."""
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,9 @@ from laconic.runtime import Bundle
 
 EXIT_OK = 0
 EXIT_ERROR = 1
+
+LARGEST_BATCH = 2**20
+"""For `--explain`: shape inference computes some tensors, which takes longer and longer beyond this."""
 
 T = TypeVar("T")
 
@@ -81,8 +85,8 @@ def run(options: argparse.Namespace) -> int:
         ) from e
     if options.output is None and not (options.explain or options.check):
         raise ConfigError("nothing to do", remedy="name a bundle with -o, or ask to --explain or --check")
-    if options.batch < 1:
-        raise ConfigError("--batch", value=options.batch, limit="1 or more")
+    if not 1 <= options.batch <= LARGEST_BATCH:
+        raise ConfigError("--batch", value=options.batch, limit=f"1 to {LARGEST_BATCH}")
     plan = training.plan(read_file(options.model, "model"), **_arguments(options))
     facts: dict[str, Any] = {}
     code = EXIT_OK
@@ -103,7 +107,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace, data: bytes) -> dict[str, Any]:
-    options.output.write_bytes(data)
+    try:
+        options.output.write_bytes(data)
+    except OSError as e:
+        raise ConfigError(
+            f"cannot write the bundle {options.output} ({e.strerror})", remedy="check the path of -o"
+        ) from e
     bundle = Bundle.read(data)
     tensors = bundle.schema.tensors
     text = [f"{options.output}: {bundle.schema.size:,} parameters in {len(tensors)} tensors"]
@@ -127,11 +136,14 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     losses: dict[str, Any] = {}
     for name, *settings in options.loss or [["cross_entropy"]]:
         output, _, kind = name.rpartition(":")
-        chosen = _settings("--loss", settings)
-        weight = float(chosen.pop("weight", 1.0))
+        weighed = [text for text in settings if text.partition("=")[0] == "weight"]
+        weight = _settings("--loss", weighed, {"weight": 1.0}).get("weight", 1.0)
         if output in losses:
             raise ConfigError("--loss", value=name, remedy="name the output of each loss: OUTPUT:NAME")
-        losses[output] = (_made("--loss", LOSSES, kind, chosen), weight)
+        losses[output] = (
+            _made("--loss", LOSSES, kind, [text for text in settings if text not in weighed]),
+            weight,
+        )
     if len(losses) == 1 and "" in losses and losses[""][1] == 1.0:
         loss: Any = losses[""][0]
     else:
@@ -139,7 +151,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     name, *settings = options.optimizer or ["sgd"]
     arguments: dict[str, Any] = {
         "loss": loss,
-        "optimizer": _made("--optimizer", OPTIMIZERS, name, _settings("--optimizer", settings)),
+        "optimizer": _made("--optimizer", OPTIMIZERS, name, settings),
         "proximal": options.proximal,
         "clip_norm": options.clip_norm,
         "input_shapes": dict(_input_shape(text) for text in options.input_shape or ()),
@@ -155,51 +167,51 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 def _lora(texts: Sequence[str]) -> Any:
     from laconic.training import Lora
 
-    names = ("rank", "alpha", "seed")
-    patterns = tuple(text for text in texts if text.partition("=")[0] not in names)
-    chosen = _settings("--lora", [text for text in texts if text not in patterns])
+    defaults = {"rank": 4, "alpha": 1.0, "seed": 0}
+    patterns = tuple(text for text in texts if text.partition("=")[0] not in defaults)
+    chosen = _settings("--lora", [text for text in texts if text not in patterns], defaults)
     if not patterns:
         raise ConfigError(
             "--lora", value=" ".join(texts), remedy="name weights by patterns, as in 'encoder.*'"
         )
-    for name in ("rank", "seed"):
-        if name in chosen:
-            chosen[name] = int(chosen[name])
     return Lora(patterns, **chosen)
 
 
-def _made(option: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:
+def _made(option: str, table: Mapping[str, Callable[..., T]], name: str, texts: Sequence[str]) -> T:
     if name not in table:
         raise ConfigError(f"name in {option}", value=name, limit=sorted(table))
-    try:
-        return table[name](**settings)
-    except TypeError as e:
-        raise ConfigError(
-            f"setting in {option} {name}", value=str(e), limit="settings in docs/commands.md"
-        ) from e
+    defaults = {n: p.default for n, p in inspect.signature(table[name]).parameters.items()}
+    return table[name](**_settings(f"{option} {name}", texts, defaults))
 
 
-def _settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
-    """`name=value` pairs; a value is a number, a list of numbers with commas, or true or false."""
+def _settings(option: str, texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`name=value` pairs; a value is of the kind of the setting's default."""
     found: dict[str, Any] = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"setting in {option}", value=text, limit="NAME=VALUE")
-        found[name] = _value(option, value)
+        if name not in defaults:
+            raise ConfigError(f"setting in {option}", value=name, limit=sorted(defaults) or "none")
+        found[name] = _value(f"{name} in {option}", value, defaults[name])
     return found
 
 
-def _value(option: str, text: str) -> float | bool | tuple[float, ...]:
-    if text in ("true", "false"):
-        return text == "true"
+def _value(thing: str, text: str, default: Any) -> Any:
+    """A truth value, a list of numbers with commas, a whole number or any number, as the default is."""
     try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as e:
-        raise ConfigError(
-            f"value in {option}", value=text, limit="a number, numbers with commas, true, false"
-        ) from e
-    return numbers if "," in text else numbers[0]
+        match default:
+            case bool():
+                return {"true": True, "false": False}[text]
+            case tuple():
+                return tuple(float(part) for part in text.split(","))
+            case int():
+                return int(text)
+            case _:
+                return float(text)
+    except (KeyError, ValueError) as e:
+        kinds = {bool: "true or false", tuple: "numbers with commas", int: "a whole number"}
+        raise ConfigError(thing, value=text, limit=kinds.get(type(default), "a number")) from e
 
 
 def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -58,6 +58,8 @@ def with_adapters(
         raise ConfigError("rank of the adapters", value=rank, limit="1 or more")
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise ConfigError("alpha of the adapters", value=alpha, limit="more than 0")
+    if seed < 0:
+        raise ConfigError("seed of the adapters", value=seed, limit="0 or more")
     reaching = live_nodes(source.nodes, source.trained or source.outputs)
     uses = {p.name: list(_uses(reaching, p.name)) for p in source.parameters}
     able = [

@@ -29,6 +29,11 @@ STEPS = (1e-5, 1e-6, 1e-7, 1e-8)
 longer one fails: it may have crossed a kink, such as that of Relu; a wrong formula is wrong with all."""
 
 FORMULA_LIMIT = 1e-6
+VANISHING = 1e-3
+"""Of the length of all gradients: a parameter's own, if it is shorter, is lost in float32 among terms that
+cancel, as that of a bias before a normalisation is, and in float64 among the differences of losses. Its
+error is then measured by this share, of which 1e-6 is still far below any mistake."""
+
 ROUNDING_LIMIT = 1e-3
 """Float32 has 6e-8; a few hundred roundings in a row, some of them cancelling, are usual."""
 
@@ -103,10 +108,10 @@ def _check(
 ) -> ParameterCheck:
     value = feeds[name]
     gradient = exact.get(f"grad/{name}", np.zeros_like(value))
-    # Where a gradient vanishes, such as that of a bias before a normalisation, the whole one is the measure.
-    length = max(float(np.linalg.norm(gradient)), 1e-6 * whole, 1e-30)
+    length = max(float(np.linalg.norm(gradient)), VANISHING * whole, 1e-30)
     single_gradient = single.get(f"grad/{name}", np.zeros_like(value))
-    rounding = float(np.linalg.norm(single_gradient.astype(np.float64) - gradient)) / length
+    error = float(np.linalg.norm(single_gradient.astype(np.float64) - gradient))
+    rounding = error / length
     worst = 0.0
     for direction in _directions(rng, gradient):
         found = float(np.sum(gradient * direction))

@@ -114,6 +114,8 @@ def _goals(source: Source, losses: Mapping[str, tuple[Loss, float]]) -> tuple[Go
     graph = source.builder()
     for name, (loss, weight) in losses.items():
         output = name or source.trained[0]
+        if any(goal.output == output for goal in goals):
+            raise ConfigError("two losses on output", value=output, limit="one", remedy="name other outputs")
         prediction = source.prediction(output, loss.absorbs)
         kind = loss.target(prediction, graph.shape(prediction))
         target = "" if kind is None else "target" if len(losses) == 1 else f"target/{output}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -34,6 +35,9 @@ def widened_nodes(nodes: Sequence[NodeProto], real: int) -> list[NodeProto]:
 def _widened(node: NodeProto, real: int) -> NodeProto:
     out = NodeProto()
     out.CopyFrom(node)
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        zero = np.zeros(1, helper.tensor_dtype_to_np_dtype(real))
+        out.attribute.append(helper.make_attribute("value", numpy_helper.from_array(zero)))
     for attribute in out.attribute:
         if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
             attribute.i = real
