@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.runtime import Bundle, Trainer
 from laconic.runtime.batches import training_chunks
+from laconic.runtime.optimizer_state import OptimizerState
 
 X = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
 Y = np.arange(30) % 3
@@ -28,6 +30,8 @@ SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.1, 
         (X[:, :3], Y, "shape of input 'x'"),
         (X[:0], Y[:0], "empty"),
         (X.tolist(), Y, "type of input 'x'"),
+        ({"x": X, 1: X}, Y, "names of the inputs"),
+        (X, {"y": Y, 1: Y}, "targets"),
         (X[0, 0], Y, "type of input 'x'"),
         ({"z": X}, Y, "names of the inputs"),
         (X, Y[:29], "shape of the targets"),
@@ -55,6 +59,10 @@ def test_data_of_the_wrong_kind_is_named(bundle: Bundle, x: Any, y: Any, thing: 
         ({"learning_rate": -1.0}, "learning rate"),
         ({"learning_rate": float("nan")}, "learning rate"),
         ({"learning_rate": 1e39}, "learning rate"),
+        ({"learning_rate": "fast"}, "learning rate"),
+        ({"learning_rate": None}, "learning rate"),
+        ({"learning_rate": np.array([0.1, 0.2])}, "learning rate"),
+        ({"proximal_mu": "a"}, "proximal"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.0}, "seed"),
         ({"proximal_mu": 1.0}, "proximal"),
@@ -77,6 +85,35 @@ def test_weights_of_the_wrong_kind_are_named(bundle: Bundle) -> None:
         Trainer(bundle, threads=0)
     with pytest.raises(ConfigError, match="form"):
         Trainer(bundle, form="loop")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [-1, 2**63, 1.5, None])
+def test_an_optimizer_state_of_the_wrong_kind_is_named(bundle: Bundle, step: Any) -> None:
+    with pytest.raises(ModelError, match="step of the optimizer state"):
+        Trainer(bundle).train(bundle.initial, X, Y, optimizer=OptimizerState({}, step), **SETTINGS)
+
+
+def test_slots_that_are_no_arrays_are_named(bundle: Bundle) -> None:
+    info = msgspec.structs.replace(bundle.manifest.optimizer, slots=("m",))
+    other = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, optimizer=info))
+    with pytest.raises(ModelError, match="slot 'm' of the optimizer state"):
+        OptimizerState({"m": [0.0] * 67}).check(other)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("group", [X, (X,), (X, Y, Y), None])
+def test_a_group_that_is_no_pair_is_named(bundle: Bundle, group: Any) -> None:
+    settings = {k: v for k, v in SETTINGS.items() if k != "epochs"}
+    with pytest.raises(ConfigError, match="group of the stream"):
+        list(Trainer(bundle).start_stream(bundle.initial, [group], **settings))
+
+
+def test_a_damaged_graph_is_refused_in_silence(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    """onnxruntime would try again, with lines on standard output, where a program may write JSON."""
+    graph = bundle.parts["step"].replace(b"Gemm", b"G\xffmm")
+    damaged = replace(bundle, parts={**bundle.parts, "step": graph})
+    with pytest.raises(ModelError, match="refuses the step graph"):
+        Trainer(damaged, form="step").train(bundle.initial, X, Y, **SETTINGS)
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64])

@@ -49,7 +49,7 @@ def check_inputs(manifest: Manifest, x: Inputs) -> dict[str, Array]:
         names = [i.name for i in manifest.inputs]
         raise ConfigError("the model has several inputs", value=names, remedy="give a mapping by name")
     if set(given) != {i.name for i in manifest.inputs}:
-        raise ConfigError("names of the inputs", value=sorted(given), limit=[i.name for i in manifest.inputs])
+        raise ConfigError("names of the inputs", value=list(given), limit=[i.name for i in manifest.inputs])
     for signature in manifest.inputs:
         _check_array(signature, given[signature.name])
     counts = {len(a) for a in given.values()}
@@ -77,7 +77,7 @@ def check_targets(manifest: Manifest, y: Targets, samples: int) -> dict[str, Arr
     else:
         raise ConfigError("one array of targets", limit=sorted(targets), remedy="give a mapping by output")
     if given.keys() != targets.keys():
-        raise ConfigError("targets", value=sorted(given), limit=sorted(targets))
+        raise ConfigError("targets", value=list(given), limit=sorted(targets))
     return {t.name: _checked_target(t, given[output], samples) for output, t in targets.items()}
 
 
@@ -161,9 +161,13 @@ def check_seed(seed: int) -> int:
 
 def check_rate(thing: str, value: float) -> float:
     """`value` if float32 can hold it and it is not negative; raises `ConfigError` otherwise."""
-    if not 0 <= value <= float(np.finfo(np.float32).max):
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 <= rate <= float(np.finfo(np.float32).max):
         raise ConfigError(thing, value=value, limit="a finite float32, not negative")
-    return float(value)
+    return rate
 
 
 def _check_array(signature: DataInput, array: Array) -> None:

@@ -15,6 +15,8 @@ from laconic.errors import Malformed, ModelError, NonFinite
 from laconic.runtime.bundle import Bundle
 from laconic.schema import Vector
 
+STEP_LIMIT = 2**62
+
 
 class _Stored(Struct, array_like=True, frozen=True):
     """MessagePack array; later versions append fields."""
@@ -22,7 +24,7 @@ class _Stored(Struct, array_like=True, frozen=True):
     optimizer: Annotated[str, Meta(max_length=1024)]
     layout: int
     schema: Annotated[bytes, Meta(max_length=64)]
-    step: Annotated[int, Meta(ge=0, le=2**62)]
+    step: Annotated[int, Meta(ge=0, le=STEP_LIMIT)]
     slots: Annotated[dict[str, bytes], Meta(max_length=16)]
 
 
@@ -73,7 +75,12 @@ class OptimizerState:
         due = sorted(bundle.manifest.optimizer.slots)
         if sorted(self.slots) != due:
             raise ModelError("slots of the optimizer state", value=sorted(self.slots), limit=due)
+        if not isinstance(self.step, int | np.integer) or not 0 <= self.step <= STEP_LIMIT:
+            raise ModelError("step of the optimizer state", value=self.step, limit=f"0 to {STEP_LIMIT}")
         for name, vector in self.slots.items():
+            if not isinstance(vector, np.ndarray):
+                found = type(vector).__name__
+                raise ModelError(f"slot {name!r} of the optimizer state", value=found, limit="numpy.ndarray")
             if vector.dtype != np.float32 or vector.shape != (bundle.weight_schema.size,):
                 limit = f"float32 of shape ({bundle.weight_schema.size},)"
                 found = f"{vector.dtype} of shape {vector.shape}"

@@ -27,6 +27,7 @@ def open_session(graph: bytes, *, name: str, threads: int, lean: bool = False) -
     # A spinning thread costs energy while it waits, and time when cores are shared.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        # Without a second try, before which onnxruntime prints lines on standard output.
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as e:  # onnxruntime's exceptions share no base below Exception
         raise ModelError(f"onnxruntime {ort.__version__} refuses the {name} graph", value=str(e)) from e

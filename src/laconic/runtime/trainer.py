@@ -185,7 +185,12 @@ class Trainer:
         batch_size = check_positive("batch size", batch_size)
 
         def groups() -> Iterator[Mapping[str, Array]]:
-            for x, y in stream:
+            for group in stream:
+                if not isinstance(group, tuple | list) or len(group) != 2:
+                    found = type(group).__name__
+                    raise ConfigError("group of the stream", value=found, limit="a pair of x and y")
+                x, y = group
+                del group
                 data = check_inputs(manifest, x)
                 data.update(check_targets(manifest, y, len(next(iter(data.values())))))
                 del x, y
