@@ -16,13 +16,15 @@ def verdicts() -> list[Verdict]:
 
 def test_no_case_is_differentiated_wrongly(verdicts: list[Verdict]) -> None:
     assert [v for v in verdicts if v.status == "failed"] == []
-    assert Counter(v.status for v in verdicts)["passed"] > 600
+    assert Counter(v.status for v in verdicts)["passed"] > 670
 
 
 def test_every_refusal_names_its_node_and_a_way_out(verdicts: list[Verdict]) -> None:
     for v in verdicts:
         if v.status == "refused":
             assert ";" in v.why, v
+            # onnx's own complaints about a graph that was made here would be a fault of ours.
+            assert "is not valid" not in v.why, v
 
 
 def test_the_page_has_the_table(verdicts: list[Verdict]) -> None:
