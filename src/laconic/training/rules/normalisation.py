@@ -116,18 +116,18 @@ def _by_rows(a: Application, dy: str, width: int) -> Gradients:
     g = a.graph
     x, scale = a.inputs[:2]
     mean, inverse = (g.reshape(a.saved[n], -1) for n in ("mean", "inverse"))
-    one = g.op("Expand", g.scalar(1.0), g.op("Shape", inverse))
-    zero = g.op("Sub", one, one)
+    # With an epsilon of 1, a variance of 0 divides by 1: no second vector of that length is needed.
+    zero = g.op("Sub", inverse, inverse)
     dy = g.reshape(dy, 1, -1, width)
-    normal = g.op("BatchNormalization", g.reshape(x, 1, -1, width), inverse, zero, mean, one, epsilon=0.0)
+    normal = g.op("BatchNormalization", g.reshape(x, 1, -1, width), inverse, zero, mean, zero, epsilon=1.0)
     dx = dscale = dbias = None
     if a.wanted[0]:
         d = g.op("Mul", dy, g.reshape(scale, width))
         level = g.op("ReduceMean", d, g.ints(0, 2), keepdims=0)
         slope = g.op("ReduceMean", g.op("Mul", d, normal), g.ints(0, 2), keepdims=0)
-        straight = g.op("BatchNormalization", d, inverse, zero, level, one, epsilon=0.0)
+        straight = g.op("BatchNormalization", d, inverse, zero, level, zero, epsilon=1.0)
         slope = g.op("Mul", slope, inverse)
-        back = g.op("BatchNormalization", normal, slope, zero, zero, one, epsilon=0.0)
+        back = g.op("BatchNormalization", normal, slope, zero, zero, zero, epsilon=1.0)
         dx = g.reshape_like(g.op("Sub", straight, back), x)
     if a.wanted[1]:
         dscale = g.op("ReduceSum", g.op("Mul", dy, normal), g.ints(0, 1), keepdims=0)
