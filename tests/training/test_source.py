@@ -599,3 +599,14 @@ def test_a_slice_of_a_shape_from_the_smallest_integer() -> None:
     values = {"lowest": ints(-(2**63)), "end": ints(-2), "rest": ints(6, 2), "w": normal(0, 4)}
     source = agree(onnx_file(nodes, values, ("n", 3, 4)), {"x": normal(1, 5, 3, 4)})
     assert source.types["y"].shape == (BATCH, 6, 2)
+
+
+@pytest.mark.parametrize("op", ["Round", "Floor", "Ceil", "Sign"])
+def test_weights_that_matter_only_once_rounded_do_not_train(op: str) -> None:
+    through = [node("MatMul", ["x", "w"], ["a"]), node(op, ["a"], ["b"])]
+    weights = {"w": normal(0, 4, 3)}
+    with pytest.raises(ModelError, match=f"no gradient reaches a weight from output 'b'.*{op}"):
+        load(onnx_file(through, weights, ("n", 4), output="b"))
+    nodes = [*through, node("MatMul", ["b", "v"], ["y"])]
+    source = load(onnx_file(nodes, {**weights, "v": normal(1, 3, 2)}, ("n", 4)))
+    assert {p.name: p.role for p in source.parameters} == {"w": "frozen", "v": "trainable"}

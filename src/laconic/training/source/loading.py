@@ -24,6 +24,8 @@ from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.patterns import recognised
 from laconic.training.reordering import pooled_first
+from laconic.training.rules import RULES
+from laconic.training.rules.choice import flat
 from laconic.training.source import heads
 from laconic.training.source.batch_axis import declared_types
 from laconic.training.source.naming import authors_names
@@ -118,7 +120,7 @@ def load(
     r.types.update(moved)
     nodes = live_nodes(reordered, outputs)
     used = {i for node in nodes for i in node.input} | set(outputs)
-    reaching = {i for node in live_nodes(nodes, targets) for i in node.input}
+    reaching = _reaching(nodes, targets, r.weights)
     statistics = {i for node in nodes if node.op_type == "BatchNormalization" for i in node.input[3:5]}
     roles = _roles([n for n in r.weights if n in used], trainable, frozen, local)
     return Source(
@@ -203,6 +205,24 @@ def _read(file: Opened, outputs: Sequence[str], input_shapes: Mapping[str, Seque
             raise ModelError(f"node {node.name or node.output[0]!r} ({node.op_type})", value=str(e)) from e
     heads.canonical_heads(r, outputs if classical else ())
     return r
+
+
+def _reaching(nodes: Sequence[NodeProto], targets: Sequence[str], weights: Collection[str]) -> set[str]:
+    """Tensors that a gradient may reach from the targets: not those that matter only once rounded.
+
+    Raises `ModelError` if that leaves no weight to train.
+    """
+    read = {i for node in live_nodes(nodes, targets) for i in node.input}
+    carrying = [node for node in nodes if RULES.get(node.op_type) is not flat]
+    reached = {i for node in live_nodes(carrying, targets) for i in node.input}
+    if read & set(weights) and not reached & set(weights):
+        flats = sorted({n.op_type for n in live_nodes(nodes, targets) if RULES.get(n.op_type) is flat})
+        raise ModelError(
+            f"no gradient reaches a weight from output {targets[0]!r}",
+            value=f"behind {', '.join(flats)}",
+            remedy="export with what goes into it as an output, and train on that",
+        )
+    return reached
 
 
 def _default_target(r: Reading, outputs: Sequence[str]) -> list[str]:
