@@ -13,6 +13,7 @@ from typing import TypeVar
 from laconic.training.rules import (
     activation,
     arithmetic,
+    batch_normalisation,
     blocks,
     choice,
     convolution,
@@ -39,6 +40,7 @@ from laconic.training.rules.application import Application, Form, Gradients, Rul
 FAMILIES = (
     activation,
     arithmetic,
+    batch_normalisation,
     blocks,
     choice,
     convolution,
