@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from laconic.training.builder import GraphBuilder
+from laconic.training.builder import BATCH, GraphBuilder
 from laconic.training.rules.indicator import is_not_negative
 from laconic.training.rules.window import Window
 
@@ -40,27 +40,30 @@ def piece(channels: int, window: Window) -> int:
 
 def paired_maximum(g: GraphBuilder, x: str, y: str, dy: str, channels: int, window: Window) -> str:
     """The gradient of `x`, of which windows side by side cover all."""
-    size = channels * math.prod(window.covered)
+    size, length = channels * math.prod(window.covered), piece(channels, window)
     if 4 * size < LARGE_BYTES:
-        return g.reshape(_winners(g, x, y, dy, channels, window), -1, channels, *window.covered)
+        made = _winners(g, g.reshape(x, -1, length), x, y, dy, length, window)
+        return g.reshape(made, -1, channels, *window.covered)
     # What a turn only reshapes is copied, so that is done before and after.
-    spaces = ((x, window.covered), (y, window.output), (dy, window.output))
-    sequences = [g.reshape(n, -1, 1, channels, *s, shape=("batch", 1, channels, *s)) for n, s in spaces]
+    images = (1, channels, *window.covered)
+    maxima = (1, channels, *window.output)
+    shapes = ((x, (size // length, length)), (x, images), (y, maxima), (dy, maxima))
 
     def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
-        return [], [_winners(b, items[0], items[1], items[2], channels, window)]
+        pieces, image, maximum, gradient = items
+        return [], [_winners(b, pieces, image, maximum, gradient, length, window)]
 
+    sequences = [g.reshape(n, -1, *s, shape=(BATCH, *s)) for n, s in shapes]
     _, (made,) = g.scan(body, [], sequences)
     return g.reshape(made, -1, channels, *window.covered)
 
 
-def _winners(g: GraphBuilder, x: str, y: str, dy: str, channels: int, window: Window) -> str:
-    """The gradient of `x` in pieces."""
-    length = piece(channels, window)
+def _winners(g: GraphBuilder, pieces: str, x: str, y: str, dy: str, length: int, window: Window) -> str:
+    """The gradient of `x` in pieces of this length; `pieces` are those of `x` itself."""
     half = np.arange(length // 2)
     left, right = np.zeros((2, length // 2, length))
     left[half, 2 * half] = right[half, 2 * half + 1] = 1.0
-    ahead = g.op("MatMul", g.reshape(x, -1, length), g.floats((left - right).T))
+    ahead = g.op("MatMul", pieces, g.floats((left - right).T))
     dy = g.reshape(_rows(g, x, y, dy, window), -1, length // 2)
     first = g.op("Mul", dy, is_not_negative(g, ahead))
     # What the first of two does not get, the second does.
