@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from onnx import helper
 
@@ -61,7 +61,11 @@ def transposed(g: GraphBuilder, inputs: Sequence[str], window: Window, made: str
     turned = g.op("Transpose", turned, perm=[1, 0, *axes])
     other = _turned(window)
     pads = [*other.before, *other.after]
-    settings = {"kernel_shape": window.kernel, "dilations": window.dilations, "pads": pads}
+    settings: dict[str, Any] = {
+        "kernel_shape": window.kernel,
+        "dilations": window.dilations,
+        "pads": pads,
+    }
     g.append(helper.make_node("ConvTranspose", [x, turned, *bias], [made], **settings))
 
 
