@@ -111,6 +111,14 @@ def hard_sigmoid(f: Formula, x: str) -> str:
     return f.product(f("Clip", f("Add", x, 3.0), f.number(0.0), f.number(6.0)), 1 / 6)
 
 
+def logistic(f: Formula, x: str) -> str:
+    return f("Div", 1.0, f("Add", f("Exp", f("Neg", x)), 1.0))
+
+
+def reciprocal_logistic(f: Formula, x: str) -> str:
+    return f("Reciprocal", f("Add", 1.0, f("Exp", f("Mul", x, -1.0))))
+
+
 def mish(f: Formula, x: str) -> str:
     return f("Mul", x, f("Tanh", f("Softplus", x)))
 
@@ -167,6 +175,8 @@ FORMULAS: dict[Callable[[Formula, str], str], str] = {
     hard_swish: "HardSwish",
     gated_hard_swish: "HardSwish",
     hard_sigmoid: "HardSigmoid",
+    logistic: "Sigmoid",
+    reciprocal_logistic: "Sigmoid",
     mish: "Mish",
     swish: "Swish",
     layer_normalization: "LayerNormalization",

@@ -1,7 +1,8 @@
 """Finds formulas that exporters write out in elementary operators and puts the one operator in their place.
 
 The gradient of a composite takes a third to a half of the passes over the data that the gradients of its
-parts take. Known are Gelu (exact, and by tanh), HardSigmoid, HardSwish, Mish, Swish and LayerNormalization.
+parts take. Known are Gelu (exact, and by tanh), Sigmoid, HardSigmoid, HardSwish, Mish, Swish and
+LayerNormalization.
 """
 
 from __future__ import annotations
@@ -146,6 +147,30 @@ def _tanh(s: _Search, anchor: int) -> _Found | None:
 
 def _sigmoid(s: _Search, anchor: int) -> _Found | None:
     return _gate(s, anchor, str(s.window.nodes[anchor].input[0]), "Swish", [])
+
+
+def _logistic(s: _Search, anchor: int) -> _Found | None:
+    """1 / (1 + exp(-x)), whose gradient as written is inf times 0 where x is far below zero."""
+    window, node = s.window, s.window.nodes[anchor]
+    inner, f = str(node.input[0]), str(node.output[0])
+    for x in s.variables(inner):
+        argument = Expansion(window, {x: "x"})
+        if not same(argument.of(inner), {("x",): -1.0}):
+            continue
+        for sum_ in window.below(f, 2):
+            total = str(window.nodes[sum_].output[0])
+            plus_one = Expansion(window, {f: "f"})
+            users = window.users.get(total, [])
+            if len(users) != 1 or not same(plus_one.of(total), {("f",): 1.0, (): 1.0}):
+                continue
+            last = window.nodes[users[0]]
+            inverse = last.op_type == "Reciprocal" or (
+                last.op_type == "Div" and last.input[1] == total and window.number(str(last.input[0])) == 1
+            )
+            region = frozenset({anchor, users[0], *argument.seen, *plus_one.seen})
+            if inverse and max(region) == users[0] and s.closed(region):
+                return _Found(region, s.composite("Sigmoid", x, region))
+    return None
 
 
 def _hard_sigmoid(s: _Search, anchor: int) -> _Found | None:
@@ -298,6 +323,7 @@ def _axes(s: _Search, node: NodeProto) -> list[int] | None:
 _ANCHORS = {
     "Clip": _clip,
     "Erf": _exact_gelu,
+    "Exp": _logistic,
     "HardSigmoid": _hard_sigmoid,
     "Pow": _layer_normalization,
     "Sigmoid": _sigmoid,
