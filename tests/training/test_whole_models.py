@@ -138,7 +138,8 @@ def test_sgd_goes_the_way_of_pytorch(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(ZOO))
 def test_each_step_from_pytorchs_weights_is_pytorchs_step(name: str) -> None:
-    """Nothing can add up here: the bound is that of rounding, but for steps in which a kink lies within it."""
+    """Nothing can add up here: the bound is that of rounding, but for steps in which a kink lies within
+    it."""
     import torch
     from torch import nn
 
