@@ -115,7 +115,7 @@ def _graph(
         else:
             result = names[tensor] if own else names[f"copy of {tensor} as {public_name}"]
         if not own:
-            tail.append(helper.make_node("Identity", [names[tensor]], [result]))
+            tail.append(helper.make_node("Identity", [names[tensor]], [result], name=result))
         results.append(value_info(result, kind.dtype, kind.shape))
     nodes = [_renamed(node, names, used) for node in live]
     constants = [
@@ -130,6 +130,8 @@ def _renamed(node: NodeProto, names: _Names, used: Collection[str]) -> NodeProto
     out.op_type = node.op_type
     out.input.extend(names[i] for i in node.input)
     out.output.extend(names[o] for o in node.output)
+    # Releases of onnxruntime up to 1.20 at least take nameless nodes that they fuse for one and the same.
+    out.name = next(filter(None, out.output), "")
     for attribute in node.attribute:
         kept = out.attribute.add()
         kept.CopyFrom(attribute)
