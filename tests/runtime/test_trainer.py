@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,9 @@ from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.runtime import Bundle, Trainer
 from laconic.runtime.batches import training_chunks
 from laconic.runtime.optimizer_state import OptimizerState
+from laconic.runtime.session import open_session
+from laconic.training import prepare
+from laconic.training.models import digits_cnn
 
 X = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
 Y = np.arange(30) % 3
@@ -147,9 +151,9 @@ def test_sessions_are_made_when_they_are_needed(bundle: Bundle, monkeypatch: pyt
     opened: list[str] = []
     real = sys.modules["laconic.runtime.trainer"].open_session  # type: ignore[attr-defined]
 
-    def counting(graph: bytes, *, name: str, threads: int, lean: bool) -> Any:
+    def counting(graph: bytes, *, name: str, **options: Any) -> Any:
         opened.append(name)
-        return real(graph, name=name, threads=threads, lean=lean)
+        return real(graph, name=name, **options)
 
     monkeypatch.setattr("laconic.runtime.trainer.open_session", counting)
     trainer = Trainer(bundle)
@@ -223,3 +227,18 @@ def test_the_runtime_needs_no_onnx() -> None:
     assert "laconic.runtime.trainer" in loaded
     assert "laconic.training" not in loaded
     assert "google" not in loaded
+
+
+def test_a_graph_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen weight comes from the bundle; a file of that name in the way is not looked at."""
+    bundle = Bundle.read(prepare(digits_cnn(), frozen=["conv1.*"]))
+    x = np.ones((2, 1, 8, 8), np.float32)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").write_bytes(b"\0" * len(bundle.parts["weights"]))
+    due = Trainer(bundle).predict(bundle.initial, x)
+    (tmp_path / "weights").unlink()
+    assert np.array_equal(Trainer(bundle).predict(bundle.initial, x), due)
+    assert due.any()
+    (tmp_path / "weights").write_bytes(b"\0" * len(bundle.parts["weights"]))
+    with pytest.raises(ModelError, match="refuses the inference graph"):
+        open_session(bundle.parts["inference"], name="inference", threads=1)

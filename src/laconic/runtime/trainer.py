@@ -85,6 +85,8 @@ class Trainer:
         self._threads = check_positive("number of threads", threads)
         self._form: Form = form or ("step" if self._lean else "epoch")
         self._chunk_bytes = check_positive("chunk size in bytes", chunk_bytes)
+        # Sessions use these where they lie.
+        self._frozen = {n: ort.OrtValue.ortvalue_from_numpy(a.copy()) for n, a in bundle.frozen.items()}
         self._sessions: dict[_GraphName, Any] = {}
         self._lock = threading.Lock()
 
@@ -217,7 +219,7 @@ class Trainer:
         data = check_inputs(manifest, x)
         samples = len(next(iter(data.values())))
         data.update(check_targets(manifest, y, samples))
-        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
+        constants = self._parameters(weights, local)
         session = self._session("evaluation")
         wanted = [f"{part}/{metric}" for metric in manifest.metrics for part in ("sum", "weight")]
         totals = np.zeros(len(wanted), np.float64)
@@ -235,7 +237,7 @@ class Trainer:
 
         Raises as `start` does.
         """
-        constants = self._parameters(weights, local) | dict(self.bundle.frozen)
+        constants = self._parameters(weights, local)
         values = {n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in constants.items()}
         return self._predict(values, x, check_positive("batch size", batch_size))
 
@@ -257,7 +259,7 @@ class Trainer:
             )
         start = self._parameters(weights, local)
         rate = np.asarray(check_rate("learning rate", learning_rate), np.float32)
-        constants: dict[str, Array] = {"lr": rate, **self.bundle.frozen}
+        constants: dict[str, Array] = {"lr": rate}
         if manifest.proximal:
             constants["prox_mu"] = mu
             pulled = [p for p in manifest.weights if p.role == "trainable"]
@@ -286,7 +288,8 @@ class Trainer:
             binding = session.io_binding()
             try:
                 for parameter in manifest.parameters:
-                    binding.bind_ortvalue_input(parameter.name, values[parameter.name])
+                    if parameter.role != "frozen":
+                        binding.bind_ortvalue_input(parameter.name, values[parameter.name])
                 for name, array in feeds.items():
                     binding.bind_cpu_input(name, array)
                 for name in names:
@@ -318,8 +321,13 @@ class Trainer:
     def _session(self, name: _GraphName) -> Any:
         with self._lock:
             if name not in self._sessions:
-                graph = self.bundle.parts[name]
-                self._sessions[name] = open_session(graph, name=name, threads=self._threads, lean=self._lean)
+                self._sessions[name] = open_session(
+                    self.bundle.parts[name],
+                    name=name,
+                    threads=self._threads,
+                    lean=self._lean,
+                    constants=self._frozen,
+                )
             return self._sessions[name]
 
 

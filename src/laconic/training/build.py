@@ -31,6 +31,7 @@ from laconic.training.graphs import (
     training_step,
 )
 from laconic.training.optimizers import Optimizer
+from laconic.training.outside import with_frozen_outside
 from laconic.training.plan import Lora, Losses, Plan, plan
 from laconic.training.source import Source
 
@@ -94,13 +95,14 @@ def bundle(wanted: Plan) -> bytes:
     if not np.isfinite(weights).all():
         raise ModelError("the model holds weights that are not finite", remedy="export a sound model")
     evaluation, metrics = evaluation_model(source, wanted.goals)
-    parts = {
-        "weights": weights.astype("<f4").tobytes(),
+    graphs = {
         "step": step_model(step),
         "epoch": epoch_model(step),
         "evaluation": evaluation,
         "inference": inference_model(source),
     }
+    parts = {"weights": weights.astype("<f4").tobytes()}
+    parts.update({name: with_frozen_outside(graph, source.parameters) for name, graph in graphs.items()})
     manifest = Manifest(
         source_sha256=wanted.digest,
         inputs=tuple(DataInput(n, _dtype(source, n), _sample(source.types[n].shape)) for n in source.inputs),
