@@ -61,14 +61,18 @@ def base_install() -> Environment:
     return Environment(made.folder, trouble)
 
 
-def megabytes(made: Environment) -> dict[str, float]:
-    """Size of an environment's packages without its installer, in MB, by what lies in site-packages."""
+def megabytes(made: Environment, *, bytecode: bool = True) -> dict[str, float]:
+    """Size of an environment's packages without its installer, in MB, by what lies in site-packages.
+
+    Without `bytecode`, what a wheel holds: Python makes the rest from it, when it is installed or first run.
+    """
     sizes: dict[str, float] = {}
     for entry in made.packages.iterdir():
         name = entry.name.split("-")[0]
         if name in INSTALLER or entry.name == "__pycache__":
             continue
         files = [entry] if entry.is_file() else [f for f in entry.rglob("*") if f.is_file()]
+        files = [f for f in files if bytecode or f.suffix != ".pyc"]
         sizes[name] = sizes.get(name, 0.0) + sum(f.stat().st_size for f in files) / 1e6
     return sizes
 

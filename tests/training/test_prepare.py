@@ -215,8 +215,12 @@ def test_frozen_weights_stay_and_shorten_the_backward_pass() -> None:
     assert len(head.parts["step"]) < len(everything.parts["step"]) * 0.6
     assert set(head.frozen) == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
     x = normal(0, 12, 1, 8, 8)
-    assert np.array_equal(
-        Trainer(head).predict(head.initial, x), Trainer(everything).predict(everything.initial, x)
+    # What is known to be constant is prepared, and so summed in another order.
+    np.testing.assert_allclose(
+        Trainer(head).predict(head.initial, x),
+        Trainer(everything).predict(everything.initial, x),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
