@@ -128,19 +128,25 @@ def _in_loops(a: Application, b: GraphBuilder) -> list[str]:
     layer = read(a, 4, b)
     ways = [_forward(layer, d) for d in layer.directions]
     ys, hs, cs, factors = zip(*ways, strict=True)
-    outputs = [together(b, ys, 1), together(b, hs, 0), together(b, cs, 0)]
+    y = ys[0] if len(ys) == 1 else b.op("Concat", *ys, axis=1)
+    outputs = [y, together(b, hs, 0), together(b, cs, 0)]
     return [*outputs, *(name for f in factors for name in astuple(f))]
 
 
 def _forward(layer: Layer, direction: Direction) -> tuple[str, str, str, _Factors]:
-    """All hidden states, the last one, the last state of the cell, and the factors."""
+    """All hidden states (length, 1, batch, hidden), the last one, the cell's last state, and the factors.
+
+    Gemm and not MatMul: onnxruntime makes one operation of it and the Sigmoid. With samples as columns this
+    product takes a quarter less at batch 32, and a step, in which the loop back then sums up the gradients of
+    the weights turn by turn, 3 to 5 % less at batch 16 and 32, but a tenth more at batch 8.
+    """
     g, width = layer.graph, layer.hidden
     weight = _weight(layer, direction)
 
     def turn(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
         h, c = states
         inputs = b.op("Concat", items[0], h, axis=1)
-        s = b.op("Sigmoid", b.op("MatMul", inputs, weight))
+        s = b.op("Sigmoid", b.op("Gemm", inputs, weight))
         i, o, f, j = b.split(s, [width] * 4, 1)
         ij, ig = _candidate(b, i, j)
         fc = b.op("Mul", c, f)
@@ -148,7 +154,8 @@ def _forward(layer: Layer, direction: Direction) -> tuple[str, str, str, _Factor
         tanh = b.op("Tanh", c)
         h = b.op("Mul", o, tanh)
         gates, cell = _slopes(b, s, o, ij, ig, fc, h, tanh, axis=1)
-        return [h, c], [h, gates, cell, f, inputs]
+        # A state cannot be a result too without a copy, and so the axis of directions comes for nothing.
+        return [h, c], [b.op("Unsqueeze", h, b.ints(0)), gates, cell, f, inputs]
 
     (h, c), (y, *factors) = g.scan(
         turn, [direction.h0, direction.c0], [_with_one(layer)], reverse=direction.reverse
