@@ -289,6 +289,14 @@ def _bytes(prediction: Any) -> bytes:
     return array.tobytes()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_session_that_is_fresh_trains_as_it_does_later(bundle: Bundle, form: Form) -> None:
+    trainer = Trainer(bundle, form=form)
+    first, second = (trainer.train(bundle.initial, X, Y, epochs=2, **SETTINGS) for _ in range(2))
+    assert first.weights.tobytes() == second.weights.tobytes()
+    assert first.losses.tobytes() == second.losses.tobytes()
+
+
 def test_training_waits_for_a_reader_and_the_reader_sees_one_state(bundle: Bundle) -> None:
     trainer: Any = Trainer(bundle, chunk_bytes=1)
     run = trainer.start(bundle.initial, X, Y, epochs=2, **SETTINGS)

@@ -274,7 +274,8 @@ class Trainer:
             state.update({f"opt/{slot}/{n}": np.ascontiguousarray(a) for n, a in named.items()})
         if manifest.optimizer.counts:
             state["step"] = np.asarray(optimizer.step, np.int64)
-        buffers = StateBuffers(self._session(self._form), self._form, state, constants)
+        fresh = self._form not in self._sessions
+        buffers = StateBuffers(self._session(self._form), self._form, state, constants, fresh=fresh)
         return Training(self.bundle, buffers, chunks, lambda values, x: self._predict(values, x, 256))
 
     def _predict(self, values: Mapping[str, Any], x: Inputs, batch_size: int) -> Outputs:
