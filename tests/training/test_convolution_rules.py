@@ -18,11 +18,11 @@ from onnx import helper, numpy_helper
 from laconic.errors import ModelError
 from laconic.runtime import Bundle
 from laconic.training import graphs, prepare
-from laconic.training.assemble import OPSET
+from laconic.training.assemble import OPSET, assemble, model
 from laconic.training.builder import GraphBuilder, TensorType, value_info
 from laconic.training.channel_major import channel_major
 from laconic.training.rules import convolution, convolution_weight, depthwise
-from laconic.training.rules.convolution_weight import LOWERINGS, Correlation, choice
+from laconic.training.rules.convolution_weight import LOWERINGS, Correlation, choice, shifts
 from laconic.training.rules.depthwise import PLANES
 from laconic.training.rules.window import Window
 
@@ -98,7 +98,8 @@ def applicable(c: Correlation) -> list[str]:
     if c.group == 1:
         pointwise = ["at_once", "each_sample"] if c.window.pointwise else []
         rows = ["rows_each"] if c.window.rank == 2 else []
-        return ["sliced", "sliced_each", "gathered", "gathered_each", *rows, *pointwise]
+        shifted = ["shifted_each"] if shifts(c) else []
+        return ["sliced", "sliced_each", "gathered", "gathered_each", *rows, *shifted, *pointwise]
     if c.group == c.channels_in == c.channels_out:
         return ["sliced", "sliced_each", "depthwise_each"]
     return ["sliced", "sliced_each"]
@@ -361,6 +362,44 @@ def test_what_gains_nothing_stays_as_it_is(change: dict[str, Any], trained: list
     assert channel_major(g, [node], {*trained, "y"}) == [node]
 
 
+@quick
+@given(
+    seed=seeds,
+    size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    taps=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    above=st.integers(0, 3),
+    left=st.integers(0, 7),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    batch=st.integers(1, 3),
+)
+def test_shifting_flat_images_is_unfolding_them(
+    seed: int,
+    size: tuple[int, int],
+    taps: tuple[int, int],
+    dilations: tuple[int, int],
+    above: int,
+    left: int,
+    channels: tuple[int, int],
+    batch: int,
+) -> None:
+    reach = [d * (k - 1) for d, k in zip(dilations, taps, strict=True)]
+    made = (size[0] + 2 * above - reach[0], size[1])
+    assume(made[0] > 0 and left <= reach[1])
+    window = Window(taps, (1, 1), dilations, (above, left), size, made)
+    c = Correlation(window, 1, *channels, "batch")
+    assert shifts(c)
+    shapes = {"x": ("batch", channels[0], *size), "dy": ("batch", channels[1], *made)}
+    g = GraphBuilder((), {n: TensorType(onnx.TensorProto.FLOAT, s) for n, s in shapes.items()})
+    kind = TensorType(onnx.TensorProto.FLOAT, c.weight)
+    ways = ("sliced", "shifted_each")
+    file = model(assemble(g, "both", ("x", "dy"), {w: (LOWERINGS[w](g, "x", "dy", c), kind) for w in ways}))
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    feeds = {n: normal(seed, batch, *s[1:]) for n, s in shapes.items()}
+    due, found = session.run(list(ways), feeds)
+    np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-4)
+
+
 def correlation(
     inside: int, outside: int, kernel: int, size: int, group: int = 1, stride: int = 1
 ) -> Correlation:
@@ -378,6 +417,7 @@ def correlation(
         ("sliced", correlation(1, 8, 3, 14)),
         ("sliced_each", correlation(4, 8, 3, 64, group=2)),
         ("rows_each", correlation(3, 16, 3, 32)),
+        ("shifted_each", correlation(16, 16, 3, 32)),
         ("gathered", correlation(6, 16, 5, 10)),
         ("gathered_each", correlation(32, 64, 5, 14)),
         ("depthwise_each", correlation(128, 128, 3, 16, group=128, stride=2)),
