@@ -253,7 +253,7 @@ def test_both_ways_forward_agree(
 @pytest.mark.torch
 @pytest.mark.parametrize("kind", sorted(GATES))
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch", [2, 20])
+@pytest.mark.parametrize("batch", [2, 40])
 def test_torch_agrees(kind: str, bidirectional: bool, batch: int) -> None:
     """Both axes free, all inputs and outputs."""
     torch = pytest.importorskip("torch")

@@ -76,10 +76,10 @@ class Arriving:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The gradients of one direction. `x` is (length, batch, inputs), the rest is shaped as in `Direction`;
-    `b` is for both biases, one after the other."""
+    """The gradients of one direction. `x` is (length, batch, inputs), None where nobody asks; the rest is
+    shaped as in `Direction`, `b` for both biases, one after the other."""
 
-    x: str
+    x: str | None
     w: str
     r: str
     b: str
@@ -205,7 +205,8 @@ def backward(a: Application, dys: Gradients, layer: Layer, cell: Cell) -> Gradie
         cell(k, layer, states[k], _arriving(layer, direction.reverse, dys_k[k], dhs[k], dcs[k], bool(dh)))
         for k, direction in enumerate(layer.directions)
     ]
-    dx = found[0].x if count == 1 else g.op("Add", found[0].x, found[1].x)
+    dxs = [f.x for f in found if f.x]
+    dx = g.op("Add", *dxs) if len(dxs) == 2 else next(iter(dxs), None)
     results = [
         dx,
         together(g, [f.w for f in found], 0),
