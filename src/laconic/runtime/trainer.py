@@ -76,7 +76,7 @@ class Trainer:
         *,
         threads: int = 1,
         form: Form | None = None,
-        chunk_bytes: int = 2 * 2**20,
+        chunk_bytes: int = 2**18,
     ) -> None:
         if form not in ("epoch", "step", None):
             raise ConfigError("form of training", value=form, limit=("epoch", "step"))
