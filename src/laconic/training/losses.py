@@ -298,7 +298,7 @@ def model_output() -> Loss:
         return loss, g.op("Expand", g.scalar(1.0) if scale is None else scale, g.op("Shape", t.prediction))
 
     def evaluation(g: GraphBuilder, t: Terms) -> dict[str, Measure]:
-        samples = _product(g, t.sample, [0])
+        samples = g.count(t.sample, [0])
         return {"loss": Measure(g.op("Mul", g.op("Reshape", t.prediction, g.ints()), samples), samples)}
 
     return Loss("model_output", target, training, evaluation)
@@ -339,8 +339,3 @@ def _unfit(prediction: str, shape: Sequence[Dim], limit: str) -> ModelError:
 def _size(g: GraphBuilder, x: str) -> str:
     """The number of elements of `x`, as a real number."""
     return g.to_real(g.op("Size", x))
-
-
-def _product(g: GraphBuilder, x: str, axes: Sequence[int]) -> str:
-    """The number of elements along `axes`, as a real number."""
-    return g.count(x, axes)
