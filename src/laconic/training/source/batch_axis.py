@@ -14,7 +14,8 @@ from onnx import NodeProto, ValueInfoProto
 
 from laconic.errors import ConfigError, ModelError
 from laconic.training.builder import BATCH, Dim, TensorType
-from laconic.training.source.reading import Reading, reshaped
+from laconic.training.source.output_shapes import reshaped
+from laconic.training.source.reading import Reading
 from laconic.training.source.sizes import Size, product
 from laconic.training.source.tensors import attributes
 

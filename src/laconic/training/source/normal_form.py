@@ -9,7 +9,8 @@ from typing import Any
 from onnx import NodeProto
 
 from laconic.errors import ModelError
-from laconic.training.source.reading import Reading, broadcast, reshaped
+from laconic.training.source.output_shapes import broadcast, reshaped
+from laconic.training.source.reading import Reading
 from laconic.training.source.tensors import attributes
 
 Write = Callable[[Reading, NodeProto, dict[str, Any]], bool]

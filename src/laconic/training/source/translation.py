@@ -9,7 +9,7 @@ from onnx import AttributeProto, NodeProto
 from laconic.training.assemble import OPSET
 from laconic.training.backward import unsupported
 from laconic.training.rules import FORMS, RULES
-from laconic.training.source import classical, microsoft, sequences
+from laconic.training.source import branches, classical, microsoft, sequences
 from laconic.training.source.batch_axis import freed
 from laconic.training.source.expansion import expanded, has_inference
 from laconic.training.source.normal_form import normalised
@@ -33,7 +33,9 @@ def translator(versions: Mapping[str, int]) -> Translate:
                 )
             write(r, node)
             return True
-        if sequences.read(r, node) or upgraded(r, node, version) or normalised(r, node):
+        if branches.taken(r, node, version) or sequences.read(r, node):
+            return True
+        if upgraded(r, node, version) or normalised(r, node):
             return True
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             raise unsupported(node, opset=version)
