@@ -16,6 +16,8 @@ from read_models import Array, agree, run_source
 from small_models import node, normal, onnx_file
 
 from laconic.errors import LaconicError
+from laconic.runtime import Bundle
+from laconic.training import binary_cross_entropy, prepare
 from laconic.training.source import Source, load
 
 CROSS_ENTROPY = frozenset({"Softmax", "LogSoftmax"})
@@ -111,6 +113,42 @@ def test_two_classes_from_one_logit_serve_both_losses(axis: int) -> None:
     assert source.prediction("y", BINARY) == "z"
     logits, z = value(source, source.prediction("y", CROSS_ENTROPY), x), value(source, "z", x)
     np.testing.assert_array_equal(logits, np.concatenate([0 * z, z], 1))
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("labels", [2, 3])
+def test_of_several_labels_and_their_complements_the_labels_are_predicted(axis: int, labels: int) -> None:
+    """scikit-learn's MLPClassifier for two labels leaves as four columns: (1 - p, p)."""
+    tail = [
+        node("Sigmoid", ["z"], ["p"]),
+        node("Binarizer", ["p"], ["over"], domain="ai.onnx.ml", threshold=0.5),
+        node("Cast", ["over"], ["label"], to=7),
+        node("Sub", ["one", "p"], ["q"]),
+        node("Concat", ["q", "p"], ["y"], axis=axis),
+    ]
+    model = onnx.load_from_string(ends_in(tail, labels, {"one": np.array(1, np.float32)}))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", 7, ["n", labels]))
+    file = model.SerializeToString()
+    source = agree(file, {"x": normal(5, 6, 4)})
+    assert (source.trained, source.types["y"].shape) == (("y",), ("batch", 2 * labels))
+    assert source.prediction("y", BINARY) == source.prediction("label", BINARY) == "z"
+    assert source.prediction("y", frozenset()) == "p"
+    bundle = Bundle.read(prepare(file, loss=binary_cross_entropy()))
+    assert [(t.shape, t.classes) for t in bundle.manifest.targets] == [((labels,), 0)]
+
+
+def test_two_classes_of_a_picture_stay_two() -> None:
+    """One sigmoid for each place, beside its complement: a choice between two, not one label."""
+    tail = [
+        node("Unsqueeze", ["z", "axes"], ["u"]),
+        node("Sigmoid", ["u"], ["p"]),
+        node("Sub", ["one", "p"], ["q"]),
+        node("Concat", ["q", "p"], ["y"], axis=1),
+    ]
+    constants = {"one": np.array(1, np.float32), "axes": np.array([1])}
+    source = agree(ends_in(tail, 3, constants), {"x": normal(5, 6, 4)})
+    assert source.prediction("y", CROSS_ENTROPY) == "y"
 
 
 def test_a_sigmoid_over_one_column_is_absorbed() -> None:

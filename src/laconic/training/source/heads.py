@@ -35,11 +35,12 @@ def prediction(
     """The tensor that a loss on `output` works on, if the loss contains the activations in `absorbs`.
 
     For labels it is the scores that they were chosen from, for probabilities the logits; the output itself
-    where nothing is to be absorbed.
+    where nothing is to be absorbed. Of the columns (1 - p, p) of several labels p alone is predicted.
     """
     made = {o: node for node in nodes for o in node.output}
     tensor = _scores(made, types, constants, output) or output
     tensor = _named(made, tensor)
+    tensor = _complemented(made, types, constants, tensor) or tensor
     node = made.get(tensor)
     if node is None or not node.input:
         return tensor
@@ -96,6 +97,27 @@ def _chosen(made: Mapping[str, NodeProto], tensor: str) -> NodeProto | None:
     return node if node is not None and node.op_type == "Cast" else None
 
 
+def _complemented(
+    made: Mapping[str, NodeProto],
+    types: Mapping[str, TensorType],
+    constants: Mapping[str, NDArray[Any]],
+    tensor: str,
+) -> str | None:
+    """The sigmoids p, of shape (samples, labels), where a tensor is the columns (1 - p, p)."""
+    node = made.get(tensor)
+    if node is None or node.op_type != "Concat" or len(node.input) != 2:
+        return None
+    if attributes(node).get("axis") not in (1, -1):
+        return None
+    first, p = made.get(node.input[0]), str(node.input[1])
+    if first is None or first.op_type != "Sub" or first.input[1] != p:
+        return None
+    one, shape = constants.get(first.input[0]), types[p].shape
+    if one is None or one.ravel().tolist() != [1.0] or shape is None or len(shape) != 2:
+        return None
+    return p if p in made and made[p].op_type == "Sigmoid" else None
+
+
 def _is_two_classes(value: NDArray[Any] | None) -> bool:
     return value is not None and value.shape == (1, 2) and value.ravel().tolist() == [0.0, 1.0]
 
@@ -150,19 +172,12 @@ def _text(value: Any) -> str:
 def _two_classes(r: Reading) -> None:
     made = {o: n for n in r.nodes for o in n.output}
     for node in list(r.nodes):
-        if node.op_type != "Concat" or len(node.input) != 2 or r.rank(node.output[0]) != 2:
-            continue
-        first, p = made.get(node.input[0]), node.input[1]
-        if attributes(node).get("axis") not in (1, -1) or first is None or first.op_type != "Sub":
-            continue
-        one, sigmoid = r.value(first.input[0]), made.get(p)
-        if one is None or one.ravel().tolist() != [1.0] or first.input[1] != p:
-            continue
-        if sigmoid is None or sigmoid.op_type != "Sigmoid" or r.shape(p)[-1] != 1:
+        p = _complemented(made, r.types, r.constants, node.output[0])
+        if p is None or r.shape(p)[-1] != 1:
             continue
         logits = r.fresh("read/logits")
         new = [
-            helper.make_node("MatMul", [sigmoid.input[0], r.floats([[0.0, 1.0]])], [logits]),
+            helper.make_node("MatMul", [made[p].input[0], r.floats([[0.0, 1.0]])], [logits]),
             helper.make_node("Softmax", [logits], [node.output[0]], axis=-1),
         ]
         r.types[logits] = r.types[node.output[0]]
