@@ -257,8 +257,14 @@ def test_roles_state_and_proximal_term_go_together(form: Form) -> None:
 def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="pattern"):
         prepare(perceptron(), frozen=["cnov*"])
-    with pytest.raises(ModelError, match="no trainable"):
-        prepare(perceptron(), frozen=["*"])
+
+
+@pytest.mark.parametrize(
+    "patterns", [{"frozen": ["*"]}, {"local": ["*"]}, {"trainable": ["w1"], "frozen": ["w*"]}]
+)
+def test_patterns_that_leave_nothing_to_train_are_a_mistake(patterns: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="no parameter is left that trains"):
+        prepare(perceptron(), **patterns)
 
 
 def test_only_the_chosen_output_is_trained() -> None:

@@ -144,7 +144,8 @@ def load(
 
 
 def check_interface(source: Source) -> None:
-    """Raise `ModelError` for a model that leaves nothing to feed or to train, or uses a reserved name."""
+    """Raise `ModelError` for a model that leaves nothing to feed or to train, or uses a reserved name;
+    `ConfigError` where only the patterns leave nothing to train."""
     names = [*(p.name for p in source.parameters), *source.inputs, *source.outputs]
     if taken := [n for n in names if is_reserved(n)]:
         raise ModelError(
@@ -152,9 +153,14 @@ def check_interface(source: Source) -> None:
         )
     if not source.inputs:
         raise ModelError(f"outputs {source.outputs} depend on no data input")
-    if not any(p.role == "trainable" and p.kind == "weight" for p in source.parameters):
-        raise ModelError(
-            "the model has no trainable float32 parameter", remedy="export in float32, or freeze fewer"
+    weights = [p for p in source.parameters if p.kind == "weight"]
+    if not weights:
+        raise ModelError("the model has no trainable float32 parameter", remedy="export in float32")
+    if not any(p.role == "trainable" for p in weights):
+        raise ConfigError(
+            "no parameter is left that trains and is sent",
+            value={p.name: p.role for p in weights},
+            remedy="let fewer be frozen or local, or more be trainable",
         )
 
 
