@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from laconic import __version__, prepare_command
 from laconic.errors import ConfigError, LaconicError
@@ -22,16 +23,19 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code (docs/commands.md)."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
+        options = _options(arguments)
+        as_json = options.json
         code: int = options.command(options)
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except LaconicError as e:
         kind = type(e).__name__
-        if options.json:
+        if as_json:
             print(json.dumps({"error": kind, "message": str(e)}))
         print(f"laconic: {kind}: {e}", file=sys.stderr)
         return EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR
@@ -41,14 +45,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors as all others are, without the list of every option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _misuse(self.prog, message)
+
+
+def _misuse(command: str, complaint: str) -> ConfigError:
+    return ConfigError(" ".join(complaint.split()), remedy=f"see `{command} --help`")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    # Left to itself, argparse would let the outermost command complain of what none of them knows.
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        raise _misuse(f"laconic {options.name}", f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="laconic", description="Federated learning for devices that pay for every joule and every byte."
     )
     parser.add_argument("--version", action="version", version=f"laconic {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="JSON on standard output, for programs")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
 
     demo = commands.add_parser(
         "demo", parents=[common], help="a whole fleet on this machine, learning handwritten digits"

@@ -47,6 +47,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
         ("--lora rank=true *", "rank in --lora, found true"),
         ("--lora seed=-1 w1", "seed of the adapters, found -1"),
         ("--explain --batch 1000000000000", "--batch, found 1000000000000"),
+        ("--explain --frozen *", "no parameter is left that trains"),
+        ("--batch ten", "argument --batch: invalid int value: 'ten'; see `laconic prepare --help`"),
+        ("--nonsense 3", "unrecognized arguments: --nonsense 3; see `laconic prepare --help`"),
+        ("--loss", "argument --loss: expected at least one argument; see `laconic prepare --help`"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_it(
@@ -58,6 +62,41 @@ def test_a_wrong_value_is_one_line_that_names_it(
     assert found["error"] == "ConfigError"
     assert wrong in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("line", "helpful"),
+    [
+        ("", "laconic"),
+        ("nonsense", "laconic"),
+        ("--nonsense", "laconic"),
+        ("prepare", "laconic prepare"),
+        ("prepare model.onnx --o x", "laconic prepare"),
+        ("demo --devices many", "laconic demo"),
+        ("demo one\nmore", "laconic demo"),
+        ("device", "laconic device"),
+        ("coordinator --config", "laconic coordinator"),
+    ],
+)
+def test_a_command_line_that_is_not_understood_is_one_line_with_the_way_out(
+    line: str, helpful: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = line.split(" ") if line else []
+    assert main([*arguments, "--json"] if as_json else arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("laconic: ConfigError: ")
+    assert err.endswith(f"; see `{helpful} --help`\n")
+    assert err.count("\n") == 1
+    due = {"error": "ConfigError", "message": err.removeprefix("laconic: ConfigError: ").rstrip()}
+    assert (json.loads(out) == due) if as_json else (out == "")
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", "--help"])
+    assert left.value.code == 0
+    assert "--trainable" in capsys.readouterr().out
 
 
 def test_the_settings_that_exist_are_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
