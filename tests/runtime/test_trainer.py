@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -21,6 +24,7 @@ from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.session import open_session
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
+from laconic.training.source.scopes import rename
 
 X = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
 Y = np.arange(30) % 3
@@ -216,6 +220,44 @@ def test_a_graph_that_does_not_fit_its_manifest_is_named(bundle: Bundle) -> None
     manifest = msgspec.structs.replace(bundle.manifest, outputs=(other,))
     with pytest.raises(ModelError, match="could not run"):
         Trainer(Bundle(manifest, bundle.parts, bundle.hash)).predict(bundle.initial, X)
+
+
+_GRAPHS: list[tuple[str, Callable[[Trainer, Bundle], object]]] = [
+    ("step", lambda t, b: t.train(b.initial, X, Y, **SETTINGS)),
+    ("epoch", lambda t, b: t.train(b.initial, X, Y, **SETTINGS)),
+    ("evaluation", lambda t, b: t.evaluate(b.initial, X, Y)),
+    ("inference", lambda t, b: t.predict(b.initial, X)),
+]
+
+
+@pytest.mark.parametrize(("graph", "use"), _GRAPHS)
+@pytest.mark.parametrize(("place", "index"), [("input", 0), ("input", -1), ("output", 0), ("output", -1)])
+def test_a_graph_of_other_types_than_the_manifest_says_is_named(
+    bundle: Bundle, graph: str, use: Callable[[Trainer, Bundle], object], place: str, index: int
+) -> None:
+    """Whatever a tensor of the graph is turned into: the message has its name, its dtype and what is due."""
+    model = onnx.load_from_string(bundle.parts[graph])
+    tensor = getattr(model.graph, place)[index]
+    name, due = tensor.name, tensor.type.tensor_type.elem_type
+    other = onnx.TensorProto.DOUBLE
+    # The graph goes on with the old type within, so that onnxruntime takes it.
+    cast = onnx.helper.make_node(
+        "Cast",
+        [name if place == "input" else "inner"],
+        ["inner" if place == "input" else name],
+        to=due if place == "input" else other,
+    )
+    for node in model.graph.node:
+        rename(node, {name: "inner"})
+    model.graph.node.insert(0 if place == "input" else len(model.graph.node), cast)
+    tensor.type.tensor_type.elem_type = other
+    parts = {**bundle.parts, graph: model.SerializeToString()}
+    broken = Bundle(bundle.manifest, parts, bundle.hash)
+    trainer = Trainer(broken, form="step" if graph == "step" else "epoch")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(due)
+    wanted = f"dtype of '{name}' in the {graph} graph, found float64, allowed {dtype}, as the manifest says"
+    with pytest.raises(ModelError, match=re.escape(wanted)):
+        use(trainer, broken)
 
 
 def test_the_runtime_needs_no_onnx() -> None:

@@ -36,8 +36,9 @@ class Chunk:
     batch: int
 
 
-def check_inputs(manifest: Manifest, x: Inputs) -> dict[str, Array]:
-    """`x` by input name, every array of the right dtype and shape and the same number of samples.
+def check_inputs(manifest: Manifest, x: Inputs, *, may_be_empty: bool = False) -> dict[str, Array]:
+    """`x` by input name, every array of the right dtype and shape and the same number of samples, at least
+    one unless it `may_be_empty`.
 
     Raises `ConfigError`.
     """
@@ -55,7 +56,7 @@ def check_inputs(manifest: Manifest, x: Inputs) -> dict[str, Array]:
     counts = {len(a) for a in given.values()}
     if len(counts) > 1:
         raise ConfigError("numbers of samples differ between inputs", value=sorted(counts))
-    if counts == {0}:
+    if counts == {0} and not may_be_empty:
         raise ConfigError("the data set is empty", remedy="give at least one sample")
     return given
 

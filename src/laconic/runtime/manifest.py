@@ -80,7 +80,7 @@ class Parameter(Struct, frozen=True):
     @property
     def spec(self) -> TensorSpec:
         """Name and shape as a schema holds them."""
-        return TensorSpec(self.name, self.shape)
+        return TensorSpec(self.name, self.shape, self.kind == "statistic")
 
 
 class Target(Struct, frozen=True):
@@ -184,8 +184,10 @@ def check(manifest: Manifest) -> None:
             raise Malformed(f"two {thing} share a name", value=found)
     if bad := [t.name for t in manifest.targets if t.name != "target" and not t.name.startswith("target/")]:
         raise Malformed("name of a target", value=bad[0], limit="target or target/...")
-    if bad := [t.name for t in manifest.targets if t.classes and t.dtype != "int64"]:
-        raise Malformed(f"dtype of target {bad[0]!r}", limit="int64 where there are classes")
+    for target in manifest.targets:
+        dtype = "int64" if target.classes else "float32"
+        if target.dtype != dtype:
+            raise Malformed(f"dtype of target {target.name!r}", value=target.dtype, limit=dtype)
     due = 4 * sum(math.prod(p.shape) for p in manifest.parameters)
     if manifest.parts[0].length != due:
         raise Malformed("length of part 'weights'", value=manifest.parts[0].length, limit=due)

@@ -28,6 +28,7 @@ from laconic.runtime.batches import (
 )
 from laconic.runtime.buffers import Form, StateBuffers
 from laconic.runtime.bundle import Bundle
+from laconic.runtime.graph_types import check_graph_types
 from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.session import open_session
 from laconic.runtime.training import Training, TrainResult, check_finite
@@ -181,8 +182,8 @@ class Trainer:
         optimizer: OptimizerState | None = None,
     ) -> Training:
         """The same over a stream of `(x, y)` groups, once and in the order in which they come; a group is
-        asked for when it is needed and forgotten when it has been trained on. Raises as `start` does, for a
-        group when its turn comes."""
+        asked for when it is needed and forgotten when it has been trained on. One without samples is passed
+        over. Raises as `start` does, for a group when its turn comes."""
         manifest = self.bundle.manifest
         batch_size = check_positive("batch size", batch_size)
 
@@ -193,10 +194,14 @@ class Trainer:
                     raise ConfigError("group of the stream", value=found, limit="a pair of x and y")
                 x, y = group
                 del group
-                data = check_inputs(manifest, x)
-                data.update(check_targets(manifest, y, len(next(iter(data.values())))))
+                data = check_inputs(manifest, x, may_be_empty=True)
+                samples = len(next(iter(data.values())))
+                if samples:
+                    data.update(check_targets(manifest, y, samples))
+                # Gone before the next one is asked for.
                 del x, y
-                yield data
+                if samples:
+                    yield data
                 del data
 
         chunks = stream_chunks(groups(), batch_size, self._chunk_bytes)
@@ -322,13 +327,15 @@ class Trainer:
     def _session(self, name: _GraphName) -> Any:
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = open_session(
+                session = open_session(
                     self.bundle.parts[name],
                     name=name,
                     threads=self._threads,
                     lean=self._lean,
                     constants=self._frozen,
                 )
+                check_graph_types(session, name, self.bundle.manifest)
+                self._sessions[name] = session
             return self._sessions[name]
 
 
