@@ -303,7 +303,7 @@ def test_tables_of_labels_are_looked_up(keys: str) -> None:
 
 @pytest.mark.parametrize(
     ("op", "reason"),
-    [("TreeEnsembleClassifier", "no gradient"), ("SVMClassifier", "are data, not weights"), ("TfIdf", "")],
+    [("TreeEnsembleClassifier", "no gradient"), ("SVMClassifier", "are data, not weights"), ("TfIdf", "TfIdf")],
 )
 def test_what_has_no_gradient_is_refused_with_the_reason(op: str, reason: str) -> None:
     attributes: dict[str, Any] = {"classlabels_int64s": [0, 1]} if "Tree" in op else {}
