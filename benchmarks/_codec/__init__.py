@@ -1,0 +1,1 @@
+"""Whole federated runs in one process, and the updates they make, to measure update codecs on."""
