@@ -18,8 +18,9 @@ from laconic.training.assemble import assemble, model
 from laconic.training.builder import BATCH, GraphBuilder, TensorType, value_info
 from laconic.training.forward import lay
 from laconic.training.inferred import tensor_types
-from laconic.training.rules import Training, convolution_forward
+from laconic.training.rules import Training, convolution_forward, convolution_joint
 from laconic.training.rules.convolution_forward import Way, choice, data_gradient_choice
+from laconic.training.rules.convolution_weight import Correlation
 from laconic.training.rules.window import Window
 
 Values = dict[str, NDArray[np.float32]]
@@ -119,3 +120,31 @@ def test_the_gradient_of_the_input_is_gathered_only_at_stride_1() -> None:
     assert data_gradient_choice(square(3, 8), 1, 64, 64) == "gathered"
     assert data_gradient_choice(square(3, 16, 2), 1, 64, 64) == "transposed"
     assert data_gradient_choice(square(5, 14), 1, 32, 64) == "transposed"
+
+
+@settings(max_examples=30, deadline=None)
+@given(layers(strided=False), st.booleans())
+def test_both_gradients_of_one_loop_are_those_of_the_convolution(
+    layer: tuple[Values, dict[str, Any]], batched: bool
+) -> None:
+    values, attributes = layer
+    node = helper.make_node("Conv", list(values), ["y"], **attributes)
+    with patch.object(convolution_joint, "gains", lambda _: True):
+        check(node, values, list(values), batched=["x"] * batched)
+
+
+@pytest.mark.parametrize(
+    ("gained", "layer"),
+    [
+        (True, (square(3, 16), 1, 32, 32)),
+        (True, (square(3, 8), 1, 64, 64)),
+        (False, (square(3, 16, 2), 1, 64, 64)),
+        (False, (square(3, 16), 32, 32, 32)),
+        (False, (square(3, 32), 1, 16, 16)),
+        (False, (square(5, 14), 1, 32, 64)),
+        (False, (square(3, 4), 1, 256, 256)),
+        (False, (square(1, 16), 1, 64, 64)),
+    ],
+)
+def test_one_loop_is_chosen_by_shape(gained: bool, layer: tuple[Window, int, int, int]) -> None:
+    assert convolution_joint.gains(Correlation(*layer, BATCH)) == gained

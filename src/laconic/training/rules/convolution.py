@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from laconic.training.builder import GraphBuilder
-from laconic.training.rules import convolution_forward, depthwise
+from laconic.training.rules import convolution_forward, convolution_joint, depthwise
 from laconic.training.rules.application import Application, Form, Gradients, Rule, Saved, Training, only
 from laconic.training.rules.convolution_weight import Correlation, weight_gradient
 from laconic.training.rules.depthwise import PLANES, conv_of_planes
@@ -26,12 +26,15 @@ def conv(a: Application, dys: Gradients) -> Gradients:
     x, w = a.inputs[:2]
     window = window_of(a, g.static(w)[2:])
     group = int(a.attribute("group", 1))
+    channels_out, channels_in = g.static(w)[:2]
+    shape = Correlation(window, group, channels_in * group, channels_out, g.shape(x)[0])
     dx = dw = None
+    if a.wanted[0] and a.wanted[1] and convolution_joint.gains(shape):
+        dx, dw = convolution_joint.joint_gradients(g, x, w, dy, shape)
+        return (dx, dw, *_bias_gradients(a, dy, window.rank))
     if a.wanted[0]:
         dx = _data_gradient(g, w, dy, window, group)
     if a.wanted[1]:
-        channels_out, channels_in = g.static(w)[:2]
-        shape = Correlation(window, group, channels_in * group, channels_out, g.shape(x)[0])
         dw = weight_gradient(g, x, dy, shape)
     return (dx, dw, *_bias_gradients(a, dy, window.rank))
 

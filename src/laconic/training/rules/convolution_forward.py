@@ -44,7 +44,7 @@ def choice(window: Window, group: int, channels_in: int, channels_out: int) -> W
     """The fastest way by the shapes that are known before the batch size is."""
     if group != 1 or window.taps == 1 or window.rank != 2:
         return "conv"
-    if _turns(window) and 8 <= channels_out <= min(channels_in, 32):
+    if turns(window) and 8 <= channels_out <= min(channels_in, 32):
         return "transposed"
     if channels_in >= 16 and channels_out >= 32 and math.prod(window.output) <= 256:
         return "gathered"
@@ -83,22 +83,28 @@ def gathered(g: GraphBuilder, inputs: Sequence[str], window: Window, made: str) 
 def gathered_data_gradient(g: GraphBuilder, w: str, dy: str, window: Window) -> str:
     """dX of a convolution with stride 1: dY convolved with the weight turned round."""
     channels_out, channels_in = g.static(w)[:2]
-    rows = g.op("Transpose", g.reshape(w, channels_out, channels_in, window.taps), perm=[1, 2, 0])
-    rows = g.reshape(rows, channels_in, window.taps * channels_out)
-    seen = places(g, _turned(window), backwards=True)
+    rows, seen = turned_rows(g, w, window)
     flat = _each_product(g, dy, rows, seen, _turned(window), channels_out, ())
     return g.reshape(flat, -1, channels_in, *window.input)
 
 
+def turned_rows(g: GraphBuilder, w: str, window: Window) -> tuple[str, str]:
+    """The weight turned round, [channel in, tap * channel out], and the pixels of dY that it meets."""
+    channels_out, channels_in = g.static(w)[:2]
+    rows = g.op("Transpose", g.reshape(w, channels_out, channels_in, window.taps), perm=[1, 2, 0])
+    rows = g.reshape(rows, channels_in, window.taps * channels_out)
+    return rows, places(g, _turned(window), backwards=True)
+
+
 def data_gradient_choice(window: Window, group: int, channels_in: int, channels_out: int) -> Way:
     """As `choice`, for the gradient of the input of the convolution that maps `channels_in`."""
-    if not _turns(window):
+    if not turns(window):
         return "transposed"
     way = choice(_turned(window), group, channels_out, channels_in)
     return "transposed" if way == "conv" else way
 
 
-def _turns(window: Window) -> bool:
+def turns(window: Window) -> bool:
     """Whether the adjoint is a convolution without cropping."""
     margins = [d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True)]
     pads = zip(window.before, window.after, margins, strict=True)
