@@ -68,7 +68,8 @@ def coded(home: Environment, update: Arrays, settings: Sequence[Setting]) -> lis
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "update.npz"
-        np.savez(path, allow_pickle=False, **update)
+        arrays: dict[str, Any] = dict(update)
+        np.savez(path, **arrays)
         command = [str(WORKER), str(path), json.dumps([asdict(s) for s in settings])]
         done = _run(home, *command)
     if done.returncode:

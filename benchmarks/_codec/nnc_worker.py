@@ -1,7 +1,7 @@
 """Codes an update with the MPEG NNC coder; runs in the environment of `_codec.nnc`, which has no Laconic.
 
 `python nnc_worker.py UPDATE.npz SETTINGS.json` prints one line of JSON: a list, an object for each setting.
-It takes the steps of `nncodec.nnc.compress` and `decompress` (nncodec 2.1.3; the same bitstreams), which cannot
+It takes the steps of `nncodec.nnc.compress` and `decompress` (2.1.3; the same bitstreams), which cannot
 be imported without PyTorch, scikit-learn and OpenCV, and use none of them for a plain dictionary of arrays.
 """
 
