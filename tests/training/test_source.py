@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,8 +169,39 @@ def test_bfloat16_weights_become_float32() -> None:
 def test_quantised_models_are_refused() -> None:
     nodes = [node("DequantizeLinear", ["q", "s"], ["w"]), node("MatMul", ["x", "w"], ["y"])]
     values = {"q": np.ones((4, 3), np.int8), "s": np.array(0.1, np.float32)}
+    file = onnx_file(nodes, values, ("n", 4))
     with pytest.raises(ModelError, match=r"quantised.*DequantizeLinear"):
-        load(onnx_file(nodes, values, ("n", 4)))
+        load(file)
+    model = onnx.load_from_string(file)
+    versions = [*model.opset_import]
+    function = helper.make_function("own", "Weight", ["q", "s"], ["w"], [nodes[0]], versions)
+    model.functions.append(function)
+    model.opset_import.add(domain="own", version=1)
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Weight", "own"
+    with pytest.raises(ModelError, match=r"quantised.*DequantizeLinear"):
+        load(model.SerializeToString())
+
+
+@pytest.mark.parametrize("given", [None, 0.7])
+def test_attributes_of_functions_have_their_defaults(given: float | None) -> None:
+    """Also those of a function that another one calls."""
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    leaky = node("LeakyRelu", ["x"], ["y"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    default = [helper.make_attribute("slope", 0.3)]
+    inner = helper.make_function("own", "F", ["x"], ["y"], [leaky], versions[:1], attribute_protos=default)
+    call = node("F", ["x"], ["y"], domain="own")
+    outer = helper.make_function("own", "G", ["x"], ["y"], [call], versions)
+    settings = {} if given is None else {"slope": given}
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("F", ["h"], ["a"], domain="own", **settings),
+        node("G", ["a"], ["y"], domain="own"),
+    ]
+    model = onnx.load_from_string(onnx_file(nodes, {"w": normal(0, 4, 3)}, ("n", 4)))
+    model.functions.extend([inner, outer])
+    model.opset_import.append(versions[1])
+    agree(model.SerializeToString(), {"x": normal(1, 5, 4)})
 
 
 # --- data in other files ------------------------------------------------------------------------------------
@@ -202,6 +234,55 @@ def test_data_in_other_files_comes_from_the_caller_only() -> None:
     for offset, length in ((1, 128), (-1, 128), (0, 127), (0, 10**30), (10**30, 128)):
         with pytest.raises(ModelError, match="reaches past"):
             load(outside(offset, length), external_data={"w.bin": content})
+
+
+def within_a_function(place: str) -> bytes:
+    """y = x w, where w comes from a branch of an If in a function, and lies in another file."""
+    tensor = TensorProto(name="k", data_type=TensorProto.FLOAT, dims=[4, 3])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    inner = node("Constant", [], ["k"], value=tensor)
+    own = [tensor] if place == "initializer" else []
+    if place != "Constant":
+        inner = node("Identity", ["k"], ["copy"])
+    result = helper.make_tensor_value_info(inner.output[0], 1, [4, 3])
+    branch = helper.make_graph([inner], "branch", [], [result], initializer=own)
+    truth = helper.make_tensor("c", TensorProto.BOOL, [], [True])
+    body = [
+        node("Constant", [], ["c"], value=truth),
+        node("If", ["c"], ["w"], then_branch=branch, else_branch=branch),
+        node("MatMul", ["x", "w"], ["y"]),
+    ]
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    defaults = []
+    if place == "default of an attribute":
+        constant = node("Constant", [], ["k"])
+        constant.attribute.add(name="value", ref_attr_name="table", type=onnx.AttributeProto.TENSOR)
+        body.insert(0, constant)
+        defaults.append(helper.make_attribute("table", tensor))
+    function = helper.make_function("own", "F", ["x"], ["y"], body, versions[:1], attribute_protos=defaults)
+    graph = helper.make_graph(
+        [node("Gemm", ["x", "v"], ["h"]), node("F", ["h"], ["y"], domain="own")],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 4])],
+        [helper.make_tensor_value_info("y", 1, ["n", 3])],
+        initializer=[numpy_helper.from_array(normal(1, 4, 4), "v")],
+    )
+    model = helper.make_model(graph, functions=[function], opset_imports=versions, ir_version=9)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("place", ["Constant", "initializer", "default of an attribute"])
+def test_no_file_is_read_wherever_a_tensor_stands(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = normal(0, 4, 3)
+    (tmp_path / "w.bin").write_bytes(content.tobytes())
+    with pytest.raises(ModelError, match="lies in another file"):
+        load(within_a_function(place))
+    source = load(within_a_function(place), external_data={"w.bin": content.tobytes()})
+    assert any(np.array_equal(a, content) for a in source.constants.values())
 
 
 # --- shapes -------------------------------------------------------------------------------------------------

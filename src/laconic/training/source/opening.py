@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import (
     AttributeProto,
+    FunctionProto,
     GraphProto,
     ModelProto,
     NodeProto,
@@ -70,17 +71,11 @@ def opened(data: bytes, external_data: Mapping[str, bytes] | None = None) -> Ope
     for tensor in _tensors(model):
         _place(tensor, external_data)
     versions = _versions(model)
-    for node in _nodes(model.graph):
-        if node.op_type in QUANTISED:
-            raise ModelError(
-                f"the model is quantised: its weights at node {node.name or _first(node)!r} are integers",
-                value=node.op_type,
-                limit="real numbers",
-                remedy="prepare the float32 model that was quantised",
-            )
+    _refuse_quantised(model)
     if model.graph.sparse_initializer:
         raise ModelError("sparse initializers cannot be trained", remedy="export dense weights")
     if model.functions:
+        _give_defaults(model)
         try:
             model = inliner.inline_local_functions(model)
         except Exception as e:  # onnx raises RuntimeError or ValueError, by what is wrong
@@ -105,11 +100,33 @@ def _require_text(model: ModelProto) -> None:
     """Names that are no text come as bytes, which nothing after this expects."""
     texts = [o.domain for o in model.opset_import]
     texts += [i.name for i in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
-    for node in (*_nodes(model.graph), *(n for f in model.functions for n in f.node)):
+    for node in _all_nodes(model):
         texts += [node.op_type, node.domain, node.name, *node.input, *node.output]
         texts += [a.name for a in node.attribute]
     if any(not isinstance(t, str) for t in texts):
         raise ModelError("the file is not a valid ONNX model", value="a name that is not UTF-8")
+
+
+def _refuse_quantised(model: ModelProto) -> None:
+    for node in _all_nodes(model):
+        if node.op_type in QUANTISED:
+            raise ModelError(
+                f"the model is quantised: its weights at node {node.name or _first(node)!r} are integers",
+                value=node.op_type,
+                limit="real numbers",
+                remedy="prepare the float32 model that was quantised",
+            )
+
+
+def _give_defaults(model: ModelProto) -> None:
+    """Let every call of a function name the attributes that it leaves at their defaults: onnx's inliner
+    forgets those."""
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    for node in _all_nodes(model):
+        function = functions.get((node.domain, node.op_type, node.overload))
+        if function is not None:
+            given = {a.name for a in node.attribute}
+            node.attribute.extend(a for a in function.attribute_proto if a.name not in given)
 
 
 def _versions(model: ModelProto) -> dict[str, int]:
@@ -213,7 +230,14 @@ def _context(model: ModelProto) -> Any:
     return context
 
 
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Those of functions and of all branches, too."""
+    yield from _nodes(model.graph)
+    for function in model.functions:
+        yield from _nodes(function)
+
+
+def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -226,15 +250,25 @@ def _first(node: NodeProto) -> str:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    pools = [model.graph, *(a.g for n in _nodes(model.graph) for a in n.attribute if a.HasField("g"))]
-    for graph in pools:
-        yield from graph.initializer
-    nodes = [*_nodes(model.graph), *(n for f in model.functions for n in f.node)]
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
+    """Every tensor of the file, wherever it stands: one that were missed would be read from disk."""
+    yield from model.graph.initializer
+    for scope in (model.graph, *model.functions):
+        for node in scope.node:
+            yield from _held(node.attribute)
+    for function in model.functions:
+        yield from _held(function.attribute_proto)
+
+
+def _held(attributes: Iterable[AttributeProto]) -> Iterator[TensorProto]:
+    """The tensors that attributes hold: values, and all that stand in graphs."""
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for body in (attribute.g, *attribute.graphs):
+            yield from body.initializer
+            for node in body.node:
+                yield from _held(node.attribute)
 
 
 def _place(tensor: TensorProto, files: Mapping[str, bytes] | None) -> None:

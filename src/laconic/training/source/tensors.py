@@ -16,7 +16,9 @@ LARGEST = 2**31
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """A tensor's value; raises `ModelError` when its bytes do not fit its type and shape."""
+    """A tensor's value; raises `ModelError` when its bytes do not fit its type and shape or lie elsewhere."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelError(f"tensor {tensor.name!r} lies in another file")  # which onnx would read
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except Exception as e:  # KeyError, TypeError or ValueError, by what is wrong
