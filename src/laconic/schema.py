@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
@@ -24,10 +24,15 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor: its name in the source model and its shape (`()` is a scalar)."""
+    """One tensor: its name in the source model and its shape (`()` is a scalar).
+
+    A `statistic` is measured, not trained (the running mean and variance of a batch normalisation): codecs
+    spare it. It is no part of the tensor's identity.
+    """
 
     name: str
     shape: tuple[int, ...]
+    statistic: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from laconic.compression import PRESETS, CodecSettings
+from laconic.compression import PRESETS, CodecSettings, encode
 from laconic.schema import Schema, TensorSpec, Vector
 
 LIMIT_BYTES = 1 << 20
@@ -43,6 +43,11 @@ def training_like(schema: Schema, rng: np.random.Generator) -> Vector:
         noise = 0.05 * rng.standard_normal((rows, columns))
         out[where] = (0.01 * (left @ right + noise)).astype(np.float32).ravel()
     return out
+
+
+def frame_of(update: Vector, schema: Schema, settings: CodecSettings, rng: np.random.Generator) -> bytes:
+    """The frame alone."""
+    return encode(update, schema, settings, rng).frame
 
 
 def resealed(frame: bytes) -> bytes:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from codec_cases import SETTINGS, schema_of, training_like
+from codec_cases import SETTINGS, frame_of, schema_of, training_like
 
-from laconic.compression import decode, encode, inspect
+from laconic.compression import decode, inspect
 from laconic.compression.bits import Mask
 from laconic.compression.coders import CODERS
 from laconic.compression.frame import wrap
@@ -32,7 +32,7 @@ def by_settings() -> Iterator[tuple[str, Schema, bytes]]:
     rng = np.random.default_rng(20)
     update = training_like(SCHEMA, rng)
     for name, settings in SETTINGS.items():
-        yield f"encoder-{name}", SCHEMA, encode(update, SCHEMA, settings, rng)
+        yield f"encoder-{name}", SCHEMA, frame_of(update, SCHEMA, settings, rng)
 
 
 def by_stages() -> Iterator[tuple[str, Schema, bytes]]:
@@ -72,7 +72,7 @@ def main() -> int:
         text = {
             "schema": [[t.name, list(t.shape)] for t in schema.tensors],
             "schema_digest_hex": schema.digest.hex(),
-            "stages": [list(t.stages) for t in inspect(frame).tensors],
+            "stages": [list(t.stages) for t in inspect(frame).sections],
             "expected_float32_little_endian_hex": expected.astype("<f4").tobytes().hex(),
         }
         binary.write_bytes(frame)

@@ -37,13 +37,21 @@ class Frame:
 
     def vector(self, sizes: Sequence[int]) -> list[float]:
         assert self.bytes(3) == b"LUF"
-        assert self.bytes(2) == b"\1\0"
+        version, flags = self.bytes(2)
+        assert version in (1, 2)
+        assert flags == 0
         self.bytes(8)
         assert self.varint() == len(sizes)
-        out: list[float] = []
-        for size in sizes:
-            assert self.varint() == size
-            out += self.tensor(size)
+        bitmap = self.bytes((len(sizes) + 7) // 8) if version == 2 else bytes((len(sizes) + 7) // 8)
+        pool = [i for i in range(len(sizes)) if bitmap[i // 8] >> i % 8 & 1]
+        tensors: dict[int, list[float]] = {}
+        for section in [pool] * bool(pool) + [[i] for i in range(len(sizes)) if i not in pool]:
+            values = sum(sizes[i] for i in section)
+            assert self.varint() == values
+            decoded = self.tensor(values)
+            for i in section:
+                tensors[i], decoded = decoded[: sizes[i]], decoded[sizes[i] :]
+        out = [value for i in range(len(sizes)) for value in tensors[i]]
         assert self.bytes(4) == zlib.crc32(self.data[:-4]).to_bytes(4, "little")
         assert self.at == len(self.data)
         return out

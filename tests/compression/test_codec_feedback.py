@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from codec_cases import LIMIT_BYTES, schema_of, training_like
+from codec_cases import LIMIT_BYTES, frame_of, schema_of, training_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.compression import PRESETS, cap, carry, commit, decode, encode, no_residual, norm
+from laconic.compression import PRESETS, cap, carry, commit, decode, no_residual, norm
 from laconic.errors import ModelError, NonFinite
 
 SCHEMA = schema_of((30, 40), (40,))
@@ -27,7 +27,7 @@ def test_what_was_committed_and_the_residual_are_all_that_was_learnt(fates, seed
         residual = carry(residual, change)
         if fate == "gated":
             continue
-        sent = decode(encode(residual, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES)
+        sent = decode(frame_of(residual, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES)
         if fate == "committed":
             committed += sent
             residual = commit(residual, sent)
@@ -41,7 +41,7 @@ def test_late_commits_in_any_order_leave_the_same_residual(order, seed):
     rng = np.random.default_rng(seed)
     changes = [training_like(SCHEMA, rng) for _ in range(4)]
     sent = [
-        decode(encode(c, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES) for c in changes
+        decode(frame_of(c, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES) for c in changes
     ]
     residual = no_residual(SCHEMA.size)
     for change in changes:
@@ -57,7 +57,7 @@ def test_repeated_commits_of_the_same_target_send_all_of_it():
     update = training_like(SCHEMA, rng)
     residual = update
     for _ in range(60):
-        sent = decode(encode(residual, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES)
+        sent = decode(frame_of(residual, SCHEMA, PRESETS["small"], rng), SCHEMA, limit_bytes=LIMIT_BYTES)
         residual = commit(residual, sent)
     assert norm(residual) < 0.02 * norm(update)
 

@@ -28,7 +28,7 @@ def test_golden_frame_decodes_to_the_same_bits(name):
     assert schema.digest.hex() == text["schema_digest_hex"]
     decoded = decode(frame, schema, limit_bytes=4 * schema.size)
     assert decoded.astype("<f4").tobytes().hex() == text["expected_float32_little_endian_hex"]
-    assert [list(t.stages) for t in inspect(frame).tensors] == text["stages"]
+    assert [list(t.stages) for t in inspect(frame).sections] == text["stages"]
     assert np.isfinite(decoded).all()
 
 
@@ -51,6 +51,6 @@ def test_the_example_of_the_specification():
 def test_golden_frames_use_every_stage():
     used = set()
     for name in NAMES:
-        for tensor in inspect((FOLDER / f"{name}.frame").read_bytes()).tensors:
+        for tensor in inspect((FOLDER / f"{name}.frame").read_bytes()).sections:
             used |= set(tensor.stages)
     assert used == {s.name for registry in (TRANSFORMS, QUANTISERS, POSITIONS) for s in registry}

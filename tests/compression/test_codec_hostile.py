@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from codec_cases import LIMIT_BYTES, resealed, schema_of, training_like
+from codec_cases import LIMIT_BYTES, frame_of, resealed, schema_of, training_like
 
-from laconic.compression import PRESETS, decode, encode, inspect
+from laconic.compression import PRESETS, decode, inspect
 from laconic.compression.coders.zstd import inflate
 from laconic.compression.frame import MAGIC, wrap
 from laconic.compression.wire import float32, varint
@@ -161,7 +161,7 @@ def test_a_section_wrong_in_one_way_is_refused(name):
 
 def test_a_frame_says_what_is_wrong_with_it():
     schema = schema_of((800,))
-    frame = encode(np.ones(800, np.float32), schema, PRESETS["small"], np.random.default_rng(0))
+    frame = frame_of(np.ones(800, np.float32), schema, PRESETS["small"], np.random.default_rng(0))
     for bad, error in (
         (b"XUF" + frame[3:], Malformed),
         (frame[:3] + b"\x02" + frame[4:], UnsupportedVersion),
@@ -211,8 +211,8 @@ def test_a_section_cannot_ask_for_more_than_its_tensor():
 def test_scratch_memory_stays_below_the_dense_size(step):
     schema = schema_of((1000, 1500), (1500,))
     update = training_like(schema, np.random.default_rng(1))
-    frame = encode(update, schema, replace(PRESETS["small"], step_rms=step), np.random.default_rng(0))
-    assert "sparse" in inspect(frame).tensors[0].stages
+    frame = frame_of(update, schema, replace(PRESETS["small"], step_rms=step), np.random.default_rng(0))
+    assert "sparse" in inspect(frame).sections[0].stages
     assert peak_of_decoding(frame, schema) <= 2 * 4 * schema.size + SCRATCH_BYTES
 
 

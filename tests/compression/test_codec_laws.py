@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from codec_cases import LIMIT_BYTES, SETTINGS, schema_of, training_like, updates
+from codec_cases import LIMIT_BYTES, SETTINGS, frame_of, schema_of, training_like, updates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.compression import PRESETS, CodecSettings, decode, encode, inspect
+from laconic.compression import PRESETS, CodecSettings, decode, inspect
 from laconic.compression.quantisers.uniform import UNIFORM
 from laconic.compression.stages import Registry
 from laconic.compression.wire import Reader
@@ -27,7 +27,7 @@ def rng() -> np.random.Generator:
 @settings(deadline=None)
 def test_exact_is_a_round_trip_of_every_bit(case):
     schema, update = case
-    frame = encode(update, schema, PRESETS["exact"], rng())
+    frame = frame_of(update, schema, PRESETS["exact"], rng())
     assert decode(frame, schema, limit_bytes=LIMIT_BYTES).tobytes() == update.tobytes()
 
 
@@ -35,17 +35,17 @@ def test_exact_is_a_round_trip_of_every_bit(case):
 @settings(max_examples=300, deadline=None)
 def test_every_setting_encodes_every_finite_update(case, name):
     schema, update = case
-    frame = encode(update, schema, SETTINGS[name], rng())
+    frame = frame_of(update, schema, SETTINGS[name], rng())
     decoded = decode(frame, schema, limit_bytes=LIMIT_BYTES)
     assert decoded.dtype == np.float32
     assert decoded.shape == update.shape
     assert np.isfinite(decoded).all()
-    assert frame == encode(update, schema, SETTINGS[name], rng())
-    assert len(frame) <= len(encode(update, schema, PRESETS["exact"], rng()))
+    assert frame == frame_of(update, schema, SETTINGS[name], rng())
+    assert len(frame) <= len(frame_of(update, schema, PRESETS["exact"], rng()))
     info = inspect(frame)
     assert info.values == schema.size
     assert info.bytes == len(frame)
-    assert [t.values for t in info.tensors] == [t.size for t in schema.tensors]
+    assert [t.values for t in info.sections] == [t.size for t in schema.tensors]
 
 
 @given(
@@ -55,7 +55,7 @@ def test_every_setting_encodes_every_finite_update(case, name):
 def test_deterministic_rounding_never_adds_error(case, name):
     """|update - decoded| <= |update|: with error feedback a residual cannot grow by being sent."""
     schema, update = case
-    decoded = decode(encode(update, schema, SETTINGS[name], rng()), schema, limit_bytes=LIMIT_BYTES)
+    decoded = decode(frame_of(update, schema, SETTINGS[name], rng()), schema, limit_bytes=LIMIT_BYTES)
     left = np.linalg.norm(update.astype(np.float64) - decoded)
     assert left <= np.linalg.norm(update.astype(np.float64)) * (1 + 1e-5) + 2.0**-126 * np.sqrt(schema.size)
 
@@ -65,9 +65,9 @@ def test_deterministic_rounding_never_adds_error(case, name):
 def test_stochastic_rounding_is_within_one_step(case, bits):
     schema, update = case
     chosen = CodecSettings(kind="dense", bits=bits, stochastic=True, small_tensor_values=0)
-    frame = encode(update, schema, chosen, rng())
+    frame = frame_of(update, schema, chosen, rng())
     decoded = decode(frame, schema, limit_bytes=LIMIT_BYTES)
-    for part, where in zip(inspect(frame).tensors, schema.slices, strict=True):
+    for part, where in zip(inspect(frame).sections, schema.slices, strict=True):
         if "scale" in part.params:
             error = np.abs(update[where].astype(np.float64) - decoded[where]).max()
             assert error <= part.params["scale"] * (1 + 1e-6)
@@ -77,8 +77,8 @@ def test_stochastic_rounding_is_within_one_step(case, bits):
 def test_rounding_to_the_nearest_is_within_half_a_step_where_nothing_is_clipped(bits):
     schema = schema_of((5000,))
     update = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
-    frame = encode(update, schema, CodecSettings(kind="dense", bits=bits), rng())
-    (part,) = inspect(frame).tensors
+    frame = frame_of(update, schema, CodecSettings(kind="dense", bits=bits), rng())
+    (part,) = inspect(frame).sections
     error = np.abs(decode(frame, schema, limit_bytes=LIMIT_BYTES) - update).max()
     assert error <= part.params["scale"] * 0.5001
 
@@ -100,7 +100,7 @@ def test_dead_zone_bounds_the_error_of_each_value():
     update = training_like(CNN, np.random.default_rng(3))
     chosen = replace(PRESETS["small"], small_tensor_values=0)
     step = chosen.step_rms * np.sqrt(np.mean(np.square(update, dtype=np.float64)))
-    decoded = decode(encode(update, CNN, chosen, rng()), CNN, limit_bytes=LIMIT_BYTES)
+    decoded = decode(frame_of(update, CNN, chosen, rng()), CNN, limit_bytes=LIMIT_BYTES)
     assert np.abs(update - decoded).max() <= step * 1.01
     assert np.abs(update[decoded == 0]).max() <= step * 0.601
 
@@ -111,7 +111,7 @@ def test_top_k_keeps_the_asked_number_of_the_largest(size, density):
     schema = schema_of((size,))
     update = np.random.default_rng(size).permutation(np.arange(1, size + 1)).astype(np.float32)
     chosen = CodecSettings(kind="topk", density=density, bits=32, small_tensor_values=0)
-    decoded = decode(encode(update, schema, chosen, rng()), schema, limit_bytes=LIMIT_BYTES)
+    decoded = decode(frame_of(update, schema, chosen, rng()), schema, limit_bytes=LIMIT_BYTES)
     kept = max(1, round(density * size))
     # Where positions cost more than they save, the whole tensor is sent.
     assert np.count_nonzero(decoded) in (kept, size)
@@ -121,7 +121,7 @@ def test_top_k_keeps_the_asked_number_of_the_largest(size, density):
 def test_top_k_of_equal_magnitudes_keeps_no_more_than_asked():
     schema = schema_of((1000,))
     chosen = CodecSettings(kind="topk", density=0.02, bits=1)
-    decoded = decode(encode(np.full(1000, 2.0, np.float32), schema, chosen, rng()), schema, limit_bytes=4000)
+    decoded = decode(frame_of(np.full(1000, 2.0, np.float32), schema, chosen, rng()), schema, limit_bytes=4000)
     assert np.count_nonzero(decoded) == 20
     assert set(decoded.tolist()) == {0.0, 2.0}
 
@@ -130,7 +130,7 @@ def test_finer_steps_cost_more_bytes_and_less_error():
     update = training_like(CNN, np.random.default_rng(4))
     sizes, errors = [], []
     for step in (0.5, 1.0, 2.0, 3.0, 4.0, 6.0):
-        frame = encode(update, CNN, replace(PRESETS["small"], step_rms=step), rng())
+        frame = frame_of(update, CNN, replace(PRESETS["small"], step_rms=step), rng())
         sizes.append(len(frame))
         errors.append(np.linalg.norm(update - decode(frame, CNN, limit_bytes=LIMIT_BYTES)))
     assert sizes == sorted(sizes, reverse=True)
@@ -139,19 +139,19 @@ def test_finer_steps_cost_more_bytes_and_less_error():
 
 def test_the_exact_preset_costs_four_bytes_a_value_and_a_tiny_header():
     update = training_like(CNN, np.random.default_rng(4))
-    assert len(encode(update, CNN, PRESETS["exact"], rng())) <= 4 * CNN.size + 64
+    assert len(frame_of(update, CNN, PRESETS["exact"], rng())) <= 4 * CNN.size + 64
 
 
 def test_the_small_preset_is_small():
     update = training_like(CNN, np.random.default_rng(4))
-    assert 4 * CNN.size / len(encode(update, CNN, PRESETS["small"], rng())) > 40
+    assert 4 * CNN.size / len(frame_of(update, CNN, PRESETS["small"], rng())) > 40
 
 
 def test_the_update_of_a_tiny_model_stays_tiny():
     schema = schema_of((3, 4), (3,))
     update = np.random.default_rng(0).standard_normal(15).astype(np.float32)
-    assert len(encode(update, schema, PRESETS["dense8"], rng())) <= 18 + 15 + 2 * 9
-    assert len(encode(np.zeros(15, np.float32), schema, PRESETS["small"], rng())) == 18 + 2 * 2
+    assert len(frame_of(update, schema, PRESETS["dense8"], rng())) <= 18 + 15 + 2 * 9
+    assert len(frame_of(np.zeros(15, np.float32), schema, PRESETS["small"], rng())) == 18 + 2 * 2
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
@@ -160,26 +160,26 @@ def test_values_that_are_not_finite_are_refused(name, bad):
     update = np.ones(15, np.float32)
     update[7] = bad
     with pytest.raises(NonFinite):
-        encode(update, schema_of((15,)), SETTINGS[name], rng())
+        frame_of(update, schema_of((15,)), SETTINGS[name], rng())
 
 
 def test_another_shape_or_dtype_is_refused():
     schema = schema_of((15,))
     for update in (np.ones(14, np.float32), np.ones(15, np.float64), np.ones((15, 1), np.float32)):
         with pytest.raises(ModelError):
-            encode(update, schema, PRESETS["small"], rng())
+            frame_of(update, schema, PRESETS["small"], rng())
 
 
 def test_a_vector_larger_than_the_limit_is_refused():
     schema = schema_of((100,))
-    frame = encode(np.ones(100, np.float32), schema, PRESETS["small"], rng())
+    frame = frame_of(np.ones(100, np.float32), schema, PRESETS["small"], rng())
     with pytest.raises(LimitExceeded):
         decode(frame, schema, limit_bytes=399)
     assert decode(frame, schema, limit_bytes=400).size == 100
 
 
 def test_a_frame_of_another_schema_is_refused():
-    frame = encode(np.ones(12, np.float32), schema_of((12,)), PRESETS["small"], rng())
+    frame = frame_of(np.ones(12, np.float32), schema_of((12,)), PRESETS["small"], rng())
     with pytest.raises(Malformed, match="schema digest"):
         decode(frame, schema_of((3, 4)), limit_bytes=1000)
 

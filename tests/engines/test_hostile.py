@@ -69,7 +69,7 @@ def current(world: LoggedWorld) -> tuple[str, str]:
 
 def frame(values: Any = None, schema: Schema = SCHEMA, preset: str = "exact") -> bytes:
     vector = np.full(schema.size, 0.1, np.float32) if values is None else values
-    return encode(vector, schema, PRESETS[preset], np.random.default_rng(0))
+    return encode(vector, schema, PRESETS[preset], np.random.default_rng(0)).frame
 
 
 def promise(world: LoggedWorld, data: bytes, **changes: Any) -> tuple[str, m.Fin]:

@@ -216,7 +216,7 @@ def test_a_full_ledger_does_not_spoil_the_books() -> None:
     coordinator.handle(Started(MemoryStore()), 0.0)
     opened = coordinator.handle(Received(topics.state("d0"), m.encode(m.State(True, samples=9))), 0.1)
     task = next(m.decode(Offer, e.payload) for e in opened if isinstance(e, Send))
-    data = encode(np.ones(SIZE, np.float32), SCHEMA, PRESETS["exact"], np.random.default_rng(0))
+    data = encode(np.ones(SIZE, np.float32), SCHEMA, PRESETS["exact"], np.random.default_rng(0)).frame
     fin = m.Fin(task.task, task.model, len(data), 1, hashlib.sha256(data).digest(), 1)
     update = update_id("d9", fin.task, fin.base, fin.sha256)
     coordinator.handle(Received(topics.update_chunk("d9", update, 0), data), 1.0)

@@ -1,43 +1,68 @@
-"""Dense vector to update frame: decides per tensor which stages make the fewest bytes."""
+"""Dense vector to update frame."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from laconic.compression.bits import Mask
-from laconic.compression.frame import wrap
-from laconic.compression.quantisers.float32 import FLOAT32
-from laconic.compression.quantisers.ladder import LADDER
-from laconic.compression.quantisers.uniform import UNIFORM
-from laconic.compression.selection import Rungs, dead_zone, fitted, largest, root_mean_square
-from laconic.compression.settings import EXACT_BITS, CodecSettings
+from laconic.compression import rate
+from laconic.compression.candidates import Memory, squared
+from laconic.compression.decoder import decode
+from laconic.compression.frame import unwrap, wrap
+from laconic.compression.plain import parts
+from laconic.compression.rate import Choice
+from laconic.compression.settings import CodecSettings
 from laconic.compression.stages import finite
-from laconic.compression.transforms.dense import DENSE
-from laconic.compression.transforms.sparse import SPARSE
-from laconic.compression.transforms.zero import ZERO
-from laconic.errors import ModelError, NonFinite
+from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.schema import Schema, Vector
 
-_SMALL_BITS = 8
 
-# Beyond this a scale times an integer could leave float32; such a tensor is sent as it is.
-_PEAK = 2.0**120
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A frame, and what was chosen.
 
-# A transform's and a quantiser's number.
-_EXACT_OVERHEAD = 2
+    `choices`: how each section is sent. `error`: the norm of what is left out over the norm of the update,
+    each tensor's share weighted. `memory`: what speeds up the next update of the same model; giving it back
+    is never needed.
+    """
+
+    frame: bytes
+    choices: tuple[Choice, ...]
+    error: float
+    memory: Memory = field(default_factory=dict)
 
 
-def encode(update: Vector, schema: Schema, settings: CodecSettings, rng: np.random.Generator) -> bytes:
+def encode(
+    update: Vector,
+    schema: Schema,
+    settings: CodecSettings,
+    rng: np.random.Generator,
+    *,
+    budget_bytes: int | None = None,
+    max_error: float | None = None,
+    weights: Sequence[float] | None = None,
+    memory: Memory | None = None,
+) -> Encoded:
     """An update to a self-describing frame.
 
-    `update`: float32, shape `(schema.size,)`, finite. `rng` is drawn from only if `settings.stochastic`; the
-    same arguments and generator state give the same frame. A lossy frame leaves out part of the update: the
-    caller keeps `update - decode(frame)` (`laconic.compression.feedback`).
+    * `update`: float32, shape `(schema.size,)`, finite.
+    * `rng` is drawn from only if the settings round at random; the same arguments and generator state give
+      the same frame on one platform.
+    * `budget_bytes`: the frame is at most so long, with the least error that this leaves; over
+    `settings.budget_bytes`.
+    * `max_error`: relative error that is wanted, 0 to 1; the frame is the shortest that keeps to it. Over
+      `settings.max_error`. Where both are given the budget rules.
+    * `weights`: importance of each tensor's squared error, positive, 1 by default.
+    * `memory`: `Encoded.memory` of the update before.
 
-    Step and threshold are common to all large tensors: one threshold over the whole vector has a smaller
-    squared error than one a tensor, at the same number of kept values.
+    A lossy frame leaves out part of the update: the caller keeps `update - decode(frame)`
+    (`laconic.compression.feedback`).
 
-    Raises `ModelError` for another shape or dtype, `NonFinite` for NaN or infinity.
+    Raises `ModelError` for another shape or dtype, `NonFinite` for NaN or infinity, `LimitExceeded` for a
+    budget that even a frame in which nothing is sent would break, `ConfigError` for a budget or an error
+    with settings of a fixed size.
     """
     if update.shape != (schema.size,) or update.dtype != np.float32:
         raise ModelError(
@@ -47,60 +72,55 @@ def encode(update: Vector, schema: Schema, settings: CodecSettings, rng: np.rand
         )
     if not finite(update):
         raise NonFinite("value of an update", value="NaN or infinity", remedy="drop this update")
-    draw = rng if settings.stochastic else None
-    large = np.zeros(schema.size, np.bool_)
-    for where in schema.slices:
-        large[where] = where.stop - where.start > settings.small_tensor_values
-    step, kept = 0.0, large
+    budget_bytes = budget_bytes if budget_bytes is not None else settings.budget_bytes or None
+    max_error = max_error if max_error is not None else settings.max_error or None
+    importance = _importance(weights, schema)
     if settings.kind == "deadzone":
-        step = settings.step_rms * root_mean_square(update[large])
-    elif settings.kind == "topk":
-        kept = np.zeros(schema.size, np.bool_)
-        kept[large] = largest(update[large], round(settings.density * np.count_nonzero(large)))
-    parts = []
-    for where in schema.slices:
-        tensor = update[where]
-        if tensor.size and float(np.abs(tensor).max()) > _PEAK:
-            part = _exact(tensor)
-        elif settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
-            part = _dense(tensor, settings, draw)
-        elif settings.kind == "deadzone":
-            part = _on_rungs(dead_zone(tensor, step, settings.bits), settings)
-        else:
-            part = _kept(tensor, kept[where], settings, draw)
-        parts.append(part if len(part) < _EXACT_OVERHEAD + 4 * tensor.size else _exact(tensor))
-    return wrap(schema, parts)
+        task = rate.Task(update, schema, settings, importance, memory or {})
+        plan = rate.plan(task, budget_bytes=budget_bytes, max_error=max_error)
+        return Encoded(
+            plan.frame, plan.choices, _relative(plan.error, update, schema, importance), plan.memory
+        )
+    if budget_bytes is not None or max_error is not None:
+        raise ConfigError(
+            f"codec kind {settings.kind!r} with a budget or a largest error",
+            value=(budget_bytes, max_error),
+            limit="kind 'deadzone'",
+            remedy="use kind 'deadzone', whose step is searched for",
+        )
+    return _plain(update, schema, settings, rng, importance)
 
 
-def _exact(tensor: Vector) -> bytes:
-    return DENSE.write(FLOAT32.write(tensor)) if tensor.size else ZERO.write()
+def _plain(
+    update: Vector,
+    schema: Schema,
+    settings: CodecSettings,
+    rng: np.random.Generator,
+    importance: Sequence[float],
+) -> Encoded:
+    """The kinds whose size follows from the settings alone: one section a tensor, no choice among stages."""
+    frame = wrap(schema, (), parts(update, schema, settings, rng))
+    left = update - decode(frame, schema, limit_bytes=4 * schema.size)
+    errors = [squared(left[where]) for where in schema.slices]
+    choices = tuple(
+        Choice(section.tensors, section.part.stages, section.bytes, errors[section.tensors[0]])
+        for section in unwrap(frame, schema).sections
+    )
+    error = sum(e * w for e, w in zip(errors, importance, strict=True))
+    return Encoded(frame, choices, _relative(error, update, schema, importance))
 
 
-def _dense(tensor: Vector, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:
-    """Every value: exact, or uniform with 8 bits in a small tensor and `settings.bits` in a large one."""
-    if settings.bits == EXACT_BITS:
-        return _exact(tensor)
-    if not tensor.any():
-        return ZERO.write()
-    bits = _SMALL_BITS if tensor.size <= settings.small_tensor_values else settings.bits
-    return DENSE.write(UNIFORM.write(tensor, bits, settings.zstd_level, draw))
+def _importance(weights: Sequence[float] | None, schema: Schema) -> Sequence[float]:
+    if weights is None:
+        return (1.0,) * len(schema.tensors)
+    if len(weights) != len(schema.tensors):
+        raise ModelError("number of tensor weights", value=len(weights), limit=len(schema.tensors))
+    wrong = [w for w in weights if not 0 < w < float("inf")]
+    if wrong:
+        raise ModelError("weight of a tensor's error", value=wrong[0], limit="positive and finite")
+    return weights
 
 
-def _on_rungs(rungs: Rungs | None, settings: CodecSettings) -> bytes:
-    """Values on a ladder. Without any, nothing is sent: all of the tensor stays in the residual."""
-    if rungs is None:
-        return ZERO.write()
-    quantised = LADDER.write(rungs.negative, rungs.levels, rungs.ladder, settings.zstd_level)
-    return SPARSE.write(rungs.mask, quantised, settings.zstd_level)
-
-
-def _kept(tensor: Vector, mask: Mask, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:
-    """The values that top-k keeps: exact, uniform at random, or on rungs fitted to them."""
-    if not mask.any():
-        return ZERO.write()
-    if settings.bits == EXACT_BITS:
-        return SPARSE.write(mask, FLOAT32.write(tensor[mask]), settings.zstd_level)
-    if draw is not None:
-        quantised = UNIFORM.write(tensor[mask], settings.bits, settings.zstd_level, draw)
-        return SPARSE.write(mask, quantised, settings.zstd_level)
-    return _on_rungs(fitted(tensor, mask, settings.bits), settings)
+def _relative(error: float, update: Vector, schema: Schema, importance: Sequence[float]) -> float:
+    total = sum(w * squared(update[where]) for w, where in zip(importance, schema.slices, strict=True))
+    return float(np.sqrt(error / total)) if total else 0.0

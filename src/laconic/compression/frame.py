@@ -1,18 +1,27 @@
-"""The envelope of an update frame: magic, version, flags, schema digest, tensor parts, checksum."""
+"""The envelope of an update frame: magic, version, flags, schema digest, sections, checksum.
+
+A section holds one tensor, except for the first of a frame whose *pool* is not empty: that one holds all the
+tensors of the pool, one after the other, so that a dozen biases pay for one set of headers.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from laconic.compression.stages import TensorPart
 from laconic.compression.transforms import TRANSFORMS
 from laconic.compression.wire import Reader, varint
 from laconic.errors import ChecksumMismatch, Malformed, UnsupportedVersion
-from laconic.schema import Schema
+from laconic.schema import Schema, Vector
 
 MAGIC = b"LUF"
-VERSION = 1
+VERSION = 2
+WITHOUT_POOL = 1
+"""The version of frames that have a section for every tensor."""
 DIGEST_BYTES = 8
 CHECKSUM_BYTES = 4
 _SMALLEST = len(MAGIC) + 2 + DIGEST_BYTES + 1 + CHECKSUM_BYTES
@@ -20,8 +29,12 @@ _SMALLEST = len(MAGIC) + 2 + DIGEST_BYTES + 1 + CHECKSUM_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One tensor's place in a frame: its number of values, its bytes, its part not yet decoded."""
+    """A stretch of values in a frame, its part not yet decoded.
 
+    `tensors` are the indices of the tensors that it holds, one after the other.
+    """
+
+    tensors: tuple[int, ...]
     values: int
     bytes: int
     part: TensorPart
@@ -37,11 +50,30 @@ class Frame:
     sections: tuple[Section, ...]
 
 
-def wrap(schema: Schema, sections: list[bytes]) -> bytes:
-    """The tensors' parts, in schema order, to a frame."""
-    head = MAGIC + bytes([VERSION, 0]) + schema.digest + varint(len(sections))
-    sized = [varint(t.size) + part for t, part in zip(schema.tensors, sections, strict=True)]
-    body = head + b"".join(sized)
+def layout(tensors: int, pool: Collection[int]) -> tuple[tuple[int, ...], ...]:
+    """The indices of the tensors that each section holds: the pool first, if there is one, then the
+    others."""
+    pooled = tuple(i for i in range(tensors) if i in pool)
+    alone = tuple((i,) for i in range(tensors) if i not in pool)
+    return (pooled, *alone) if pooled else alone
+
+
+def gathered(vector: Vector, schema: Schema, tensors: tuple[int, ...]) -> Vector:
+    """The values of some tensors, one after the other: a view if it is one tensor."""
+    if len(tensors) == 1:
+        return vector[schema.slices[tensors[0]]]
+    return np.concatenate([vector[schema.slices[i]] for i in tensors])
+
+
+def wrap(schema: Schema, pool: Collection[int], parts: Sequence[bytes]) -> bytes:
+    """The sections' parts, in the order of `layout`, to a frame."""
+    count = len(schema.tensors)
+    bitmap = np.zeros(count, np.bool_)
+    bitmap[list(pool)] = True
+    head = MAGIC + bytes([VERSION, 0]) + schema.digest + varint(count)
+    head += np.packbits(bitmap, bitorder="little").tobytes()
+    sizes = [sum(schema.tensors[i].size for i in tensors) for tensors in layout(count, pool)]
+    body = head + b"".join(varint(size) + part for size, part in zip(sizes, parts, strict=True))
     return body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
 
 
@@ -55,11 +87,11 @@ def unwrap(frame: bytes, schema: Schema | None) -> Frame:
     if frame[: len(MAGIC)] != MAGIC:
         raise Malformed("magic of an update frame", value=frame[: len(MAGIC)].hex(), limit=MAGIC.hex())
     version, flags = frame[len(MAGIC)], frame[len(MAGIC) + 1]
-    if version != VERSION or flags:
+    if version not in (WITHOUT_POOL, VERSION) or flags:
         raise UnsupportedVersion(
             "version and flags of an update frame",
             value=(version, flags),
-            limit=(VERSION, 0),
+            limit=f"{WITHOUT_POOL} or {VERSION}, 0",
             remedy="decode with a newer release",
         )
     promised = int.from_bytes(frame[-CHECKSUM_BYTES:], "little")
@@ -75,20 +107,33 @@ def unwrap(frame: bytes, schema: Schema | None) -> Frame:
             limit=schema.digest.hex(),
             remedy="the update belongs to another model: encode against the same schema",
         )
-    count = reader.varint("number of tensors", limit=reader.left)
-    sizes = [t.size for t in schema.tensors] if schema is not None else [None] * count
-    if count != len(sizes):
-        raise Malformed("number of tensors", value=count, limit=len(sizes))
-    sections = tuple(_section(reader, size) for size in sizes)
+    # A tensor alone takes three bytes or more of a frame, one in the pool a bit.
+    count = reader.varint("number of tensors", limit=reader.left * (1 if version == WITHOUT_POOL else 8))
+    if schema is not None and count != len(schema.tensors):
+        raise Malformed("number of tensors", value=count, limit=len(schema.tensors))
+    pool: Collection[int] = () if version == WITHOUT_POOL else _pool(reader, count)
+    if count - len(pool) > reader.left:
+        raise Malformed("tensors outside the pool", value=count - len(pool), limit=reader.left)
+    sections = tuple(_section(reader, tensors, schema) for tensors in layout(count, pool))
     if reader.left:
-        raise Malformed("bytes after the last tensor", value=reader.left, limit=0)
+        raise Malformed("bytes after the last section", value=reader.left, limit=0)
     return Frame(version, digest, len(frame), sections)
 
 
-def _section(reader: Reader, size: int | None) -> Section:
+def _pool(reader: Reader, count: int) -> frozenset[int]:
+    raw = np.frombuffer(reader.take((count + 7) // 8, "pool"), np.uint8)
+    bits = np.unpackbits(raw, bitorder="little")
+    if bits[count:].any():
+        raise Malformed("padding of the pool", value=int(raw[-1]), limit="0 beyond the last tensor")
+    return frozenset(np.flatnonzero(bits).tolist())
+
+
+def _section(reader: Reader, tensors: tuple[int, ...], schema: Schema | None) -> Section:
     start = reader.at
     values = reader.varint("number of values")
-    if size is not None and values != size:
-        raise Malformed("number of values", value=values, limit=size)
+    if schema is not None:
+        size = sum(schema.tensors[i].size for i in tensors)
+        if values != size:
+            raise Malformed("number of values", value=values, limit=size)
     part = TRANSFORMS.read(reader).read(reader, values)
-    return Section(values, reader.at - start, part)
+    return Section(tensors, values, reader.at - start, part)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from laconic.compression.frame import unwrap
+from laconic.compression.frame import Section, unwrap
+from laconic.errors import LimitExceeded
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a frame; `index` is its place in the schema."""
+class SectionInfo:
+    """One section of a frame; `tensors` are the places in the schema of what it holds."""
 
-    index: int
+    tensors: tuple[int, ...]
     values: int
     bytes: int
     share: float
@@ -32,7 +33,7 @@ class FrameInfo:
     bytes: int
     ratio: float
     bits_per_value: float
-    tensors: tuple[TensorInfo, ...]
+    sections: tuple[SectionInfo, ...]
 
 
 def inspect(frame: bytes) -> FrameInfo:
@@ -43,18 +44,6 @@ def inspect(frame: bytes) -> FrameInfo:
     """
     parsed = unwrap(frame, None)
     values = sum(s.values for s in parsed.sections)
-    tensors = tuple(
-        TensorInfo(
-            index=i,
-            values=s.values,
-            bytes=s.bytes,
-            share=s.bytes / parsed.bytes,
-            bits_per_value=8 * s.bytes / s.values if s.values else 0.0,
-            stages=s.part.stages,
-            params=s.part.params,
-        )
-        for i, s in enumerate(parsed.sections)
-    )
     return FrameInfo(
         version=parsed.version,
         schema_digest=parsed.digest,
@@ -62,5 +51,30 @@ def inspect(frame: bytes) -> FrameInfo:
         bytes=parsed.bytes,
         ratio=4 * values / parsed.bytes,
         bits_per_value=8 * parsed.bytes / values if values else 0.0,
-        tensors=tensors,
+        sections=tuple(_info(s, parsed.bytes) for s in parsed.sections),
+    )
+
+
+def entropies(frame: bytes, *, limit_bytes: int) -> tuple[float, ...]:
+    """The order-0 entropy of what each section sends, in bytes: positions, signs and levels.
+
+    Decompresses the frame. A coder that knows the rows and columns of a matrix stays below it. The errors of
+    `laconic.compression.decode`, with `limit_bytes` for the dense size of the frame's values.
+    """
+    parsed = unwrap(frame, None)
+    size = 4 * sum(s.values for s in parsed.sections)
+    if size > limit_bytes:
+        raise LimitExceeded("dense size of an update, in bytes", value=size, limit=limit_bytes)
+    return tuple(section.part.entropy_bits() / 8 for section in parsed.sections)
+
+
+def _info(section: Section, frame_bytes: int) -> SectionInfo:
+    return SectionInfo(
+        tensors=section.tensors,
+        values=section.values,
+        bytes=section.bytes,
+        share=section.bytes / frame_bytes,
+        bits_per_value=8 * section.bytes / section.values if section.values else 0.0,
+        stages=section.part.stages,
+        params=section.part.params,
     )

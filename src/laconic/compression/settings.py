@@ -30,6 +30,9 @@ class CodecSettings:
     * `small_tensor_values`: a tensor with at most this many values goes dense with 8 bits, or exact where
       that is smaller or `bits` is 32.
     * `zstd_level`: 1 to 19; speed against size.
+    * `budget_bytes`: longest frame; 0 for none. "deadzone" only.
+    * `max_error`: norm of what may be left out over the norm of the update, below 1; 0 for none. "deadzone"
+    only.
 
     Raises `ConfigError` for settings that contradict each other or leave their range.
     """
@@ -41,6 +44,8 @@ class CodecSettings:
     stochastic: bool = False
     small_tensor_values: int = 64
     zstd_level: int = 9
+    budget_bytes: int = 0
+    max_error: float = 0.0
 
     def __post_init__(self) -> None:
         _check("kind", self.kind, "dense, topk or deadzone", self.kind in ("dense", "topk", "deadzone"))
@@ -49,6 +54,14 @@ class CodecSettings:
         _check("bits", self.bits, "1 to 8, or 32", self.bits == EXACT_BITS or 1 <= self.bits <= 8)
         _check("small_tensor_values", self.small_tensor_values, "0 or more", self.small_tensor_values >= 0)
         _check("zstd_level", self.zstd_level, "1 to 19", 1 <= self.zstd_level <= 19)
+        _check("budget_bytes", self.budget_bytes, "0 or more", self.budget_bytes >= 0)
+        _check("max_error", self.max_error, "0 to below 1", 0 <= self.max_error < 1)
+        if self.kind != "deadzone" and (self.budget_bytes or self.max_error):
+            raise ConfigError(
+                f"codec kind {self.kind!r} with a budget or a largest error",
+                value=(self.budget_bytes, self.max_error),
+                remedy="use kind 'deadzone', whose step is searched for",
+            )
         if self.kind == "deadzone" and (self.stochastic or self.bits == EXACT_BITS):
             raise ConfigError(
                 "codec kind 'deadzone' is a deterministic quantiser",

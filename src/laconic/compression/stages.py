@@ -14,14 +14,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.bits import Codes, Mask
 from laconic.compression.wire import Reader
 from laconic.errors import UnsupportedVersion
 from laconic.schema import Vector
+
+Entries: TypeAlias = tuple[NDArray[np.int64], Vector]
+"""Rising positions in a tensor, and the values there: both of shape `(kept,)`."""
 
 BLOCK = 1 << 16
 """Values that a decoder turns into float32 at a time: bounds its scratch memory."""
@@ -130,6 +134,20 @@ class TensorPart(Protocol):
         """Write the tensor into `out`: float32, shape `(values,)`, all zero before. Raises `WireError`."""
         ...
 
+    def entries(self) -> Entries | None:
+        """The values that are not zero, for a fold that skips the others; None if most are sent.
+
+        Raises `WireError`.
+        """
+        ...
+
+    def entropy_bits(self) -> float:
+        """The order-0 entropy of what is sent, positions included: what `codec inspect` compares with.
+
+        Raises `WireError`.
+        """
+        ...
+
 
 class Transform(Stage, Protocol):
     """The reading side of a transform."""
@@ -186,6 +204,12 @@ def blocks(count: int) -> Iterator[tuple[int, int]]:
     """The bounds of each block of `count` values."""
     for start in range(0, count, BLOCK):
         yield start, min(start + BLOCK, count)
+
+
+def entropy_bits(symbols: NDArray[np.generic]) -> float:
+    """The order-0 entropy of an array's distinct elements, times their number (Shannon, 1948, section 6)."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float(-(counts * np.log2(counts / symbols.size)).sum()) if symbols.size else 0.0
 
 
 def finite(values: Vector) -> bool:

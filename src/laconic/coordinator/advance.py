@@ -70,7 +70,7 @@ def advance(
     Raises `NonFinite` when the step is not finite.
     """
     target = carry(residual, mean * np.float32(server_learning_rate))
-    delta = encode(target, schema, codec, np.random.default_rng(seed))
+    delta = encode(target, schema, codec, np.random.default_rng(seed)).frame
     said = decode(delta, schema, limit_bytes=4 * schema.size)
     new = weights + said
     return Version(
@@ -85,4 +85,4 @@ def advance(
 
 def full_frame(weights: Vector, schema: Schema) -> bytes:
     """A whole model as an update frame on zeros: exact, for those who hold nothing to build on."""
-    return encode(weights, schema, PRESETS["exact"], np.random.default_rng(0))
+    return encode(weights, schema, PRESETS["exact"], np.random.default_rng(0)).frame

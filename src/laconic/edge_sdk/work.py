@@ -65,7 +65,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     frame = None
     if decision.send:
         rng = np.random.default_rng(assignment.seed)
-        frame = encode(residual, learner.schema, assignment.codec, rng)
+        frame = encode(residual, learner.schema, assignment.codec, rng).frame
     return Outcome(
         residual=residual,
         frame=frame,

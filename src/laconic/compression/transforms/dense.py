@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from laconic.compression.quantisers import read_values
-from laconic.compression.stages import TensorPart, Values
+from laconic.compression.stages import Entries, TensorPart, Values, entropy_bits
 from laconic.compression.wire import Reader
 from laconic.errors import Malformed
 from laconic.schema import Vector
@@ -30,6 +32,14 @@ class DensePart:
         for block in self.values.blocks():
             out[at : at + block.size] = block
             at += block.size
+
+    def entries(self) -> Entries | None:
+        """None: every value is sent."""
+        return None
+
+    def entropy_bits(self) -> float:
+        """Of the values, as symbols. Raises `WireError`."""
+        return entropy_bits(np.concatenate(list(self.values.blocks())))
 
 
 @dataclass(frozen=True, slots=True)

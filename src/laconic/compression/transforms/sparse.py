@@ -11,7 +11,7 @@ import numpy as np
 from laconic.compression.bits import Mask
 from laconic.compression.positions import read_positions, write_positions
 from laconic.compression.quantisers import read_values
-from laconic.compression.stages import BLOCK, PositionSet, TensorPart, Values
+from laconic.compression.stages import BLOCK, Entries, PositionSet, TensorPart, Values, entropy_bits
 from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 from laconic.schema import Vector
@@ -44,6 +44,14 @@ class SparsePart:
                 pending = np.concatenate([pending, next(source)])
             out[start : start + BLOCK][mask[start : start + BLOCK]] = pending[:count]
             pending = pending[count:]
+
+    def entries(self) -> Entries:
+        """The kept values. Raises `WireError`."""
+        return np.flatnonzero(self.positions.mask()), np.concatenate(list(self.values.blocks()))
+
+    def entropy_bits(self) -> float:
+        """Of the kept values as symbols and of the mask. Raises `WireError`."""
+        return entropy_bits(self.positions.mask()) + entropy_bits(self.entries()[1])
 
 
 @dataclass(frozen=True, slots=True)

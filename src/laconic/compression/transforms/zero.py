@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from laconic.compression.stages import TensorPart
+import numpy as np
+
+from laconic.compression.stages import Entries, TensorPart
 from laconic.compression.wire import Reader
 from laconic.schema import Vector
 
@@ -24,6 +26,14 @@ class ZeroPart:
 
     def fill(self, out: Vector) -> None:
         """Leave `out` as it is."""
+
+    def entries(self) -> Entries:
+        """None of the values."""
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+
+    def entropy_bits(self) -> float:
+        """Nothing is sent."""
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

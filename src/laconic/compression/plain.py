@@ -1,0 +1,87 @@
+"""The kinds of settings whose stages are fixed: every value, the largest, a random choice, signs after a
+rotation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from laconic.compression.bits import Mask
+from laconic.compression.quantisers.float32 import FLOAT32
+from laconic.compression.quantisers.ladder import LADDER
+from laconic.compression.quantisers.uniform import UNIFORM
+from laconic.compression.selection import Rungs, fitted, largest
+from laconic.compression.settings import EXACT_BITS, CodecSettings
+from laconic.compression.transforms.dense import DENSE
+from laconic.compression.transforms.sparse import SPARSE
+from laconic.compression.transforms.zero import ZERO
+from laconic.schema import Schema, Vector
+
+_SMALL_BITS = 8
+
+# Beyond this a scale times an integer could leave float32; such a tensor is sent as it is.
+PEAK = 2.0**120
+
+# A transform's and a quantiser's number.
+_EXACT_OVERHEAD = 2
+
+
+def parts(update: Vector, schema: Schema, settings: CodecSettings, rng: np.random.Generator) -> list[bytes]:
+    """What each tensor's section holds.
+
+    The threshold of top-k is common to all large tensors: it has a smaller squared error than one a tensor,
+    at the same number of kept values.
+    """
+    draw = rng if settings.stochastic else None
+    large = np.zeros(schema.size, np.bool_)
+    for where in schema.slices:
+        large[where] = where.stop - where.start > settings.small_tensor_values
+    kept = large
+    if settings.kind == "topk":
+        kept = np.zeros(schema.size, np.bool_)
+        kept[large] = largest(update[large], round(settings.density * np.count_nonzero(large)))
+    written = []
+    for where in schema.slices:
+        tensor = update[where]
+        if tensor.size and float(np.abs(tensor).max()) > PEAK:
+            part = exact(tensor)
+        elif settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
+            part = _dense(tensor, settings, draw)
+        else:
+            part = _kept(tensor, kept[where], settings, draw)
+        written.append(part if len(part) < _EXACT_OVERHEAD + 4 * tensor.size else exact(tensor))
+    return written
+
+
+def exact(tensor: Vector) -> bytes:
+    """Every value as it is."""
+    return DENSE.write(FLOAT32.write(tensor)) if tensor.size else ZERO.write()
+
+
+def _dense(tensor: Vector, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:
+    """Every value: exact, or uniform with 8 bits in a small tensor and `settings.bits` in a large one."""
+    if settings.bits == EXACT_BITS:
+        return exact(tensor)
+    if not tensor.any():
+        return ZERO.write()
+    bits = _SMALL_BITS if tensor.size <= settings.small_tensor_values else settings.bits
+    return DENSE.write(UNIFORM.write(tensor, bits, settings.zstd_level, draw))
+
+
+def _on_rungs(rungs: Rungs | None, settings: CodecSettings) -> bytes:
+    """Values on a ladder. Without any, nothing is sent: all of the tensor stays in the residual."""
+    if rungs is None:
+        return ZERO.write()
+    quantised = LADDER.write(rungs.negative, rungs.levels, rungs.ladder, settings.zstd_level)
+    return SPARSE.write(rungs.mask, quantised, settings.zstd_level)
+
+
+def _kept(tensor: Vector, mask: Mask, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:
+    """The values that top-k keeps: exact, uniform at random, or on rungs fitted to them."""
+    if not mask.any():
+        return ZERO.write()
+    if settings.bits == EXACT_BITS:
+        return SPARSE.write(mask, FLOAT32.write(tensor[mask]), settings.zstd_level)
+    if draw is not None:
+        quantised = UNIFORM.write(tensor[mask], settings.bits, settings.zstd_level, draw)
+        return SPARSE.write(mask, quantised, settings.zstd_level)
+    return _on_rungs(fitted(tensor, mask, settings.bits), settings)

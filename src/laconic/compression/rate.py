@@ -1,0 +1,181 @@
+"""The rate controller: one step and one price of a bit for the whole update, and the stages that follow.
+
+For a given step every section is sent in the way with the least Lagrangian, squared error plus price times
+bits (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Trans. ASSP
+36(9), 1988): with one price for all sections no byte could be moved from one to another to any advantage.
+The step then is searched for until the frame fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from laconic.compression.candidates import Candidate, Memory, Stretch, candidates
+from laconic.compression.frame import gathered, layout, wrap
+from laconic.compression.selection import root_mean_square
+from laconic.compression.settings import CodecSettings
+from laconic.errors import LimitExceeded
+from laconic.schema import Schema, Vector
+
+PRICE = 0.12
+"""Squared error that a bit must save, in squared steps. Of the uniform quantisers with a dead zone those
+whose step is about three times the root of the price are the best at rates below one bit a value (Sullivan,
+"Efficient scalar quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
+
+STATISTIC_STEP_RMS = 0.1
+"""Coarsest step of a statistic, in root mean squares of its own change: a variance is divided by, and what is
+left out of it is not made up for by the next gradient."""
+
+_SPAN = 2.0**24
+_BISECTIONS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a section is sent: the tensors it holds, its stages, its bytes, and its squared error."""
+
+    tensors: tuple[int, ...]
+    stages: tuple[str, ...]
+    bytes: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A frame, how each of its sections is sent, and its weighted squared error."""
+
+    frame: bytes
+    step: float
+    error: float
+    choices: tuple[Choice, ...]
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An update that is to be sent; `weights` are the importance of each tensor's squared error."""
+
+    update: Vector
+    schema: Schema
+    settings: CodecSettings
+    weights: Sequence[float]
+    memory: Memory
+
+    @property
+    def pool(self) -> frozenset[int]:
+        """The small tensors that share a section; nothing is gained by a pool of one."""
+        most = self.settings.small_tensor_values
+        small = [
+            i
+            for i, t in enumerate(self.schema.tensors)
+            if 0 < t.size <= most and not t.statistic and self.weights[i] == 1
+        ]
+        return frozenset(small if len(small) > 1 else ())
+
+    def at(self, step: float) -> Plan:
+        """The frame with the least Lagrangian at a step."""
+        pool = self.pool
+        groups = layout(len(self.schema.tensors), pool)
+        choices: list[Choice] = []
+        parts: list[bytes] = []
+        memory: dict[int, Vector] = {}
+        for tensors in groups:
+            best = self._best(tensors, step, memory)
+            parts.append(best.part)
+            choices.append(Choice(tensors, best.stages, len(best.part), best.error))
+        frame = wrap(self.schema, pool, parts)
+        error = sum(c.error * self.weights[c.tensors[0]] for c in choices)
+        return Plan(frame, step, error, tuple(choices), memory)
+
+    def _best(self, tensors: tuple[int, ...], step: float, memory: dict[int, Vector]) -> Candidate:
+        values = gathered(self.update, self.schema, tensors)
+        spec = self.schema.tensors[tensors[0]]
+        alone = len(tensors) == 1 and len(spec.shape) > 1 and spec.size > 0
+        columns = spec.size // spec.shape[0] if alone else max(values.size, 1)
+        own = step / np.sqrt(self.weights[tensors[0]])
+        if spec.statistic:
+            own = min(own, STATISTIC_STEP_RMS * root_mean_square(values))
+        ways = candidates(
+            Stretch(values, columns), own, PRICE * own * own, self.settings, self.memory.get(tensors[0])
+        )
+        best = min(ways, key=lambda c: c.cost(PRICE * own * own))
+        if best.memory is not None:
+            memory[tensors[0]] = best.memory
+        return best
+
+
+def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Plan:
+    """The frame with the settings' step; or the one that keeps to a budget or an error.
+
+    `budget_bytes`: the finest step whose frame is at most so long. `max_error`: the coarsest step whose
+    error is at most that share of the update's own weighted norm. With both the budget rules.
+
+    Raises `LimitExceeded` for a budget below the frame in which nothing is sent.
+    """
+    start = task.settings.step_rms * root_mean_square(task.update)
+    if not start > 0:
+        return _checked(task.at(start), budget_bytes)
+    if max_error is not None:
+        total = sum(
+            task.weights[i] * float(np.square(task.update[s], dtype=np.float64).sum())
+            for i, s in enumerate(task.schema.slices)
+        )
+        found = _search(task.at, lambda p: p.error <= max_error**2 * total, start, finest=False)
+        if budget_bytes is None or len(found.frame) <= budget_bytes:
+            return found
+    if budget_bytes is not None:
+        return _checked(
+            _search(task.at, lambda p: len(p.frame) <= budget_bytes, start, finest=True), budget_bytes
+        )
+    found = task.at(start)
+    while all(c.stages == ("zero",) for c in found.choices):
+        # With error feedback alone a silent frame would be repeated for ever.
+        found = task.at(found.step / 2)
+    return found
+
+
+def _checked(plan: Plan, budget_bytes: int | None) -> Plan:
+    if budget_bytes is not None and len(plan.frame) > budget_bytes:
+        raise LimitExceeded(
+            "bytes of a frame in which nothing is sent",
+            value=len(plan.frame),
+            limit=budget_bytes,
+            remedy="raise the budget, or send nothing",
+        )
+    return plan
+
+
+def _search(at: Callable[[float], Plan], fits: Callable[[Plan], bool], start: float, *, finest: bool) -> Plan:
+    """The finest step that fits if what is too fine does not, else the coarsest; by bisection of its
+    logarithm.
+
+    Where nothing fits within the span, the plan nearest to it.
+    """
+    # `good` fits, `bad` does not; they lie a factor apart that shrinks.
+    toward = 2.0 if finest else 0.5
+    plan = at(start)
+    good, bad = (plan, None) if fits(plan) else (None, plan)
+    factor = 4.0
+    while (good is None or bad is None) and factor <= _SPAN:
+        away = toward if good is None else 1 / toward
+        probe = at(start * factor ** (1 if away > 1 else -1))
+        if fits(probe):
+            good = probe
+        else:
+            bad = probe
+        factor *= 4.0
+    if good is None:
+        assert bad is not None
+        return bad
+    if bad is None:
+        return good
+    for _ in range(_BISECTIONS):
+        probe = at(float(np.sqrt(good.step * bad.step)))
+        if fits(probe):
+            good = probe
+        else:
+            bad = probe
+    return good
