@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from laconic import __version__, prepare_command
+from laconic import __version__, codec_command, prepare_command
 from laconic.errors import ConfigError, LaconicError
 
 EXIT_OK = 0
@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", parents=[common], help="make a training bundle of an ONNX model")
     prepare_command.add_arguments(prepare)
     prepare.set_defaults(command=prepare_command.run)
+
+    codec = commands.add_parser("codec", parents=[common], help="explain what an update frame consists of")
+    codec_command.add_arguments(codec)
+    codec.set_defaults(command=codec_command.run)
 
     coordinator = commands.add_parser("coordinator", parents=[common], help="run a coordinator")
     coordinator.add_argument("--config", type=Path, required=True, help="its TOML file")
