@@ -285,6 +285,19 @@ def test_preparation_of_data_is_written_out_and_holds_no_weights(op: str) -> Non
     ]
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(["MAX", "L1", "L2"]), st.integers(0, 99))
+def test_rows_are_normalised_as_onnxruntime_does(norm: str, seed: int) -> None:
+    """Also those without a positive element, and of zeros."""
+    normalizer = node("Normalizer", ["x"], ["a"], domain="ai.onnx.ml", norm=norm)
+    last = node("LinearRegressor", ["a"], ["scores"], domain="ai.onnx.ml", coefficients=normal(0, 4).tolist())
+    last.attribute.extend([helper.make_attribute("intercepts", [1.0]), helper.make_attribute("targets", 1)])
+    x = normal(seed, 6, 4)
+    x[1], x[2, 0], x[3] = -np.abs(x[1]), 0, 0
+    x[4] = np.minimum(x[4], 0)
+    agree(pipeline([normalizer, last], [scored()]), {"x": x})
+
+
 @pytest.mark.parametrize("keys", ["keys_int64s", "keys_floats"])
 def test_tables_of_labels_are_looked_up(keys: str) -> None:
     x = np.array([[3, 1, 5, 9], [1, 1, 3, 0]], np.float32)
@@ -303,7 +316,11 @@ def test_tables_of_labels_are_looked_up(keys: str) -> None:
 
 @pytest.mark.parametrize(
     ("op", "reason"),
-    [("TreeEnsembleClassifier", "no gradient"), ("SVMClassifier", "are data, not weights"), ("TfIdf", "TfIdf")],
+    [
+        ("TreeEnsembleClassifier", "no gradient"),
+        ("SVMClassifier", "are data, not weights"),
+        ("TfIdf", "TfIdf"),
+    ],
 )
 def test_what_has_no_gradient_is_refused_with_the_reason(op: str, reason: str) -> None:
     attributes: dict[str, Any] = {"classlabels_int64s": [0, 1]} if "Tree" in op else {}

@@ -144,9 +144,9 @@ def _normalizer(r: Reading, node: NodeProto) -> None:
     reductions = {"L1": "ReduceL1", "L2": "ReduceL2", "MAX": "ReduceMax"}
     if norm not in reductions:
         raise unsupported(node)
-    size = r.op(reductions[norm], r.op("Abs", x) if norm == "MAX" else x, r.ints(-1))
-    # Rows of zeros stay as they are.
-    size = r.op("Max", size, r.floats(np.float32(1e-30)))
+    size = r.op(reductions[norm], x, r.ints(-1))
+    # Rows whose size is zero stay as they are; by its greatest element a row may have a size below zero.
+    size = r.op("Where", r.op("Equal", size, r.floats(0)), r.floats(1), size)
     r.op("Div", x, size, outputs=list(node.output))
 
 
