@@ -456,6 +456,8 @@ def test_the_branch_that_a_known_condition_takes(channels: int) -> None:
     values = {"w": normal(0, 5, channels), "two": np.array(2, np.int64), "one": np.array(1, np.int64)}
     source = agree(onnx_file(nodes, values, ("n", 2, 5)), {"x": normal(1, 3, 2, 5)})
     assert operators(source)[:3] == ["MatMul", "MatMul", "Relu" if channels == 1 else "Tanh"]
+    assert parameters(source) == ["w", "v/1"]
+    assert np.array_equal(source.parameters[1].value, normal(5 if channels == 1 else 6, channels, 3))
 
 
 def test_a_branch_on_data_and_a_loop_are_refused() -> None:

@@ -10,34 +10,32 @@ from laconic.training.source.reading import Reading
 from laconic.training.source.scopes import rename
 from laconic.training.source.shape_values import numbers
 from laconic.training.source.tensors import array_of
+from laconic.training.source.weights import lifted
 
 
 def taken(r: Reading, node: NodeProto, version: int) -> bool:
     """Read the branch's nodes in place of an If; False for any other node.
 
-    The branch's own names give way to those that exist. Raises `UnsupportedOperator` where the condition is
-    known only at run time.
+    The branch's own names give way to those that exist, since the other branch may have the same; its
+    initializers may be weights. Raises `UnsupportedOperator` where the condition is known only at run time.
     """
     if node.op_type != "If":
         return False
-    condition = r.value(node.input[0]) if node.input else None
-    symbolic = r.values(node.input[0]) if node.input else None
-    if condition is None and symbolic is not None:
-        condition = numbers(symbolic)
+    values = r.values(node.input[0]) if node.input else None
+    condition = None if values is None else numbers(values)
     if condition is None or condition.size != 1:
         raise unsupported(node, opset=version)
     wanted = "then_branch" if bool(condition.reshape(())) else "else_branch"
     branch = next((a.g for a in node.attribute if a.name == wanted), None)
     if branch is None:
         raise ModelError(f"node {node.name!r} (If) has no {wanted}")
-    own = [*(i.name for i in branch.initializer), *(o for n in branch.node for o in n.output if o)]
-    renamed = {name: r.fresh(name) for name in dict.fromkeys(own)}
-    for initializer in branch.initializer:
-        name = renamed[initializer.name]
-        if initializer.name in r.weights:
-            r.alias(name, initializer.name)
-        else:
-            r.enter(name, array_of(initializer))
+    renamed: dict[str, str] = {}
+    initializers = {i.name: array_of(i) for i in branch.initializer}
+    weights = lifted(branch, initializers, ())
+    for name, array in initializers.items():
+        renamed[name] = r.weight(name, array) if name in weights else r.enter(r.fresh(name), array)
+    for name in (o for n in branch.node for o in n.output if o):
+        renamed[name] = r.fresh(name)
     for inner in branch.node:
         copy = NodeProto()
         copy.CopyFrom(inner)

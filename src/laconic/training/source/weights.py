@@ -76,16 +76,16 @@ def lifted(
     statistics of a data set. In a pipeline that `prepared` its data so are factors and summands. Nor are
     numbers that PyTorch's exporters write themselves, where the file keeps its weights apart from them.
     """
-    nodes = list(_every_node(graph))
     found: dict[str, NDArray[np.float32]] = {}
     for name, array in initializers.items():
         if array.dtype == np.float32 and array.ndim >= 1:
             found[name] = array
-    for node in nodes:
+    for node in graph.node:
         if node.op_type == "Constant" and not node.domain and node.output:
             array = constant_of(node)
             if array.dtype == np.float32 and array.ndim >= 1 and array.size > 1:
                 found[node.output[0]] = array
+    nodes = list(_every_node(graph))
     uses = _uses(nodes)
     found = {n: a for n, a in found.items() if not _is_exporters(n, a, uses)}
     if any(name in initializers for name in found):
