@@ -1,225 +1,173 @@
-"""Range asymmetric numeral systems: symbols of known frequencies to bytes and back, in interleaved lanes.
+"""Interleaved rANS: long streams of symbols of known frequencies, a whole row of lanes in one NumPy step.
 
-A state is an integer below 2**32, a word has 16 bits, frequencies of a symbol sum to 2**14. Symbols come in *steps*
-of at most one symbol a lane; NumPy codes a step at once, a single lane is coded with plain integers. The coder
-writes backwards, so that the decoder reads words in the order in which it decodes (Duda, "Asymmetric numeral
-systems", arXiv 1311.2540; Giesen, "Interleaved entropy coders", arXiv 1402.3392).
+A lane's state is below 2**32, a word has 16 bits, frequencies of a table sum to 2**14. Symbol `i` of a run belongs
+to lane `i % lanes`. The encoder works from the last symbol to the first, so that the decoder meets the words in
+the order of the symbols (Duda, "Asymmetric numeral systems", arXiv 1311.2540; Giesen, "Interleaved entropy
+coders", arXiv 1402.3392).
 
-What makes short streams short: one lane starts from the state 0, and the decoder stops reading words when there are
-none left, so nothing is spent on a start or an end; its last state is written in as few bytes as hold it.
+A lane costs about one byte, not the six of a plain start and end: the last states are written in as many bits as
+they have, and near the end of the stream a lane's first symbols fill its state instead of a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression.range_coder import PRECISION, TOTAL
 from laconic.errors import Malformed
-
-PRECISION = 14
-"""Frequencies of a table sum to `2 ** PRECISION`: a symbol that never came costs 14 bits and 1/16384 of the rest."""
-
-TOTAL = 1 << PRECISION
 
 MAX_LANES_LOG2 = 12
 
-BARE_BYTES = 512
-"""Up to this many bytes there is one lane, and no byte that says so."""
+Slots: TypeAlias = NDArray[np.uint16]
+"""Starts or frequencies of symbols among the 16384 slots, shape `(count,)`."""
+
+States: TypeAlias = NDArray[np.uint32]
 
 _LOW = 1 << 16
 _HIGH_SHIFT = np.uint32(32 - PRECISION)
-_MASK = np.uint32(TOTAL - 1)
-
-Steps: TypeAlias = Sequence[tuple[int, int]]
-"""Bounds of runs of symbols that share their tables; within a run symbol `i` belongs to lane `i % lanes`."""
-
-Frequencies: TypeAlias = NDArray[np.uint16]
+_STARTS = np.uint32(1) << np.arange(17, dtype=np.uint32)
+"""States that a lane may start from: the powers of two up to 65536."""
 
 
-def encode(starts: Frequencies, frequencies: Frequencies, runs: Steps, lanes: int) -> bytes:
-    """The bytes of symbols that own the slots `[start, start + frequency)` of 16384.
+def encode(starts: Slots, frequencies: Slots, runs: Iterable[tuple[int, int]], lanes: int) -> bytes | None:
+    """The bytes of symbols that own the slots `[start, start + frequency)`; `lanes` is a power of two, 2 to 4096.
 
-    `starts`, `frequencies`: uint16, shape `(count,)`; `runs`: consecutive bounds over all of them; `lanes`: a power of two
-    up to 4096, a wish: where several lanes would make less than `BARE_BYTES` there is one.
+    `runs`: consecutive bounds over all symbols. None if the symbols do not fill a state in every lane.
     """
-    if lanes > 1:
-        body = _encode_lanes(starts, frequencies, runs, lanes)
-        if body is not None and len(body) >= BARE_BYTES:
-            return bytes([lanes.bit_length() - 1]) + body
-    body = _encode_one(starts, frequencies)
-    return body if len(body) <= BARE_BYTES else b"\0" + body
+    frequency, start = frequencies.astype(np.uint32), starts.astype(np.uint32)
+    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)][::-1]
+    state = _first_states(start, frequency, steps, lanes)
+    words: list[Slots] = []
+    for a, b in steps:
+        x = state[: b - a]
+        over = _full(x, frequency[a:b])
+        if words or over.any():
+            words.append(x.astype(np.uint16)[over])
+            x >>= over.astype(np.uint32) << np.uint32(4)
+        _push(x, start[a:b], frequency[a:b])
+    if (state < _LOW).any():
+        return None
+    stream = np.concatenate(words[::-1]) if words else np.empty(0, np.uint16)
+    return _pack_states(state) + stream.astype("<u2").tobytes()
 
 
-def _encode_one(starts: Frequencies, frequencies: Frequencies) -> bytes:
-    state = 0
-    words: list[int] = []
-    for start, frequency in zip(reversed(starts.tolist()), reversed(frequencies.tolist()), strict=True):
-        if state >> 18 >= frequency:
-            words.append(state & 0xFFFF)
-            state >>= 16
-        state += state // frequency * (TOTAL - frequency) + start
-    head = state.to_bytes((state.bit_length() + 7) // 8, "little")
-    return head + np.array(words[::-1], "<u2").tobytes()
+def _full(x: States, frequency: States) -> NDArray[np.bool_]:
+    """Where a state must give up a word before it takes the next symbol."""
+    return (x >> _HIGH_SHIFT) >= frequency
 
 
-def _encode_lanes(starts: Frequencies, frequencies: Frequencies, runs: Steps, lanes: int) -> bytes | None:
-    """None if a lane is too short to fill a state."""
-    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)]
-    frequency = frequencies.astype(np.uint32)
-    start = starts.astype(np.uint32)
-    state = np.full(lanes, _LOW, np.uint32)
-    words: list[NDArray[np.uint16]] = []
-    for a, b in reversed(steps):
-        f, x = frequency[a:b], state[: b - a]
-        over = (x >> _HIGH_SHIFT) >= f
-        words.append(x.astype(np.uint16)[over])
-        x >>= over.astype(np.uint32) << np.uint32(4)
-        x += x // f * (np.uint32(TOTAL) - f) + start[a:b]
-    return _pack_states(state) + np.concatenate(words[::-1]).astype("<u2").tobytes()
+def _push(x: States, start: States, frequency: States) -> None:
+    x += x // frequency * (np.uint32(TOTAL) - frequency) + start
 
 
-def _pack_states(states: NDArray[np.uint32]) -> bytes:
-    """A nibble a state, how many bits it has above 17, low nibble first; then the bits of all below their top ones."""
-    whole = at = 0
-    nibbles = 0
-    for i, state in enumerate(states.tolist()):
-        size = state.bit_length() - 1
-        nibbles |= (size - 16) << 4 * i
-        whole |= (state ^ 1 << size) << at
-        at += size
-    return nibbles.to_bytes(len(states) // 2, "little") + whole.to_bytes((at + 7) // 8, "little")
+def _first_states(start: States, frequency: States, steps: list[tuple[int, int]], lanes: int) -> States:
+    """A start for each lane, so that many symbols are taken before the first word, and none is below 65536 then.
+
+    All lanes give up words from the same step on. Every start is tried for every lane; where one lane has none that
+    suits, fewer steps are tried, in the end none, which 65536 always suits.
+    """
+    x = np.ones(lanes, np.uint32)
+    most = 0
+    for a, b in steps:
+        if _full(x[: b - a], frequency[a:b]).any():
+            break
+        _push(x[: b - a], start[a:b], frequency[a:b])
+        most += 1
+    tried = most
+    while tried:
+        x = np.repeat(_STARTS[:, None], lanes, axis=1)
+        fits = np.ones(x.shape, np.bool_)
+        for a, b in steps[:tried]:
+            fits[:, : b - a] &= ~_full(x[:, : b - a], frequency[a:b])
+            _push(x[:, : b - a], start[a:b], frequency[a:b])
+        fits &= x >= _LOW
+        if fits.any(axis=0).all():
+            return _STARTS[fits.argmax(axis=0)]
+        tried = tried * 7 // 8
+    return np.full(lanes, _LOW, np.uint32)
 
 
-def _unpack_states(data: memoryview, lanes: int) -> tuple[NDArray[np.uint32], int]:
+def _pack_states(states: States) -> bytes:
+    """A nibble for each state, its bits above 17, low nibble first; then the bits below each state's top one."""
+    sizes = np.log2(states).astype(np.int64)  # exact: the states are integers far below 2**53
+    nibbles = (sizes - 16).astype(np.uint8)
+    bits = np.unpackbits(states.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+    below = bits[np.arange(32) < sizes[:, None]]
+    return (nibbles[::2] | nibbles[1::2] << 4).tobytes() + np.packbits(below, bitorder="little").tobytes()
+
+
+def _unpack_states(data: memoryview, lanes: int) -> tuple[States, int]:
     """The states, and how many bytes they fill. Raises `Malformed`."""
-    if len(data) < lanes // 2:
-        raise Malformed("states of coded symbols", value=len(data), limit=lanes // 2)
-    raw = np.frombuffer(data[: lanes // 2], np.uint8)
-    sizes = np.stack([raw & 15, raw >> 4], 1).ravel().astype(np.int64) + 16
-    bits = int(sizes.sum())
-    end = lanes // 2 + (bits + 7) // 8
+    half = lanes // 2
+    if len(data) < half:
+        raise Malformed("states of coded symbols", value=len(data), limit=half)
+    raw = np.frombuffer(data[:half], np.uint8)
+    sizes = np.stack([raw & 15, raw >> 4], axis=1).ravel().astype(np.int64) + 16
+    count = int(sizes.sum())
+    end = half + (count + 7) // 8
     if len(data) < end:
         raise Malformed("states of coded symbols", value=len(data), limit=end)
-    plain = np.unpackbits(np.frombuffer(data[lanes // 2 : end], np.uint8), bitorder="little")
-    if plain[bits:].any():
+    below = np.unpackbits(np.frombuffer(data[half:end], np.uint8), bitorder="little")
+    if below[count:].any():
         raise Malformed("padding of the states of coded symbols")
-    ends = np.cumsum(sizes)
-    columns = np.arange(32)
-    picked = np.append(plain, np.zeros(32, np.uint8))[(ends - sizes)[:, None] + columns]
-    picked[columns[None, :] >= sizes[:, None]] = 0
-    picked[np.arange(lanes), sizes] = 1
-    return np.packbits(picked, axis=1, bitorder="little").view("<u4")[:, 0].astype(np.uint32), end
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """What a run is decoded with: frequencies and starts of each context, shape `(contexts, alphabet)`."""
-
-    frequencies: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    bits = np.zeros((lanes, 32), np.uint8)
+    bits[np.arange(32) < sizes[:, None]] = below[:count]
+    bits[np.arange(lanes), sizes] = 1
+    return np.packbits(bits, axis=1, bitorder="little").view("<u4")[:, 0].astype(np.uint32), end
 
 
 @dataclass(slots=True)
-class Decoder:
+class LaneDecoder:
     """The inverse of `encode`, run by run: the tables of a run may depend on all symbols before it."""
 
     data: memoryview
-    lanes: int = field(init=False, default=1)
-    _state: int = field(init=False, default=0)
-    _states: NDArray[np.uint32] = field(init=False)
-    _words: NDArray[np.uint16] = field(init=False)
-    _plain: list[int] = field(init=False)
+    lanes: int
+    _states: States = field(init=False)
+    _words: Slots = field(init=False)
     _at: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        data = self.data
-        if len(data) > BARE_BYTES:
-            exponent = data[0]
-            if exponent > MAX_LANES_LOG2:
-                raise Malformed("lanes of coded symbols", value=exponent, limit=MAX_LANES_LOG2)
-            self.lanes = 1 << exponent
-            data = data[1:]
-        if self.lanes == 1:
-            size = len(data) if len(data) < 5 else 4 - len(data) % 2
-            self._state = int.from_bytes(data[:size], "little")
-            if size and not data[size - 1]:
-                raise Malformed("state of coded symbols", value=self._state, limit="its shortest form")
-        else:
-            self._states, size = _unpack_states(data, self.lanes)
-        if (len(data) - size) % 2:
-            raise Malformed("length of coded symbols", value=len(data))
-        self._words = np.frombuffer(data[size:], "<u2").astype(np.uint16)
-        self._plain = self._words.tolist() if self.lanes == 1 else []
+        self._states, size = _unpack_states(self.data, self.lanes)
+        if (len(self.data) - size) % 2:
+            raise Malformed("length of coded symbols", value=len(self.data), limit="whole words")
+        self._words = np.frombuffer(self.data[size:], "<u2")
 
-    def run(self, table: Table, contexts: NDArray[np.uint8] | None, out: NDArray[np.uint8]) -> None:
-        """Decode one run into `out`; `contexts`: uint8 of the same shape, or None for context 0.
+    def decode(
+        self,
+        starts: NDArray[np.int64],
+        frequencies: NDArray[np.int64],
+        contexts: NDArray[np.uint8] | None,
+        out: NDArray[np.uint8],
+    ) -> None:
+        """Decode one run into `out`. `starts`, `frequencies`: shape `(contexts, alphabet)`.
 
         Raises `Malformed` if the words end where several lanes need some.
         """
-        if self.lanes == 1:
-            out[:] = np.frombuffer(self._run_one(table, contexts, out.size), np.uint8)
-        else:
-            self._run_lanes(table, contexts, out)
-
-    def _run_one(self, table: Table, contexts: NDArray[np.uint8] | None, count: int) -> bytearray:
-        state, at, words = self._state, self._at, self._plain
-        end = len(words)
-        symbols = bytearray(count)
-        used = [0] if contexts is None else np.flatnonzero(np.bincount(contexts)).tolist()
-        tables = {
-            c: (_by_slot(table.frequencies[c]), table.frequencies[c].tolist(), table.starts[c].tolist())
-            for c in used
-        }
-        by_slot, frequencies, starts = tables[used[0]] if used else (b"", [], [])
-        which: Iterator[int] | None = (
-            iter(contexts.tolist()) if len(used) > 1 and contexts is not None else None
-        )
-        for i in range(count):
-            if which is not None:
-                by_slot, frequencies, starts = tables[next(which)]
-            slot = state & 16383
-            symbol = by_slot[slot]
-            symbols[i] = symbol
-            state = frequencies[symbol] * (state >> 14) + slot - starts[symbol]
-            if state < 65536 and at < end:
-                state = state << 16 | words[at]
-                at += 1
-        self._state, self._at = state, at
-        return symbols
-
-    def _run_lanes(self, table: Table, contexts: NDArray[np.uint8] | None, out: NDArray[np.uint8]) -> None:
-        alphabet = table.frequencies.shape[1]
-        frequencies = table.frequencies.ravel().astype(np.uint32)
-        starts = table.starts.ravel().astype(np.uint32)
-        if contexts is not None and table.frequencies.shape[0] > 1:
-            by_slot = np.repeat(
-                np.tile(np.arange(alphabet, dtype=np.uint8), table.frequencies.shape[0]),
-                table.frequencies.ravel(),
-            )
-            rows = contexts.astype(np.int64)
-        else:
-            by_slot = np.repeat(np.arange(alphabet, dtype=np.uint8), table.frequencies[0])
-            rows = None
+        rows, alphabet = frequencies.shape
+        symbols = np.tile(np.arange(alphabet, dtype=np.uint8), rows)
+        by_slot = np.repeat(symbols, frequencies.ravel())
+        flat_starts = starts.ravel().astype(np.uint32)
+        flat_frequencies = frequencies.ravel().astype(np.uint32)
+        which = None if contexts is None or rows == 1 else contexts.astype(np.int64)
         words, at = self._words, self._at
         for a in range(0, out.size, self.lanes):
             b = min(a + self.lanes, out.size)
             x = self._states[: b - a]
-            slot = x & _MASK
-            if rows is None:
-                symbol = by_slot.take(slot)
-                index = symbol
+            slot = x & np.uint32(TOTAL - 1)
+            if which is None:
+                out[a:b] = index = by_slot.take(slot)
             else:
-                row = rows[a:b]
-                symbol = by_slot.take((row << PRECISION) + slot)
+                row = which[a:b]
+                out[a:b] = symbol = by_slot.take((row << PRECISION) + slot)
                 index = row * alphabet + symbol
-            out[a:b] = symbol
             x >>= np.uint32(PRECISION)
-            x *= frequencies.take(index)
-            slot -= starts.take(index)
+            x *= flat_frequencies.take(index)
+            slot -= flat_starts.take(index)
             x += slot
             low = np.flatnonzero(x < _LOW)
             if low.size and at < words.size:
@@ -230,17 +178,8 @@ class Decoder:
         self._at = at
 
     def finish(self) -> None:
-        """Check that all words were read and every lane is back at a start. Raises `Malformed`."""
+        """Check that all words were read and that every lane is back at a start. Raises `Malformed`."""
         if self._at != self._words.size:
             raise Malformed("words of coded symbols", value=self._words.size, limit=self._at)
-        if self.lanes == 1:
-            if self._state:
-                raise Malformed("end of coded symbols", value=self._state, limit=0)
-        elif ((self._states & (self._states - np.uint32(1))) != 0).any() or not (
-            (self._states >= 1) & (self._states <= _LOW)
-        ).all():
+        if not np.isin(self._states, _STARTS).all():
             raise Malformed("end of coded symbols", limit="powers of two up to 65536")
-
-
-def _by_slot(frequencies: NDArray[np.int64]) -> bytes:
-    return b"".join([bytes((s,)) * f for s, f in enumerate(frequencies.tolist())])
