@@ -18,7 +18,8 @@ from onnx import helper, numpy_helper
 from laconic.errors import ModelError
 from laconic.runtime import Bundle
 from laconic.training import graphs, prepare
-from laconic.training.assemble import OPSET, assemble, model
+from laconic.training.assemble import OPSET, assemble, live_nodes, model
+from laconic.training.backward import gradients
 from laconic.training.builder import GraphBuilder, TensorType, value_info
 from laconic.training.channel_major import channel_major
 from laconic.training.rules import convolution, convolution_weight, depthwise
@@ -472,3 +473,51 @@ def test_autograd_agrees(
     found = rule_gradients([node], values, dy, list(values))
     for name, leaf in leaves.items():
         np.testing.assert_allclose(found[name], leaf.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def normalised(attributes: dict[str, Any]) -> list[onnx.NodeProto]:
+    """A convolution, and a normalisation of each channel after it."""
+    inputs = ["c", "scale", "bias", "mean", "var"]
+    return [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
+        helper.make_node("BatchNormalization", inputs, ["y"], epsilon=1e-3),
+    ]
+
+
+def normalised_values(
+    seed: int, size: list[int], kernel: list[int], channels: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    seen, made = channels
+    values = {"x": normal(seed, 2, seen, *size), "w": normal(seed, made, seen, *kernel)}
+    values |= {n: normal(seed + i, made) for i, n in enumerate(("b", "scale", "bias", "mean"))}
+    return values | {"var": np.square(normal(seed, made)) + np.float32(0.2)}
+
+
+@quick
+@given(seeds, windows(), st.booleans(), st.booleans())
+def test_a_factor_for_each_channel_goes_through_the_weight(
+    seed: int, window: tuple[list[int], dict[str, Any]], batched: bool, always: bool
+) -> None:
+    size, attributes = window
+    # onnxruntime runs no forward pass with both.
+    assume(not attributes.get("auto_pad", "").startswith("SAME") or set(attributes["dilations"]) == {1})
+    values = normalised_values(seed, size, attributes["kernel_shape"], (2, 3))
+    many = (lambda _: True) if always else convolution._many_windows
+    with patch.object(convolution, "_many_windows", many):
+        wanted = ["x", "w", "b", "scale", "bias"]
+        check(normalised(attributes), values, wanted, batched=["x"] if batched else [])
+
+
+@pytest.mark.parametrize(("pixels", "channels", "passes"), [(8, (4, 4), 0), (2, (16, 8), 1)])
+def test_the_pass_over_the_data_for_that_factor_is_spared(
+    pixels: int, channels: tuple[int, int], passes: int
+) -> None:
+    attributes: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    values = normalised_values(0, [pixels] * 2, [3, 3], channels)
+    nodes = normalised(attributes)
+    types = {n: TensorType(onnx.TensorProto.FLOAT, a.shape) for n, a in values.items()}
+    made = TensorType(onnx.TensorProto.FLOAT, (2, channels[1], pixels, pixels))
+    g = GraphBuilder((), {**types, "c": made, "y": made, "dy": made})
+    found = gradients(g, nodes, {"y": "dy"}, ["x", "w"])
+    used = [n.op_type for n in live_nodes(g.nodes, list(found.values()))]
+    assert used.count("BatchNormalization") == passes

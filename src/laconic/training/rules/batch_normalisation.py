@@ -101,6 +101,7 @@ def _variance(a: Application, mean: str) -> str:
 def _by_batch(a: Application, dy: str) -> Gradients:
     """Six passes over the data: two sums, a product, a difference and two affine maps by channel.
 
+    The last is a product with a factor for each channel, which a convolution takes into its weight.
     The affine maps are inference-mode BatchNormalization, which onnxruntime runs up to three times as fast as
     a product with broadcasting; ReduceSum is at least as fast as any product with ones. As a difference of
     sums, that of dy (x - mean) loses no more digits than x has lost by being far from 0.
@@ -109,21 +110,38 @@ def _by_batch(a: Application, dy: str) -> Gradients:
     scale, x, var, mean = a.inputs[1], a.saved["x"], a.saved["var"], a.saved.get("mean")
     every = _but_channels(g, a.inputs[0])
     epsilon = _epsilon(a)
-    shifted = g.op("Add", var, g.scalar(epsilon))
     total = g.op("ReduceSum", dy, g.ints(*every), keepdims=0)
     along = g.op("ReduceSum", g.op("Mul", dy, x), g.ints(*every), keepdims=0)
     if mean is not None:
         along = g.op("Sub", along, g.op("Mul", total, mean))
+    dscale = g.op("Div", along, _deviation(g, var, epsilon))
     dx = None
     if a.wanted[0]:
         size, zero = count(g, a.inputs[0], every), _vector(g, a.inputs[0], 0.0)
-        slope = g.op("Div", g.op("Mul", along, scale), g.op("Mul", shifted, size))
-        level = g.op("Div", total, size)
-        straight = g.op("BatchNormalization", dy, scale, zero, level, var, epsilon=epsilon)
-        back = g.op("BatchNormalization", x, slope, zero, mean or zero, var, epsilon=epsilon)
-        dx = g.op("Sub", straight, back)
-    dscale = g.op("Div", along, g.op("Sqrt", shifted)) if a.wanted[1] else None
-    return dx, dscale, total if a.wanted[2] else None, None, None
+        slope, level = g.op("Div", dscale, size), g.op("Div", total, size)
+        back = g.op("BatchNormalization", x, slope, level, mean or zero, var, epsilon=epsilon)
+        rest = g.op("Sub", dy, back, shape=g.shape(a.inputs[0]))
+        dx = g.op("BatchNormalization", rest, scale, zero, zero, var, epsilon=epsilon)
+    return dx, dscale if a.wanted[1] else None, total if a.wanted[2] else None, None, None
+
+
+def scaled_by_channel(g: GraphBuilder, x: str) -> tuple[str, str] | None:
+    """If `x` is nothing but the product of a tensor and a factor for each channel: these two.
+
+    The gradient of a BatchNormalization's input is one. Who uses it in a linear map may take the factor into
+    the map, which spares a pass over the data: a product that nobody reads is dropped.
+    """
+    node = g.producer(x)
+    if node is None or node.op_type != "BatchNormalization":
+        return None
+    inner, scale, bias, mean, var = node.input
+    if any((held := g.value(n)) is None or held.any() for n in (bias, mean)):
+        return None
+    return inner, g.op("Div", scale, _deviation(g, var, _epsilon(Application(g, node))))
+
+
+def _deviation(g: GraphBuilder, var: str, epsilon: float) -> str:
+    return g.op("Sqrt", g.op("Add", var, g.scalar(epsilon)))
 
 
 def _by_given(a: Application, dy: str) -> Gradients:
