@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, shape_i
 
 from laconic.training.assemble import uses
 from laconic.training.builder import BATCH, TensorType
+from laconic.training.decided import decide
 from laconic.training.graphs import inference_model, step_model, training_step
 from laconic.training.inferred import tensor_types
 from laconic.training.plan import Plan
@@ -89,7 +90,11 @@ def _sized(data: bytes, batch: int) -> ModelProto:
                 dim.dim_value = batch if dim.dim_param == BATCH else FREE_AXIS
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    return shape_inference.infer_shapes(model, data_prop=True)
+    model = shape_inference.infer_shapes(model, data_prop=True)
+    # A branch may hold another one, and the shapes within are known only once it is chosen.
+    while decide(model.graph):
+        model = shape_inference.infer_shapes(model, data_prop=True)
+    return model
 
 
 def _operators(graph: GraphProto) -> Counter[str]:
