@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto
 from laconic.errors import ModelError, UnsupportedOperator
 from laconic.training.backward import unsupported
 from laconic.training.source.reading import Reading
-from laconic.training.source.tensors import array_of, attributes
+from laconic.training.source.tensors import array_of, attributes, text
 
 Write = Callable[[Reading, NodeProto], None]
 
@@ -120,11 +120,7 @@ def _labels(settings: Mapping[str, Any]) -> NDArray[Any] | None:
     if settings.get("classlabels_ints"):
         return np.array(settings["classlabels_ints"], np.int64)
     strings = settings.get("classlabels_strings")
-    return np.array([_text(s) for s in strings], object) if strings else None
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return np.array([text(s) for s in strings], object) if strings else None
 
 
 def _normalizer(r: Reading, node: NodeProto) -> None:
@@ -233,7 +229,7 @@ def _table(settings: Mapping[str, Any], kind: str) -> NDArray[Any] | None:
     if f"{kind}_floats" in settings:
         return np.array(settings[f"{kind}_floats"], np.float32)
     if f"{kind}_strings" in settings:
-        return np.array([_text(s) for s in settings[f"{kind}_strings"]], object)
+        return np.array([text(s) for s in settings[f"{kind}_strings"]], object)
     if f"{kind}_tensor" in settings:
         return array_of(settings[f"{kind}_tensor"])
     return None

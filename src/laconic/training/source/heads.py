@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from laconic.training.builder import TensorType
 from laconic.training.source.reading import Reading
-from laconic.training.source.tensors import attributes
+from laconic.training.source.tensors import attributes, text
 
 _ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
@@ -151,7 +151,7 @@ def names_as_indices(r: Reading) -> dict[str, tuple[str, ...]]:
             copy = helper.make_node("Identity", [index], list(node.output))
             lifted = helper.make_node("Unsqueeze", [index, r.ints(0)], list(node.output))
             _replace(r, node, [copy if plain else lifted])
-            tables[node.output[0]] = tuple(_text(v) for v in table.ravel())
+            tables[node.output[0]] = tuple(text(v) for v in table.ravel())
         elif (
             node.input
             and node.input[0] in tables
@@ -163,10 +163,6 @@ def names_as_indices(r: Reading) -> dict[str, tuple[str, ...]]:
         known = r.types[node.output[0]]
         r.types[node.output[0]] = TensorType(TensorProto.INT64, known.shape)
     return {name: table for name, table in tables.items() if name in r.outputs}
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _two_classes(r: Reading) -> None:

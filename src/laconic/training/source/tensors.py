@@ -25,12 +25,17 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
         raise ModelError(f"value of tensor {tensor.name!r}", value=str(e)) from e
 
 
+def text(value: Any) -> str:
+    """A string as a file holds it, which may be bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """A node's attributes by name, text as str."""
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
-        found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        found[attribute.name] = text(value) if isinstance(value, bytes) else value
     return found
 
 
