@@ -1,0 +1,47 @@
+"""Transform 0x04 `grid`: a tensor as rows and columns, of which few values are not zero.
+
+Rows and columns fall into classes by how many values they keep; a block is the cells of one row class and
+one column class. Within a block the kept values lie almost evenly, so that the gaps between them, coded
+with the block's density for context, cost about what the densities of all rows and columns would allow, for
+the classes alone. On real updates that is 0.35 to 0.7 of the order-0 entropy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from laconic.compression.stages import TensorPart
+from laconic.compression.transforms.grid.layout import read_layout
+from laconic.compression.transforms.grid.part import GridPart
+from laconic.compression.transforms.grid.quantise import Kept, quantise
+from laconic.compression.transforms.grid.steps import Steps
+from laconic.compression.transforms.grid.writing import written
+from laconic.compression.wire import Reader, varint
+
+__all__ = ["GRID", "Grid", "GridPart", "Kept", "Steps", "quantise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Header, length and bytes of the coded symbols, length and bytes of the low bits."""
+
+    number: int = 0x04
+    name: str = "grid"
+
+    def write(self, kept: Kept, columns: int, steps: Steps) -> bytes:
+        """The transform's number and its part.
+
+        `columns` divides `kept.values`; no level is beyond `steps.rungs`. Raises `ValueError` where more is
+        kept than a grid may keep (`layout.most_kept`).
+        """
+        layout, body, low = written(kept, columns, steps)
+        return bytes([self.number]) + layout.to_bytes() + varint(len(body)) + body + varint(len(low)) + low
+
+    def read(self, reader: Reader, values: int) -> TensorPart:
+        """Take header, symbols and low bits. Raises `WireError`."""
+        layout = read_layout(reader, values)
+        body = reader.take(reader.varint("length of a grid's symbols"), "symbols of a grid")
+        return GridPart(layout, body, reader.take(reader.varint("length of a grid's low bits"), "low bits"))
+
+
+GRID = Grid()

@@ -1,0 +1,67 @@
+"""Streams of a grid in an order that mixes its blocks, so that what one run has taught holds for the next.
+
+The adaptive coder learns from all runs before the one at hand, and runs grow to thousands of symbols: in
+the order of blocks a whole block would be coded before its frequencies are known (measured on real updates:
+2 to 10 % more bytes for gaps, 30 to 60 % more for levels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.compression.adaptive import StreamDecoder, SymbolStream
+from laconic.compression.bits import Codes, Mask
+
+HANDS = 32
+"""How many places of a list are visited in turn."""
+
+
+def deal(codes: Codes) -> Codes:
+    """Codes as they are sent: the first of each of 32 equal stretches, then the second of each, and so on.
+
+    The length of a stretch is a 32nd of the list, rounded up; the last stretches may be short or empty.
+    """
+    length = -(-codes.size // HANDS)
+    square = np.zeros(HANDS * length, np.uint8)
+    square[: codes.size] = codes
+    return square.reshape(HANDS, length).T[_filled(codes.size, length)]
+
+
+def gather(codes: Codes) -> Codes:
+    """The inverse of `deal`."""
+    length = -(-codes.size // HANDS)
+    square = np.empty((HANDS, length), np.uint8)
+    square.T[_filled(codes.size, length)] = codes
+    return square.ravel()[: codes.size]
+
+
+def _filled(count: int, length: int) -> Mask:
+    filled = np.zeros(HANDS * length, np.bool_)
+    filled[:count] = True
+    return filled.reshape(HANDS, length).T
+
+
+def stream(symbols: Codes, contexts: Codes | None, alphabet: int, contexts_count: int = 1) -> SymbolStream:
+    """A stream of symbols that are dealt."""
+    return SymbolStream(deal(symbols), None if contexts is None else deal(contexts), alphabet, contexts_count)
+
+
+@dataclass(slots=True)
+class DealtDecoder:
+    """The inverse of `stream`, one stream of a body after another."""
+
+    decoder: StreamDecoder
+
+    def symbols(
+        self, contexts: Codes | None, count: int, *, alphabet: int, contexts_count: int = 1
+    ) -> NDArray[np.uint8]:
+        """The next stream's symbols, in their own order. Raises `Malformed`."""
+        dealt = None if contexts is None else deal(contexts)
+        return gather(self.decoder.symbols(dealt, count, alphabet=alphabet, contexts_count=contexts_count))
+
+    def finish(self) -> None:
+        """Check that nothing is left. Raises `Malformed`."""
+        self.decoder.finish()

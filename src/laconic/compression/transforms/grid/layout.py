@@ -1,0 +1,121 @@
+"""What a grid's two sides share: its header, and its blocks of row class times column class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from laconic.compression.bits import Codes
+from laconic.compression.stages import BLOCK
+from laconic.compression.transforms.grid.classes import MOST, most_members
+from laconic.compression.transforms.grid.gaps import ALPHABET, Integers, density
+from laconic.compression.transforms.grid.steps import Steps, read_steps
+from laconic.compression.wire import Reader, varint
+from laconic.errors import Malformed
+
+
+def most_kept(values: int) -> int:
+    """How many values of a tensor a grid may keep: bounds a decoder's memory."""
+    return max(1 << 16, values // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A grid's header.
+
+    `counts`: kept values in each block, int64, shape `(row_classes, column_classes)`. `sign_classes` (at most
+    15): 0 means that signs are bits of their own. `gap_alphabet` is 1 above the largest gap symbol.
+    """
+
+    values: int
+    columns: int
+    steps: Steps
+    counts: Integers
+    gap_alphabet: int
+    sign_classes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.values // self.columns
+
+    @property
+    def kept(self) -> int:
+        """Number of values that are not zero."""
+        return int(self.counts.sum())
+
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """Row class, column class and kept values of each block that keeps any."""
+        for a, b in zip(*np.nonzero(self.counts), strict=True):
+            yield int(a), int(b), int(self.counts[a, b])
+
+    def gap_contexts(self, row_sizes: Integers, column_sizes: Integers) -> Codes:
+        """Each kept value's context by the density of its block: uint8, shape `(kept,)`."""
+        contexts = [density(int(row_sizes[a] * column_sizes[b]), k)[1] for a, b, k in self.blocks()]
+        return np.repeat(np.array(contexts, np.uint8), self.counts[self.counts > 0])
+
+    def level_contexts(self) -> Codes:
+        """Each kept value's context by the classes of its row and column: uint8, shape `(kept,)`."""
+        contexts = [a + b for a, b, _ in self.blocks()]
+        return np.repeat(np.array(contexts, np.uint8), self.counts[self.counts > 0])
+
+    @property
+    def level_contexts_count(self) -> int:
+        """How many contexts levels have."""
+        return int(sum(self.counts.shape)) - 1
+
+    def to_bytes(self) -> bytes:
+        """Columns (0 for one row), classes, how many offsets and sign classes, gap symbols, steps, counts."""
+        rows, columns = self.counts.shape
+        skip_row, skip_column = _empty_first(self.counts)
+        out = varint(0 if self.columns == self.values else self.columns)
+        out += bytes([rows - 1 | columns - 1 << 3 | skip_row << 6 | skip_column << 7])
+        out += bytes([len(self.steps.offsets) << 4 | self.sign_classes, self.gap_alphabet])
+        out += self.steps.to_bytes()
+        listed = self.counts[int(skip_row) :, int(skip_column) :]
+        return out + b"".join(varint(k) for k in listed.ravel().tolist())
+
+
+def read_layout(reader: Reader, values: int) -> Layout:
+    """The inverse of `Layout.to_bytes`. Raises `Malformed` or `NonFinite`."""
+    columns = reader.varint("columns of a grid", limit=values) or values
+    if not values or values % columns:
+        raise Malformed("columns of a grid", value=columns, limit=f"a divisor of {values}")
+    classes = reader.byte("classes of a grid")
+    shape = (classes & 7) + 1, (classes >> 3 & 7) + 1
+    skip_row, skip_column = classes >> 6 & 1, classes >> 7
+    for count, skip, length in zip(shape, (skip_row, skip_column), (values // columns, columns), strict=True):
+        if count > MOST or skip >= count or (count > 1 and length > most_members(values)):
+            raise Malformed("classes of a grid's axis", value=count, limit=length)
+    listed_and_signs = reader.byte("offsets and sign classes of a grid")
+    gap_alphabet = reader.byte("gap symbols of a grid")
+    if not 1 <= gap_alphabet <= ALPHABET:
+        raise Malformed("gap symbols of a grid", value=gap_alphabet, limit=ALPHABET)
+    steps = read_steps(reader, listed_and_signs >> 4)
+    counts = np.zeros(shape, np.int64)
+    left = most_kept(values)
+    for a in range(skip_row, shape[0]):
+        for b in range(skip_column, shape[1]):
+            counts[a, b] = reader.varint("kept values of a block", limit=min(left, values))
+            left -= int(counts[a, b])
+    kept = int(counts.sum())
+    if not 1 <= kept <= values:
+        raise Malformed("kept values of a grid", value=kept, limit=values)
+    if (skip_row, skip_column) != _empty_first(counts):
+        raise Malformed("empty classes of a grid", value=classes)
+    return Layout(values, columns, steps, counts, gap_alphabet, listed_and_signs & 15)
+
+
+def _empty_first(counts: Integers) -> tuple[int, int]:
+    """1 for each axis that has several classes and keeps nothing in the first one."""
+    skip_row = counts.shape[0] > 1 and not counts[0].any()
+    skip_column = counts.shape[1] > 1 and not counts[:, 0].any()
+    return int(skip_row), int(skip_column)
+
+
+def pieces(start: int, stop: int) -> Iterator[slice]:
+    """Slices of at most `BLOCK` from `start` to `stop`: scratch memory is a piece's."""
+    for at in range(start, stop, BLOCK):
+        yield slice(at, min(at + BLOCK, stop))

@@ -1,0 +1,162 @@
+"""A grid as it lies in a frame, and its decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from laconic.compression.adaptive import StreamDecoder
+from laconic.compression.bits import Codes
+from laconic.compression.stages import Entries, entropy_bits
+from laconic.compression.transforms.grid.classes import Axis, binary_entropy
+from laconic.compression.transforms.grid.dealing import DealtDecoder
+from laconic.compression.transforms.grid.gaps import BASE, CONTEXTS, EXTRA, Integers, WidthReader, density
+from laconic.compression.transforms.grid.layout import Layout, pieces
+from laconic.errors import Malformed
+from laconic.schema import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class GridPart:
+    """Header, coded symbols and low bits."""
+
+    layout: Layout
+    body: memoryview
+    low: memoryview
+    stages: tuple[str, ...] = ("grid",)
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """Kept values, classes, levels, and the lowest and highest magnitude."""
+        magnitudes = self.layout.steps.magnitudes()
+        return MappingProxyType(
+            {
+                "kept": self.layout.kept,
+                "rows": self.layout.rows,
+                "columns": self.layout.columns,
+                "row_classes": self.layout.counts.shape[0],
+                "column_classes": self.layout.counts.shape[1],
+                "sign_classes": self.layout.sign_classes,
+                "rungs": magnitudes.size,
+                "lowest": float(magnitudes[0]),
+                "highest": float(magnitudes[-1]),
+            }
+        )
+
+    def fill(self, out: Vector) -> None:
+        """Write the kept values where they belong. Raises `WireError`."""
+        positions, levels, negative = self._decoded()
+        for where in pieces(0, positions.size):
+            out[positions[where]] = self._values(levels, negative, where)
+
+    def entries(self) -> Entries:
+        """The kept values in rising order of position. Raises `WireError`."""
+        positions, levels, negative = self._decoded()
+        values = np.concatenate([self._values(levels, negative, p) for p in pieces(0, positions.size)])
+        if self.layout.counts.size == 1:
+            return positions, values
+        order = np.argsort(positions)
+        return positions[order], values[order]
+
+    def entropy_bits(self) -> float:
+        """Of the kept values as symbols and of the mask. Raises `WireError`."""
+        share = np.array([self.layout.kept / self.layout.values])
+        mask_bits = self.layout.values * float(binary_entropy(share)[0])
+        return mask_bits + entropy_bits(self.entries()[1])
+
+    def _values(self, levels: Codes | None, negative: Codes, where: slice) -> Vector:
+        magnitudes = self.layout.steps.magnitudes()
+        count = where.stop - where.start
+        values: Vector = np.full(count, magnitudes[0]) if levels is None else magnitudes[levels[where]]
+        np.negative(values, out=values, where=negative[where].view(np.bool_))
+        return values
+
+    def _decoded(self) -> tuple[Integers, Codes | None, Codes]:
+        """Positions, levels from 0 (None if all are) and signs, in the order of the frame."""
+        layout, decoder, low = self.layout, DealtDecoder(StreamDecoder(self.body)), WidthReader(self.low)
+        rows = _axis(decoder, layout.rows, layout.counts.shape[0])
+        columns = _axis(decoder, layout.columns, layout.counts.shape[1])
+        row_sizes, column_sizes = rows.sizes(), columns.sizes()
+        for a, b, kept in layout.blocks():
+            if kept > int(row_sizes[a] * column_sizes[b]):
+                raise Malformed(
+                    "kept values of a block", value=kept, limit=int(row_sizes[a] * column_sizes[b])
+                )
+        contexts = layout.gap_contexts(row_sizes, column_sizes)
+        gaps = decoder.symbols(contexts, layout.kept, alphabet=layout.gap_alphabet, contexts_count=CONTEXTS)
+        positions = np.empty(layout.kept, np.int64)
+        for where, piece in _positions(layout, rows, columns, gaps, low):
+            positions[where] = piece
+        levels = None
+        if layout.steps.rungs > 1:
+            levels = decoder.symbols(
+                layout.level_contexts(),
+                layout.kept,
+                alphabet=layout.steps.rungs,
+                contexts_count=layout.level_contexts_count,
+            )
+        negative = self._signs(decoder, low, positions)
+        decoder.finish()
+        low.finish()
+        return positions, levels, negative
+
+    def _signs(self, decoder: DealtDecoder, low: WidthReader, positions: Integers) -> Codes:
+        kept, classes = positions.size, self.layout.sign_classes
+        if not classes:
+            return low.bits(kept)
+        if classes == 1:
+            return decoder.symbols(None, kept, alphabet=2)
+        of_row = np.zeros(self.layout.rows, np.uint8)
+        for where in pieces(0, kept):
+            of_row[positions[where] // self.layout.columns] = 1
+        used = np.flatnonzero(of_row)
+        of_row[used] = decoder.symbols(None, used.size, alphabet=classes)
+        contexts = np.empty(kept, np.uint8)
+        for where in pieces(0, kept):
+            contexts[where] = of_row[positions[where] // self.layout.columns]
+        return decoder.symbols(contexts, kept, alphabet=2, contexts_count=classes)
+
+
+def _axis(decoder: DealtDecoder, length: int, count: int) -> Axis:
+    return Axis(length, count, decoder.symbols(None, length, alphabet=count) if count > 1 else None)
+
+
+def _positions(
+    layout: Layout, rows: Axis, columns: Axis, gaps: Codes, low: WidthReader
+) -> Iterator[tuple[slice, Integers]]:
+    """Positions in the tensor, piece by piece. Raises `Malformed` when a gap leaves its block."""
+    in_row_class, in_column_class = rows.members(), columns.members()
+    start = 0
+    for a, b, kept in layout.blocks():
+        row_indices = None if in_row_class is None else in_row_class[a]
+        column_indices = None if in_column_class is None else in_column_class[b]
+        height = layout.rows if row_indices is None else row_indices.size
+        width = layout.columns if column_indices is None else column_indices.size
+        shift, _ = density(height * width, kept)
+        last = -1
+        for where in pieces(start, start + kept):
+            symbols = gaps[where]
+            extra = EXTRA[symbols]
+            bits = low.numbers(extra + shift)
+            shifted = BASE[symbols] + (bits >> shift)
+            # Below 2**42 before the shift back, and no more than a block's cells after it: no sum overflows.
+            if int(shifted.max()) > height * width >> shift:
+                raise Malformed("gap of a grid", value=int(shifted.max()) << shift, limit=height * width)
+            local = (shifted << shift) + (bits & (1 << shift) - 1)
+            local += 1
+            local[0] += last
+            np.cumsum(local, out=local)
+            last = int(local[-1])
+            if last >= height * width:
+                raise Malformed("position in a block", value=last, limit=height * width - 1)
+            if column_indices is not None or row_indices is not None:
+                row = local // width
+                local -= row * width
+                if column_indices is not None:
+                    local = column_indices[local]
+                local += (row if row_indices is None else row_indices[row]) * layout.columns
+            yield where, local
+        start += kept
