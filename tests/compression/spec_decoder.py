@@ -32,6 +32,9 @@ class Frame:
             if byte < 128:
                 return number
 
+    def u64(self) -> int:
+        return int.from_bytes(self.bytes(8), "little")
+
     def f32(self) -> float:
         return struct.unpack("<f", self.bytes(4))[0]
 
@@ -62,9 +65,9 @@ class Frame:
             return [0.0] * size
         if transform == 0x02:
             return self.quantised(size)
-        assert transform == 0x03
+        assert transform in (0x03, 0x06)
         kept = self.varint()
-        positions = self.positions(size, kept)
+        positions = self.positions(size, kept) if transform == 0x03 else support(self.u64(), size, kept)
         out = [0.0] * size
         for position, value in zip(positions, self.quantised(kept), strict=True):
             out[position] = value
@@ -82,6 +85,12 @@ class Frame:
                 return [rounded((2 * c - 1) * scale) for c in codes]
             top = 2 ** (bits - 1) - 1
             return [rounded((c - top) * scale) for c in codes]
+        if quantiser == 0x14:
+            return self.rotated(count)
+        if quantiser == 0x15:
+            planes = zip(*(self.codes(count, 8) for _ in range(4)), strict=True)
+            turned = (int.from_bytes(codes, "big") for codes in planes)
+            return [struct.unpack("<f", struct.pack("<I", t >> 1 | (t & 1) << 31))[0] for t in turned]
         assert quantiser == 0x12
         scale, rungs = self.f32(), self.u8()
         listed = [struct.unpack("<H", self.bytes(2))[0] for _ in range(min(rungs, 8))]
@@ -91,6 +100,23 @@ class Frame:
         whole = [listed[i] if i < 8 else listed[7] + 256 * (i - 7) for i in levels]
         # A product of a 24-bit integer and a binary32 is exact in a double: rounding happens once.
         return [rounded(m * scale) * (-1 if s else 1) for m, s in zip(whole, signs, strict=True)]
+
+    def rotated(self, count: int) -> list[float]:
+        bits, h, rounds, seed = self.u8(), self.u8(), self.u8(), self.u64()
+        d = 1 << h
+        n = -(-count // d)
+        scales = [self.f32() for _ in range(n)]
+        up = {1: [1], 2: [3, 10], 3: [3, 9, 16, 26], 4: [3, 9, 15, 22, 29, 37, 48, 63]}[bits]
+        levels = [-u for u in reversed(up)] + up
+        x = [levels[c] for c in self.codes(n * d, bits)]
+        for i in reversed(range(rounds)):
+            for b in range(n):
+                x[b * d : b * d + d] = hadamard(x[b * d : b * d + d])
+            for s in range(n * d):
+                at = i * n * d + s
+                if word(seed, at // 64) >> at % 64 & 1:
+                    x[s] = -x[s]
+        return [rounded(x[j] * scales[j // d]) + 0.0 for j in range(count)]
 
     def positions(self, values: int, kept: int) -> list[int]:
         coder = self.u8()
@@ -130,6 +156,39 @@ class Frame:
             return list(plain)
         assert coder == 0x33
         return unpacked(plain, count, width)
+
+
+def word(seed: int, i: int) -> int:
+    whole = (1 << 64) - 1
+    z = seed + (i + 1) * 0x9E3779B97F4A7C15 & whole
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & whole
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & whole
+    return z ^ z >> 31
+
+
+def support(seed: int, values: int, kept: int) -> list[int]:
+    w = (values - 1).bit_length()
+    m = (1 << w) - 1
+    taken: list[int] = []
+    t = 0
+    while len(taken) < kept:
+        x = t
+        for r in range(4):
+            x ^= word(seed, 2 * r) & m
+            x = x * (word(seed, 2 * r + 1) | 1) & m
+            x ^= x >> (w + 1) // 2
+        t += 1
+        if x < values:
+            taken.append((x + word(seed, 8) % values) % values)
+    return sorted(taken)
+
+
+def hadamard(x: list[int]) -> list[int]:
+    if len(x) == 1:
+        return x
+    half = len(x) // 2
+    low, high = hadamard(x[:half]), hadamard(x[half:])
+    return [a + b for a, b in zip(low, high, strict=True)] + [a - b for a, b in zip(low, high, strict=True)]
 
 
 def unpacked(data: bytes, count: int, width: int) -> list[int]:

@@ -44,6 +44,7 @@ def encode(
     max_error: float | None = None,
     weights: Sequence[float] | None = None,
     memory: Memory | None = None,
+    seed: int | None = None,
 ) -> Encoded:
     """An update to a self-describing frame.
 
@@ -56,6 +57,8 @@ def encode(
       `settings.max_error`. Where both are given the budget rules.
     * `weights`: importance of each tensor's squared error, positive, 1 by default.
     * `memory`: `Encoded.memory` of the update before.
+    * `seed`: 0 to 2**64 - 1, from which the kinds "randomk" and "rotated" derive every tensor's own; devices
+      with the same seed send the same positions. The first draw of `rng` by default.
 
     A lossy frame leaves out part of the update: the caller keeps `update - decode(frame)`
     (`laconic.compression.feedback`).
@@ -88,7 +91,7 @@ def encode(
             limit="kind 'deadzone'",
             remedy="use kind 'deadzone', whose step is searched for",
         )
-    return _plain(update, schema, settings, rng, importance)
+    return _plain(update, schema, settings, rng, importance, seed)
 
 
 def _plain(
@@ -97,9 +100,10 @@ def _plain(
     settings: CodecSettings,
     rng: np.random.Generator,
     importance: Sequence[float],
+    seed: int | None,
 ) -> Encoded:
     """The kinds whose size follows from the settings alone: one section a tensor, no choice among stages."""
-    frame = wrap(schema, (), parts(update, schema, settings, rng))
+    frame = wrap(schema, (), parts(update, schema, settings, rng, seed))
     left = update - decode(frame, schema, limit_bytes=4 * schema.size)
     errors = [squared(left[where]) for where in schema.slices]
     choices = tuple(

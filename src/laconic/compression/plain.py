@@ -6,9 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from laconic.compression.bits import Mask
+from laconic.compression.from_seed import random_part, rotated_part
 from laconic.compression.quantisers.float32 import FLOAT32
 from laconic.compression.quantisers.ladder import LADDER
+from laconic.compression.quantisers.planes import FLOAT_PLANES
 from laconic.compression.quantisers.uniform import UNIFORM
+from laconic.compression.seeded import MAX_SEED, derived
 from laconic.compression.selection import Rungs, fitted, largest
 from laconic.compression.settings import EXACT_BITS, CodecSettings
 from laconic.compression.transforms.dense import DENSE
@@ -25,8 +28,14 @@ PEAK = 2.0**120
 _EXACT_OVERHEAD = 2
 
 
-def parts(update: Vector, schema: Schema, settings: CodecSettings, rng: np.random.Generator) -> list[bytes]:
-    """What each tensor's section holds.
+def parts(
+    update: Vector,
+    schema: Schema,
+    settings: CodecSettings,
+    rng: np.random.Generator,
+    seed: int | None = None,
+) -> list[bytes]:
+    """What each tensor's section holds. `seed`: of "randomk" and "rotated"; the first draw of `rng` if None.
 
     The threshold of top-k is common to all large tensors: it has a smaller squared error than one a tensor,
     at the same number of kept values.
@@ -39,22 +48,39 @@ def parts(update: Vector, schema: Schema, settings: CodecSettings, rng: np.rando
     if settings.kind == "topk":
         kept = np.zeros(schema.size, np.bool_)
         kept[large] = largest(update[large], round(settings.density * np.count_nonzero(large)))
+    elif settings.kind in ("randomk", "rotated") and seed is None:
+        seed = int(rng.integers(MAX_SEED, endpoint=True, dtype=np.uint64))
     written = []
-    for where in schema.slices:
+    for i, where in enumerate(schema.slices):
         tensor = update[where]
-        if tensor.size and float(np.abs(tensor).max()) > PEAK:
+        part: bytes | None
+        if settings.kind == "lossless":
+            part = _lossless(tensor, settings.zstd_level)
+        elif tensor.size and float(np.abs(tensor).max()) > PEAK:
             part = exact(tensor)
         elif settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
             part = _dense(tensor, settings, draw)
-        else:
+        elif settings.kind == "topk":
             part = _kept(tensor, kept[where], settings, draw)
-        written.append(part if len(part) < _EXACT_OVERHEAD + 4 * tensor.size else exact(tensor))
+        else:
+            assert seed is not None
+            own = derived(seed, i)
+            random = settings.kind == "randomk"
+            part = random_part(tensor, settings, own, draw) if random else rotated_part(tensor, settings, own)
+        fits = part is not None and len(part) < _EXACT_OVERHEAD + 4 * tensor.size
+        written.append(part if part is not None and fits else exact(tensor))
     return written
 
 
 def exact(tensor: Vector) -> bytes:
     """Every value as it is."""
     return DENSE.write(FLOAT32.write(tensor)) if tensor.size else ZERO.write()
+
+
+def _lossless(tensor: Vector, level: int) -> bytes:
+    """Every value as it is, entropy coded where that is smaller."""
+    plain = exact(tensor)
+    return min(plain, DENSE.write(FLOAT_PLANES.write(tensor, level)), key=len) if tensor.size else plain
 
 
 def _dense(tensor: Vector, settings: CodecSettings, draw: np.random.Generator | None) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from laconic.errors import ConfigError
 
-Kind: TypeAlias = Literal["dense", "topk", "deadzone"]
+Kind: TypeAlias = Literal["dense", "topk", "deadzone", "randomk", "rotated", "lossless"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 EXACT_BITS = 32
 """The value of `bits` that means float32, unquantised."""
@@ -21,12 +23,18 @@ class CodecSettings:
 
     * `kind`: "dense" sends every value; "topk" the `density` share with the largest magnitudes over all large
       tensors; "deadzone" every value beyond 0.6 steps, the step being `step_rms` times the root mean square
-      of the large tensors' values (it adapts: the more an update is concentrated, the fewer values are sent).
-    * `density`: share of values kept, in (0, 1]; "topk" only.
+      of the large tensors' values (it adapts: the more an update is concentrated, the fewer values are sent);
+      "randomk" the `density` share of each large tensor, at positions that follow from a seed and are not
+      sent; "rotated" every value after a random rotation (DRIVE and EDEN); "lossless" float32 bit for bit,
+      entropy coded (`bits` and `stochastic` do not matter).
+    * `density`: share of values kept, in (0, 1]; "topk" and "randomk" only. One bit with "topk" is sparse
+      ternary compression (Sattler et al., arXiv 1903.02891, algorithm 1), with "dense" a scaled sign.
     * `step_rms`: quantiser step over RMS, positive; "deadzone" only.
-    * `bits`: 1 to 8 a sent value, sign included; 32 for float32 ("dense" and "topk").
-    * `stochastic`: round at random, so that the expectation of what is decoded is the value ("dense", and the
-      sent values of "topk").
+    * `bits`: 1 to 8 a sent value, sign included, 1 to 4 for "rotated"; 32 for float32 ("dense", "topk" and
+      "randomk").
+    * `stochastic`: round at random, so that the expectation of what is decoded is the value ("dense",
+      "randomk", "rotated", and the sent values of "topk"). Where it is not set, scales are those with the
+      least squared error; use error feedback.
     * `small_tensor_values`: a tensor with at most this many values goes dense with 8 bits, or exact where
       that is smaller or `bits` is 32.
     * `zstd_level`: 1 to 19; speed against size.
@@ -48,10 +56,12 @@ class CodecSettings:
     max_error: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("kind", self.kind, "dense, topk or deadzone", self.kind in ("dense", "topk", "deadzone"))
+        _check("kind", self.kind, ", ".join(KINDS), self.kind in KINDS)
         _check("density", self.density, "above 0, at most 1", 0 < self.density <= 1)
         _check("step_rms", self.step_rms, "0.01 to 1000", 0.01 <= self.step_rms <= 1000)
         _check("bits", self.bits, "1 to 8, or 32", self.bits == EXACT_BITS or 1 <= self.bits <= 8)
+        rotated = self.kind == "rotated"
+        _check("bits", self.bits, "1 to 4 for kind 'rotated'", not rotated or self.bits <= 4)
         _check("small_tensor_values", self.small_tensor_values, "0 or more", self.small_tensor_values >= 0)
         _check("zstd_level", self.zstd_level, "1 to 19", 1 <= self.zstd_level <= 19)
         _check("budget_bytes", self.budget_bytes, "0 or more", self.budget_bytes >= 0)
@@ -119,6 +129,7 @@ def _preset(name: object) -> CodecSettings:
 PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
     {
         "exact": CodecSettings(kind="dense", bits=EXACT_BITS),
+        "lossless": CodecSettings(kind="lossless", bits=EXACT_BITS),
         "dense8": CodecSettings(kind="dense", bits=8),
         "small": CodecSettings(kind="deadzone", step_rms=2.5),
         "tiny": CodecSettings(kind="deadzone", step_rms=4.0),
@@ -127,6 +138,7 @@ PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
 """Settings with a name.
 
 * "exact": float32, four bytes a value, no entropy coder: the baseline of every comparison.
+* "lossless": the same values, bit for bit, in about 85 % of the bytes: for a full model.
 * "dense8": at most 8 bits a value; needs no error feedback.
 * "small": about a fiftieth of float32 on a small CNN, at the accuracy of float32 to within half a point. With
   error feedback only.

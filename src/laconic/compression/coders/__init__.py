@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from laconic.compression.bits import Codes
-from laconic.compression.coders.packed import Packed
+from laconic.compression.coders.packed import PACKED
 from laconic.compression.coders.raw import Raw
 from laconic.compression.coders.zstd import PACKED_ZSTD, ZSTD
 from laconic.compression.stages import Coder, Registry, Stream
 from laconic.compression.wire import Reader
 
-CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), Packed(), ZSTD, PACKED_ZSTD))
+CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), PACKED, ZSTD, PACKED_ZSTD))
 
 
 def write_codes(codes: Codes, width: int, level: int) -> bytes:
@@ -17,7 +17,9 @@ def write_codes(codes: Codes, width: int, level: int) -> bytes:
 
     `codes`: uint8, shape `(count,)`, each below `2 ** width`, `width` from 1 to 8. `level` is zstd's.
     """
-    return min((bytes([c.number]) + c.encode(codes, width, level) for c in CODERS), key=len)
+    # Codes of a whole byte are packed as they are, and need no second attempt.
+    tried = [c for c in CODERS if width < 8 or c not in (PACKED, PACKED_ZSTD)]
+    return min((bytes([c.number]) + c.encode(codes, width, level) for c in tried), key=len)
 
 
 def read_codes(reader: Reader, count: int, width: int) -> Stream:

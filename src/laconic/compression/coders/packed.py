@@ -36,3 +36,6 @@ class Packed:
     def read(self, reader: Reader, count: int, width: int) -> PackedStream:
         """Take as many bytes as `count` codes fill."""
         return PackedStream(reader.take(packed_size(count, width), "packed codes"), count, width)
+
+
+PACKED = Packed()
