@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.compression import Piece, whole
 from laconic.coordinator.fold import MAX_PRODUCT, MAX_UPDATES, Fold
 from laconic.errors import LimitExceeded, NonFinite
 
@@ -24,8 +25,8 @@ def folded(updates: list[tuple[list[float], int]], silent: int = 0) -> Fold:
     fold = Fold(3)
     for values, weight in updates:
         update = np.array(values, np.float32)
-        fold.check(update, weight)
-        fold.add(update, weight)
+        fold.check(whole(update), weight)
+        fold.add(whole(update), weight)
     fold.add_silent(silent)
     return fold
 
@@ -64,13 +65,13 @@ def test_the_largest_sum_is_still_exact() -> None:
     largest = np.array([MAX_PRODUCT], np.float32)
     smallest = np.array([2.0**-38], np.float32)
     for _ in range(MAX_UPDATES - 1):
-        fold.add(largest, 1)
-    fold.check(smallest, 1)
-    fold.add(smallest, 1)
+        fold.add(whole(largest), 1)
+    fold.check(whole(smallest), 1)
+    fold.add(whole(smallest), 1)
     exact = (Fraction(MAX_PRODUCT) * (MAX_UPDATES - 1) + Fraction(1, 2**38)) / MAX_UPDATES
     assert Fraction(float(fold._high[0])) + Fraction(float(fold._low[0])) == exact * MAX_UPDATES
     with pytest.raises(LimitExceeded):
-        fold.check(smallest, 1)
+        fold.check(whole(smallest), 1)
 
 
 @given(st.lists(VALUES, min_size=3, max_size=3), st.integers(1, 1000), st.integers(0, 1000))
@@ -78,6 +79,17 @@ def test_silence_shrinks_the_mean_by_its_weight(values: list[float], weight: int
     alone, diluted = folded([(values, weight)]).mean(), folded([(values, weight)], silent).mean()
     expected = alone.astype(np.float64) * (weight / (weight + silent))
     np.testing.assert_allclose(diluted, expected, rtol=1e-6, atol=1e-17)
+
+
+@given(UPDATES)
+def test_pieces_without_the_zeros_give_the_same_bits(updates: list[tuple[list[float], int]]) -> None:
+    dense, sparse = folded(updates), Fold(3)
+    for values, weight in updates:
+        update = np.array(values, np.float32)
+        kept = np.flatnonzero(update)
+        sparse.add((Piece(kept, update[kept]),), weight)
+    assert sparse.mean().tobytes() == dense.mean().tobytes()
+    assert sparse.weight == dense.weight
 
 
 def test_nothing_folded_is_no_change() -> None:
@@ -88,7 +100,7 @@ def test_nothing_folded_is_no_change() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(NonFinite):
-        Fold(3).check(np.array([0.0, value, 1.0], np.float32), 1)
+        Fold(3).check(whole(np.array([0.0, value, 1.0], np.float32)), 1)
 
 
 @pytest.mark.parametrize(
@@ -99,22 +111,22 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
 def test_an_absurd_update_is_refused(value: float, weight: int, fine: bool) -> None:
     update = np.array([value, 0.0, 0.0], np.float32)
     if fine:
-        Fold(3).check(update, weight)
+        Fold(3).check(whole(update), weight)
         return
     with pytest.raises(LimitExceeded):
-        Fold(3).check(update, weight)
+        Fold(3).check(whole(update), weight)
 
 
 def test_memory_does_not_grow_with_the_number_of_updates() -> None:
     size = 50_000
     fold = Fold(size)
     update = np.ones(size, np.float32)
-    fold.add(update, 1)
+    fold.add(whole(update), 1)
     tracemalloc.start()
     base, _ = tracemalloc.get_traced_memory()
     for _ in range(100):
-        fold.check(update, 3)
-        fold.add(update, 3)
+        fold.check(whole(update), 3)
+        fold.add(whole(update), 3)
     now, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert now - base < 10_000
@@ -129,6 +141,6 @@ def test_any_order_gives_the_same_sums_over_many_magnitudes() -> None:
     for _ in range(10):
         fold = Fold(50)
         for i in rng.permutation(200):
-            fold.add(updates[i], int(weights[i]))
+            fold.add(whole(updates[i]), int(weights[i]))
         sums.add((fold._high.tobytes(), fold._low.tobytes(), fold.mean().tobytes()))
     assert len(sums) == 1

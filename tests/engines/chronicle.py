@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner
 
-from laconic.compression import decode
+from laconic.compression import decode, whole
 from laconic.coordinator.advance import advance, first
 from laconic.coordinator.campaign import Committed
 from laconic.coordinator.engine import CoordinatorEngine
@@ -216,7 +216,7 @@ def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record:
     """The version after `before`, from the updates in the reverse order of their devices' names."""
     fold = Fold(SIZE)
     for _, c in sorted(committed.items(), reverse=True):
-        fold.add(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE), c.weight)
+        fold.add(whole(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE)), c.weight)
     silent = record.samples - fold.weight
     assert silent >= 0
     fold.add_silent(silent)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from processes import Ear, Process, free_port, laconic, mosquitto, until, wait_for_port
 
-from laconic.compression import PRESETS, decode
+from laconic.compression import PRESETS, decode, whole
 from laconic.coordinator.advance import advance
 from laconic.coordinator.fold import Fold
 from laconic.coordinator.registry import ModelRecord
@@ -116,7 +116,7 @@ def _check(folder: Path, coordinator: Process, ear: Ear) -> None:
         fold = Fold(bundle.schema.size)
         for update in sorted(updates.values(), reverse=True):
             frame, weight = sent[update]
-            fold.add(decode(frame, bundle.schema, limit_bytes=4 * bundle.schema.size), weight)
+            fold.add(whole(decode(frame, bundle.schema, limit_bytes=4 * bundle.schema.size)), weight)
         version = advance(
             weights,
             residual,

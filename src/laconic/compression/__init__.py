@@ -7,7 +7,7 @@ residual = commit(target, sent)
 ```
 """
 
-from laconic.compression.decoder import Piece, decode, pieces
+from laconic.compression.decoder import Piece, decode, pieces, whole
 from laconic.compression.encoder import Encoded, encode
 from laconic.compression.feedback import cap, carry, commit, no_residual, norm
 from laconic.compression.gate import GateDecision, GateMode, GateSettings, GateState, decide
@@ -37,4 +37,5 @@ __all__ = [
     "no_residual",
     "norm",
     "pieces",
+    "whole",
 ]

@@ -21,6 +21,11 @@ class Piece:
     values: Vector
 
 
+def whole(update: Vector) -> tuple[Piece]:
+    """A dense vector as its only piece."""
+    return (Piece(slice(0, update.size), update),)
+
+
 def decode(frame: bytes, schema: Schema, *, limit_bytes: int) -> Vector:
     """The vector that a frame stands for: float32, shape `(schema.size,)`, every value finite.
 

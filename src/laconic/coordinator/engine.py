@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from laconic.compression import decode
+from laconic.compression import Piece, pieces
 from laconic.coordinator import notes, rounds, selection
 from laconic.coordinator.advance import Evaluate, Version, advance, first
 from laconic.coordinator.campaign import Campaign, Committed, Progress
@@ -153,7 +153,7 @@ class CoordinatorEngine:
         for key in store.keys("update/"):
             try:
                 c = msgspec.msgpack.decode(store.get(key) or b"", type=Committed)
-                update = decode(c.frame, self._schema, limit_bytes=self._dense_bytes)
+                update = tuple(pieces(c.frame, self._schema, limit_bytes=self._dense_bytes))
             except (msgspec.DecodeError, WireError) as e:
                 raise StorageError(
                     f"committed update {key} ({e})", remedy="restore the store from a copy"
@@ -270,8 +270,8 @@ class CoordinatorEngine:
                 named = missing[:_MAX_MISSING_NAMED]
                 return [_ack(device, update, Fate.MISSING, missing=named)]
             frame = self._inbox.take(device, fin)
-            vector = decode(frame, self._schema, limit_bytes=self._dense_bytes)
-            self._book.fold.check(vector, fin.weight)
+            change = tuple(pieces(frame, self._schema, limit_bytes=self._dense_bytes))
+            self._book.fold.check(change, fin.weight)
         except LaconicError as e:
             effects = self._reject(device, update, e)
             if task not in ("", self._progress.task):
@@ -281,7 +281,7 @@ class CoordinatorEngine:
                 self._book.expected.discard(device)
                 effects += self._step(rounds.Left(), now)
             return effects
-        return self._commit(device, update, fin, frame, vector, now)
+        return self._commit(device, update, fin, frame, change, now)
 
     def _check_admissible(self, device: str, update: str, fin: Fin) -> None:
         if update != (expected := update_id(device, fin.task, fin.base, fin.sha256)):
@@ -306,10 +306,10 @@ class CoordinatorEngine:
         return [Note("rejected", fields), _ack(device, update, Fate.REJECTED, why=str(error)[:500])]
 
     def _commit(
-        self, device: str, update: str, fin: Fin, frame: bytes, vector: Vector, now: float
+        self, device: str, update: str, fin: Fin, frame: bytes, change: Sequence[Piece], now: float
     ) -> list[Effect]:
         was_heard, was_expected = self._book.heard(device), device in self._book.expected
-        self._book.commit(device, update, vector, fin.weight)
+        self._book.commit(device, update, change, fin.weight)
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
         record = self._ledger[device]
         self._ledger.put(

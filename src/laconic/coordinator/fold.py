@@ -9,10 +9,12 @@ small enough. So restarting from the store, in whatever order, gives the same mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
+from laconic.compression import Piece
 from laconic.errors import LimitExceeded, NonFinite
 from laconic.schema import Vector
 
@@ -33,27 +35,32 @@ class Fold:
         self.weight = 0
         self.updates = 0
 
-    def check(self, update: Vector, weight: int) -> None:
+    def check(self, update: Sequence[Piece], weight: int) -> None:
         """Refuse what must not reach the sum.
 
         Raises `NonFinite` for NaN or infinity, `LimitExceeded` for a value x weight over `MAX_PRODUCT`
         or for more than `MAX_UPDATES` updates.
         """
-        most = float(np.max(np.abs(update), initial=0.0))
-        if not np.isfinite(most):
+        most = max((float(np.max(np.abs(p.values), initial=0.0)) for p in update), default=0.0)
+        if not all(np.isfinite(p.values).all() for p in update):
             raise NonFinite("an update", value=most, remedy="the sender's training has diverged")
         if most * weight > MAX_PRODUCT:
             raise LimitExceeded("largest value of an update x weight", value=most * weight, limit=MAX_PRODUCT)
         if self.updates >= MAX_UPDATES:
             raise LimitExceeded("updates in one round", value=self.updates + 1, limit=MAX_UPDATES)
 
-    def add(self, update: Vector, weight: int) -> None:
-        """Add an update, shape `(size,)`, that has passed `check`, with its number of samples."""
-        product = update.astype(np.float64) * weight
-        high = (product + _HIGH) - _HIGH
-        self._high += high
-        product -= high
-        self._low += (product + _LOW) - _LOW
+    def add(self, update: Sequence[Piece], weight: int) -> None:
+        """Add an update that has passed `check`, with its number of samples.
+
+        `update`: pieces of a vector of shape `(size,)`, no value twice; what is in none of them is zero, and
+        costs nothing.
+        """
+        for piece in update:
+            product = piece.values.astype(np.float64) * weight
+            high = (product + _HIGH) - _HIGH
+            self._high[piece.where] += high
+            product -= high
+            self._low[piece.where] += (product + _LOW) - _LOW
         self.weight += weight
         self.updates += 1
 

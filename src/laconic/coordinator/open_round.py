@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from laconic.compression import Piece
 from laconic.coordinator.fold import Fold
-from laconic.schema import Vector
 
 
 class OpenRound:
@@ -41,10 +41,10 @@ class OpenRound:
         """Whether a device has reported."""
         return device in self.committed or device in self._silent
 
-    def commit(self, device: str, update: str, vector: Vector, weight: int) -> None:
+    def commit(self, device: str, update: str, pieces: Sequence[Piece], weight: int) -> None:
         """Fold a checked update; it takes the place of the device's silence."""
         self.fold.withdraw_silent(self._silent.pop(device, 0))
-        self.fold.add(vector, weight)
+        self.fold.add(pieces, weight)
         self.committed[device] = update
         self.expected.add(device)
 
