@@ -1,14 +1,15 @@
-"""Codecs for federated runs: the product's settings as they are, schedules, and what they are compared with."""
+"""Codecs for federated runs: the product's settings, schedules, and what they are compared with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from _codec.federation import Codec, Sent, State
 
+from _codec.federation import Codec, Sent, State
 from laconic.compression import PRESETS, CodecSettings, decode, encode
 from laconic.compression.bits import pack, packed_size, unpack
 from laconic.compression.selection import largest
@@ -36,16 +37,14 @@ def scheduled(choose: Callable[[int], Codec]) -> Codec:
 
 def stepped(step: Callable[[int], float], settings: CodecSettings = PRESETS["small"]) -> Codec:
     """The dead zone with a step (over RMS) that depends on the round."""
-    from dataclasses import replace
-
     return scheduled(lambda number: product(replace(settings, kind="deadzone", step_rms=step(number))))
 
 
 def stc(density: float) -> Codec:
     """Sparse ternary compression: the largest magnitudes, all at their mean, positions in Golomb's code.
 
-    Sattler et al., "Robust and Communication-Efficient Federated Learning from Non-IID Data", IEEE TNNLS 2020,
-    algorithms 1 and 3.
+    Sattler et al., "Robust and Communication-Efficient Federated Learning from Non-IID Data", IEEE TNNLS
+    2020, algorithms 1 and 3.
     """
 
     def codec(target: Vector, schema: Schema, number: int, state: State, rng: np.random.Generator) -> Sent:

@@ -54,8 +54,8 @@ def digits() -> DataSet:
     """1,797 digits of 8x8 grey values from 0 to 1; every fifth, in a fixed order, is held out."""
     raw = load_digits()
     order = np.random.default_rng(0).permutation(len(raw.target))
-    x = (raw.images / 16).astype(np.float32)[order, None]
-    y = raw.target.astype(np.int64)[order]
+    x: Values = (raw.images / 16).astype(np.float32)[order, None]
+    y: Labels = raw.target.astype(np.int64)[order]
     held = len(y) // 5
     return DataSet(Part(x[held:], y[held:]), Part(x[:held], y[:held]), 10)
 
@@ -83,7 +83,8 @@ def har() -> DataSet:
         y, people = labels["y"].astype(np.int64), labels["subject"]
     held = np.isin(people, HAR_TEST_PEOPLE)
     mean, deviation = windows[~held].mean((0, 1)), windows[~held].std((0, 1))
-    x = np.ascontiguousarray(((windows - mean) / deviation).transpose(0, 2, 1).astype(np.float32))
+    scaled = ((windows - mean) / deviation).transpose(0, 2, 1)
+    x: Values = np.ascontiguousarray(scaled, np.float32)
     return DataSet(Part(x[~held], y[~held]), Part(x[held], y[held]), 6)
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from _codec.data import Part, deal
-from _codec.tasks import RATES, SAMPLES, OptimizerName, Task
 
+from _codec.data import Part, deal
+from _codec.models import Drawn
+from _codec.tasks import RATES, SAMPLES, OptimizerName, Task
 from laconic.compression import GateSettings, GateState, cap, carry, commit, decide, no_residual, norm
 from laconic.schema import Schema, Vector
 
@@ -67,11 +68,12 @@ class Federation:
     """How a run is made, apart from task, skew, seed and codecs.
 
     * `rate`: the local learning rate of a round, counted from 1; None for the optimizer's constant one.
-    * `server_rate`, `server_momentum`: the coordinator's step is rate times m, m = momentum m + mean (FedAvgM,
-      Hsu et al., arXiv 1909.06335).
+    * `server_rate`, `server_momentum`: the coordinator's step is rate times m, where m = momentum m + mean
+      (FedAvgM, Hsu et al., arXiv 1909.06335).
     * `feedback`: error feedback, on both sides.
     * `residual_ratio`: the device's cap on its residual, as the product's; `residual_decay` multiplies the
       residual of a device before each round.
+    * `drawn`: how the initial weights are.
     * `gate`: when a device stays silent; None never. A silent device counts as zero with its weight.
     * `shards`: the devices' data in a round; None for what `deal` gives, in every round.
     """
@@ -84,6 +86,7 @@ class Federation:
     feedback: bool = True
     residual_ratio: float = 30.0
     residual_decay: float = 1.0
+    drawn: Drawn = "he"
     gate: GateSettings | None = None
     shards: Callable[[int], Sequence[Part]] | None = None
 
@@ -94,7 +97,7 @@ class _Device:
 
     residual: Vector
     codec: State = field(default_factory=dict)
-    gate: GateState = GateState()
+    gate: GateState = field(default_factory=GateState)
 
 
 def decaying(rate: float, decay: float) -> Callable[[int], float]:
@@ -123,7 +126,7 @@ def run(
     schema, count = task.schema, federation.devices
     devices = [_Device(no_residual(schema.size)) for _ in range(count)]
     dealt = [task.data.train.at(i) for i in deal(task.data.train.y, count, skew, seed)]
-    weights, kept = task.initial(seed), no_residual(schema.size)
+    weights, kept = task.initial(seed, federation.drawn), no_residual(schema.size)
     momentum = np.zeros(schema.size)
     coordinator: State = {}
     rate = federation.rate or decaying(RATES[federation.optimizer], 1.0)

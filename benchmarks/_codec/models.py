@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,8 @@ class _Layers:
             initializer=[numpy_helper.from_array(w, n) for n, w in self._weights.items()],
         )
         opset = [helper.make_opsetid("", OPSET)]
-        encoded: bytes = helper.make_model(
-            graph, opset_imports=opset, ir_version=IR_VERSION
-        ).SerializeToString(deterministic=True)
+        model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+        encoded: bytes = model.SerializeToString(deterministic=True)
         return encoded
 
 
@@ -55,10 +54,10 @@ def lenet() -> bytes:
     """LeCun et al., Proc. IEEE 1998, with ReLU and max pooling: 61,706 parameters, images of 28x28."""
     pool: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     net = _Layers("lenet", (1, 28, 28))
-    net.add("Conv", (6, 1, 5, 5), "conv1", kernel_shape=[5, 5], pads=[2] * 4).add("Relu").add(
-        "MaxPool", **pool
-    )
-    net.add("Conv", (16, 6, 5, 5), "conv2", kernel_shape=[5, 5]).add("Relu").add("MaxPool", **pool)
+    net.add("Conv", (6, 1, 5, 5), "conv1", kernel_shape=[5, 5], pads=[2] * 4)
+    net.add("Relu").add("MaxPool", **pool)
+    net.add("Conv", (16, 6, 5, 5), "conv2", kernel_shape=[5, 5])
+    net.add("Relu").add("MaxPool", **pool)
     net.add("Flatten").add("Gemm", (120, 400), "dense1", transB=1).add("Relu")
     net.add("Gemm", (84, 120), "dense2", transB=1).add("Relu").add("Gemm", (10, 84), "dense3", transB=1)
     return net.file(10)
@@ -74,15 +73,26 @@ def har_cnn() -> bytes:
     return net.add("Gemm", (6, 256), "dense2", transB=1).file(6)
 
 
-def initial(schema: Schema, seed: int) -> Vector:
-    """Initial weights and biases, uniform within 1 / sqrt(inputs of the layer), as PyTorch draws them.
+Drawn = Literal["he", "lecun"]
+"""How initial weights are drawn."""
 
-    The schema names a layer's parameters `layer.weight` (outputs on axis 0) and `layer.bias`.
+
+def initial(schema: Schema, seed: int, drawn: Drawn = "he") -> Vector:
+    """Initial parameters; the schema names a layer's `layer.weight` (outputs on axis 0) and `layer.bias`.
+
+    "he": weights normal with variance 2 / inputs, biases zero (He et al., ICCV 2015, section 2.2), with which
+    all tasks learn from the first rounds. "lecun": weights and biases uniform within 1 / sqrt(inputs), as
+    PyTorch's layers are drawn: the deviation is 0.4 of the other's, and a LeNet with 90 % of one class a
+    device hardly learns for 20 rounds.
     """
     rng = np.random.default_rng([seed, 2])
     inputs = {t.name.rpartition(".")[0]: math.prod(t.shape[1:]) for t in schema.tensors if len(t.shape) > 1}
     parts = []
     for tensor in schema.tensors:
-        bound = 1 / math.sqrt(inputs[tensor.name.rpartition(".")[0]])
-        parts.append(rng.uniform(-bound, bound, tensor.size).astype(np.float32))
+        count = inputs[tensor.name.rpartition(".")[0]]
+        if drawn == "lecun":
+            values = rng.uniform(-1, 1, tensor.size) / math.sqrt(count)
+        else:
+            values = rng.standard_normal(tensor.size) * (math.sqrt(2 / count) if len(tensor.shape) > 1 else 0)
+        parts.append(values.astype(np.float32))
     return np.concatenate(parts)

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from _codec.data import DataSet, Part, digits, har, mnist
-from _codec.models import har_cnn, initial, lenet
 
+from _codec.data import DataSet, Part, digits, har, mnist
+from _codec.models import Drawn, har_cnn, initial, lenet
 from laconic.runtime import Bundle, Trainer
 from laconic.schema import Schema, Vector
 from laconic.training import prepare
@@ -22,7 +22,7 @@ OptimizerName = Literal["sgd", "adam"]
 EPOCHS, SAMPLES, BATCH = 3, 64, 16
 """Local epochs of a round, samples of an epoch (drawn anew for each, or all there are), batch size."""
 
-RATES: dict[OptimizerName, float] = {"sgd": 0.1, "adam": 0.001}
+RATES: dict[OptimizerName, float] = {"sgd": 0.1, "adam": 0.0005}
 """Learning rates."""
 
 _SOURCES: dict[TaskName, tuple[Callable[[], DataSet], Callable[[], bytes]]] = {
@@ -45,9 +45,9 @@ class Task:
         """Of the vectors that travel."""
         return self.trainer.bundle.schema
 
-    def initial(self, seed: int) -> Vector:
+    def initial(self, seed: int, drawn: Drawn = "he") -> Vector:
         """The weights that a run with this seed starts from."""
-        return initial(self.schema, seed)
+        return initial(self.schema, seed, drawn)
 
     def change(self, weights: Vector, part: Part, rate: float, rng: np.random.Generator) -> Vector:
         """What one round of local training on `part` adds to `weights`, float32, shape `(schema.size,)`.

@@ -1,4 +1,4 @@
-"""Updates from real runs, kept outside the repository: what the rate and distortion of codecs are measured on.
+"""Updates of real runs, kept outside the repository: what rate and distortion are measured on.
 
 Run as a program to write the files; `real_updates` writes what is missing.
 """
@@ -76,7 +76,6 @@ def write(file: str) -> Path:
     from _codec.baselines import product
     from _codec.federation import Federation, Observation, decaying, run
     from _codec.tasks import RATES, load
-
     from laconic.compression import CodecSettings
 
     name, skew = RUNS[file]
@@ -85,7 +84,7 @@ def write(file: str) -> Path:
     schema = load(name).schema
     for optimizer in ("sgd", "adam"):
 
-        def observe(seen: Observation) -> None:
+        def observe(seen: Observation, optimizer: str = optimizer) -> None:
             if seen.number in ROUNDS and (seen.direction == "down" or seen.device in DEVICES):
                 who = "down" if seen.direction == "down" else f"device{seen.device}"
                 found.append((f"{file}/{optimizer}/{seen.number}/{who}", seen.change, seen.target))
