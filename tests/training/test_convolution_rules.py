@@ -521,3 +521,15 @@ def test_the_pass_over_the_data_for_that_factor_is_spared(
     found = gradients(g, nodes, {"y": "dy"}, ["x", "w"])
     used = [n.op_type for n in live_nodes(g.nodes, list(found.values()))]
     assert used.count("BatchNormalization") == passes
+
+
+@quick
+@given(
+    seeds, st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3)), min_size=1, max_size=3), st.booleans()
+)
+def test_a_convolution_that_skips_pixels(seed: int, axes: list[tuple[int, int]], batched: bool) -> None:
+    size, strides = zip(*axes, strict=True)
+    ones = [1] * len(axes)
+    values = {"x": normal(seed, 2, 3, *size), "w": normal(seed, 4, 3, *ones)}
+    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=ones, strides=strides)
+    check(node, values, ["x", "w"], batched=["x"] if batched else [])
