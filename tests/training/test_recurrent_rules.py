@@ -142,9 +142,9 @@ def test_gru(
 
 
 @settings(max_examples=8, deadline=None)
-@given(seeds, ways, optional, read_outputs, st.booleans(), st.sampled_from([1, 3, 16]))
+@given(seeds, ways, optional, read_outputs, st.booleans(), st.sampled_from([1, 3, 16, 26]))
 def test_lstm(seed: int, way: str, given_: set[str], outputs: list[str], free: bool, steps: int) -> None:
-    """Lengths with and without a divisor near their root, which decides how the cell's state is found."""
+    """Lengths with and without small divisors, which decide how the cell's state is found."""
     hold("LSTM", seed, way, given_, outputs, free, steps)
 
 
