@@ -151,6 +151,11 @@ class Frame:
             return list(self.bytes(count))
         if coder == 0x31:
             return unpacked(self.bytes(size), count, width)
+        if coder == 0x34:
+            body = Body(self.bytes(self.varint()))
+            symbols = body.stream([0] * count, 2**width, 1)
+            body.end()
+            return symbols
         plain = zstandard.ZstdDecompressor().decompress(b"\x28\xb5\x2f\xfd" + self.bytes(self.varint()))
         if coder == 0x32:
             return list(plain)
@@ -189,6 +194,126 @@ def hadamard(x: list[int]) -> list[int]:
     half = len(x) // 2
     low, high = hadamard(x[:half]), hadamard(x[half:])
     return [a + b for a, b in zip(low, high, strict=True)] + [a - b for a, b in zip(low, high, strict=True)]
+
+
+class Number:
+    """A fraction, most significant byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.read, self.range = data, 6, 2**48
+        self.code = int.from_bytes(data[:6].ljust(6, b"\0"), "big")
+
+    def symbol(self, f: list[int]) -> int:
+        share = self.range // 16384
+        s, start = owner(f, self.code // share)
+        self.code -= share * start
+        self.range = share * f[s]
+        if self.range < 2**32:
+            self.range *= 65536
+            self.code = self.code * 65536 + int.from_bytes(
+                self.data[self.read : self.read + 2].ljust(2, b"\0"), "big"
+            )
+            self.read += 2
+        return s
+
+    def end(self) -> None:
+        if self.data:
+            unit = 256 ** (self.read - len(self.data))
+            assert self.data[-1]
+            assert self.code < unit
+            assert self.code + (256 - self.data[-1]) * unit >= self.range
+
+
+class Body:
+    """An adaptive body, stream after stream."""
+
+    def __init__(self, data: bytes) -> None:
+        self.first, self.states, self.number = 0, [], None
+        if len(data) <= 512:
+            self.number = Number(data)
+        elif data[0] == 0:
+            assert len(data) > 513
+            self.number = Number(data[1:])
+        else:
+            frame = Frame(data)
+            lanes = 2 ** frame.u8()
+            self.first = frame.varint()
+            sizes = [16 + z for z in unpacked(frame.bytes(lanes // 2), lanes, 4)]
+            bits = int.from_bytes(frame.bytes((sum(sizes) + 7) // 8), "little")
+            for size in sizes:
+                self.states.append(2**size + bits % 2**size)
+                bits //= 2**size
+            assert not bits
+            self.words = frame
+
+    def stream(self, contexts: list[int], alphabet: int, contexts_count: int) -> list[int]:
+        n = [[0] * alphabet for _ in range(contexts_count)]
+        out: list[int] = []
+        while len(out) < len(contexts):
+            size = min(max(len(out) // 4, 4), 2048)
+            run = contexts[len(out) : len(out) + size]
+            f = {c: frequencies(n[c]) for c in set(run)}
+            symbols = self.run([f[c] for c in run])
+            for c, s in zip(run, symbols, strict=True):
+                n[c][s] += 1
+            for c in range(contexts_count):
+                if sum(n[c]) > 1024 + 64 * alphabet:
+                    n[c] = [x // 2 for x in n[c]]
+            out += symbols
+        return out
+
+    def run(self, f: list[list[int]]) -> list[int]:
+        out: list[int] = []
+        in_lanes = min(self.first, len(f))
+        self.first -= in_lanes
+        while len(out) < in_lanes:
+            step = f[len(out) : min(len(out) + len(self.states), in_lanes)]
+            for lane, f_lane in enumerate(step):
+                high, slot = divmod(self.states[lane], 16384)
+                s, start = owner(f_lane, slot)
+                self.states[lane] = f_lane[s] * high + slot - start
+                out.append(s)
+            for lane in range(len(step)):
+                if self.states[lane] < 65536:
+                    word = int.from_bytes(self.words.bytes(2), "little")
+                    self.states[lane] = self.states[lane] * 65536 + word
+        return out + [self.rest().symbol(f_symbol) for f_symbol in f[in_lanes:]]
+
+    def rest(self) -> Number:
+        if self.number is None:
+            assert self.first == 0
+            assert self.words.at == len(self.words.data)
+            cargo = b"".join((state - 65536).to_bytes(2, "little") for state in self.states)
+            self.number = Number(cargo.rstrip(b"\0"))
+        return self.number
+
+    def end(self) -> None:
+        self.rest().end()
+
+
+def frequencies(n: list[int]) -> list[int]:
+    """Of one context, from its counts."""
+    alphabet, prior = len(n), [32]
+    while len(prior) < alphabet:
+        prior.append(max(prior[-1] * 3 // 4, 2))
+    near = [32 * a + b for a, b in zip(n, prior, strict=True)]
+    for _ in range(2):
+        wide = [near[0], *near, near[-1]]
+        near = [wide[s] + 2 * wide[s + 1] + wide[s + 2] for s in range(alphabet)]
+    weight = [32 * n[s] + near[s] * 24 * alphabet // sum(near) + 1 for s in range(alphabet)]
+    f = [w * (16384 - alphabet) // sum(weight) + 1 for w in weight]
+    f[weight.index(max(weight))] += 16384 - sum(f)
+    return f
+
+
+def owner(f: list[int], slot: int) -> tuple[int, int]:
+    """The symbol that owns a slot, and its first slot."""
+    start = 0
+    for s, size in enumerate(f):
+        if slot < start + size:
+            return s, start
+        start += size
+    raise AssertionError(slot)
 
 
 def unpacked(data: bytes, count: int, width: int) -> list[int]:

@@ -135,4 +135,5 @@ def test_numbers_of_stages_never_change():
         0x31: "packed",
         0x32: "zstd",
         0x33: "packed+zstd",
+        0x34: "adaptive",
     }

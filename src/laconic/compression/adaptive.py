@@ -1,8 +1,8 @@
-"""Adaptive coding of small symbols: both sides learn the frequencies as they go, so that no table travels.
+"""Adaptive coding of small symbols: both sides learn the frequencies as they go, and no table travels.
 
-Symbols are coded in runs that grow with what has been coded; the frequencies of a run follow, by integer rules
-alone, from the symbols of all runs before it. A symbol may have a *context*, which the decoder must know
-beforehand (from streams decoded earlier); each context has frequencies of its own.
+Symbols are coded in runs that grow with what has been coded; the frequencies of a run follow, by integer
+rules alone, from the symbols of all runs before it. A symbol may have a *context*, which the decoder must
+know beforehand (from streams decoded earlier); each context has frequencies of its own.
 
 Streams can share one body (`encode_streams`, `StreamDecoder`): then only the last costs an end and a length.
 
@@ -16,28 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from laconic.compression import range_coder, rans
 from laconic.compression.bits import Codes
-from laconic.compression.range_coder import PRECISION, TOTAL, RangeDecoder, slot_table
+from laconic.compression.frequencies import Frequencies, Model, first_slots
+from laconic.compression.range_coder import PRECISION, RangeDecoder, slot_table
 from laconic.compression.rans import LaneDecoder, Slots
+from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 
 FIRST_RUN = 4
-LONGEST_RUN = 4096
+LONGEST_RUN = 2048
 
 BARE_BYTES = 512
 """Up to this many bytes a body is range coded, and no byte says so."""
-
-_SEEN = 32
-"""What a symbol that came weighs."""
-
-_BACKGROUND = 24
-"""What the background weighs, a symbol of the alphabet: three quarters of a symbol that came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,10 @@ class SymbolStream:
 
 
 def encode(symbols: Codes, contexts: Codes | None, *, alphabet: int, contexts_count: int = 1) -> bytes:
-    """One stream to bytes, without their number; see `SymbolStream`. Raises `ValueError` for what is too large."""
+    """One stream to bytes, their number left to the caller; see `SymbolStream`.
+
+    Raises `ValueError` for symbols or contexts that are out of range.
+    """
     return encode_streams([SymbolStream(symbols, contexts, alphabet, contexts_count)])
 
 
@@ -104,11 +101,22 @@ def encode_streams(streams: Sequence[SymbolStream]) -> bytes:
     start, frequency = np.concatenate(starts), np.concatenate(frequencies)
     lanes = lanes_for(_bits(frequency))
     if lanes > 1:
-        body = rans.encode(start, frequency, runs, lanes)
-        if body is not None and len(body) >= BARE_BYTES:
-            return bytes([lanes.bit_length() - 1]) + body
+        first, cargo = _end_for(start, frequency, 2 * lanes)
+        runs = [(a, min(b, first)) for a, b in runs if a < first]
+        body = bytes([lanes.bit_length() - 1]) + varint(first)
+        body += rans.encode(start[:first], frequency[:first], runs, lanes, cargo)
+        if len(body) > BARE_BYTES:
+            return body
     body = range_coder.encode(start.tolist(), frequency.tolist())
     return body if len(body) <= BARE_BYTES else b"\0" + body
+
+
+def _end_for(start: Slots, frequency: Slots, limit_bytes: int) -> tuple[int, bytes]:
+    """How many symbols lanes code, and the range-coded rest: what `limit_bytes` hold, a quarter at most."""
+    rest = frequency[-(frequency.size // 4) :][::-1]
+    bits = np.cumsum(PRECISION - np.log2(rest))
+    first = frequency.size - int(np.searchsorted(bits, 8 * limit_bytes - 8))
+    return first, range_coder.encode(start[first:].tolist(), frequency[first:].tolist())
 
 
 @dataclass(slots=True)
@@ -116,19 +124,24 @@ class StreamDecoder:
     """Decodes the streams of one body in their order: `symbols` for each, then `finish`."""
 
     data: bytes | memoryview
-    _coder: RangeDecoder | LaneDecoder = field(init=False)
+    _range: RangeDecoder | None = field(init=False, default=None)
+    _lanes: LaneDecoder | None = field(init=False, default=None)
+    _left: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        data = memoryview(self.data)
+        reader = Reader(memoryview(self.data))
         lanes_log2 = 0
-        if len(data) > BARE_BYTES:
-            lanes_log2 = data[0]
-            data = data[1:]
+        if reader.left > BARE_BYTES:
+            lanes_log2 = reader.byte("lanes of coded symbols")
             if lanes_log2 > rans.MAX_LANES_LOG2:
                 raise Malformed("lanes of coded symbols", value=lanes_log2, limit=rans.MAX_LANES_LOG2)
-            if len(data) < BARE_BYTES + (lanes_log2 == 0):
-                raise Malformed("length of coded symbols", value=len(data), limit=BARE_BYTES)
-        self._coder = LaneDecoder(data, 1 << lanes_log2) if lanes_log2 else RangeDecoder(data)
+            if not lanes_log2 and reader.left == BARE_BYTES:
+                raise Malformed("length of coded symbols", value=BARE_BYTES, limit="no byte for the lanes")
+        if lanes_log2:
+            self._left = reader.varint("symbols in lanes")
+            self._lanes = LaneDecoder(reader.take(reader.left, "coded symbols"), 1 << lanes_log2)
+        else:
+            self._range = RangeDecoder(reader.take(reader.left, "coded symbols"))
 
     def symbols(self, contexts: Codes | None, count: int, *, alphabet: int, contexts_count: int = 1) -> Codes:
         """The next stream: uint8, shape `(count,)`, each below `alphabet`. Raises `Malformed`."""
@@ -137,25 +150,40 @@ class StreamDecoder:
         model = Model(alphabet, contexts_count)
         for a, b in runs_of(count):
             which = None if contexts is None else contexts[a:b]
-            frequencies = model.frequencies()
-            starts = np.cumsum(frequencies, axis=1) - frequencies
-            if isinstance(self._coder, LaneDecoder):
-                self._coder.decode(starts, frequencies, which, out[a:b])
-            else:
-                rows = None if which is None else which.tolist()
-                used = (0,) if rows is None else set(rows)
-                tables = {c: slot_table(starts[c].tolist(), frequencies[c].tolist()) for c in used}
-                out[a:b] = np.frombuffer(self._coder.decode(tables, rows, b - a), np.uint8)
+            self._run(model.frequencies(), which, out[a:b])
             model.learn(out[a:b], which)
         return out
 
     def finish(self) -> None:
         """Check that nothing is left. Raises `Malformed`."""
-        self._coder.finish()
+        if self._left:
+            raise Malformed("symbols in lanes", value=self._left, limit=0)
+        self._rest().finish()
+
+    def _run(self, frequencies: Frequencies, contexts: Codes | None, out: Codes) -> None:
+        starts = first_slots(frequencies)
+        in_lanes = min(self._left, out.size)
+        if in_lanes and self._lanes is not None:
+            first = None if contexts is None else contexts[:in_lanes]
+            self._lanes.decode(starts, frequencies, first, out[:in_lanes])
+            self._left -= in_lanes
+        if in_lanes < out.size:
+            rows = None if contexts is None else contexts[in_lanes:].tolist()
+            used = (0,) if rows is None else set(rows)
+            tables = {c: slot_table(starts[c].tolist(), frequencies[c].tolist()) for c in used}
+            plain = self._rest().decode(tables, rows, out.size - in_lanes)
+            out[in_lanes:] = np.frombuffer(plain, np.uint8)
+
+    def _rest(self) -> RangeDecoder:
+        """What is not in lanes: all of a short body; the cargo of the lanes, once they have ended."""
+        if self._range is None:
+            assert self._lanes is not None
+            self._range = RangeDecoder(memoryview(self._lanes.finish().rstrip(b"\0")))
+        return self._range
 
 
 def runs_of(count: int) -> Iterator[tuple[int, int]]:
-    """Bounds of the runs of a stream: a quarter of what came before, at least 4 symbols and at most 4096."""
+    """Bounds of the runs of a stream: a quarter of what came before, at least 4 symbols and at most 2048."""
     start = 0
     while start < count:
         stop = min(start + min(max(start // 4, FIRST_RUN), LONGEST_RUN), count)
@@ -164,59 +192,12 @@ def runs_of(count: int) -> Iterator[tuple[int, int]]:
 
 
 def lanes_for(bits: float) -> int:
-    """The encoder's choice for a body of `bits`: lanes may cost half a percent, about a byte each.
+    """The encoder's choice for a body of `bits`: lanes cost about half a byte each, at most 1/160 here.
 
     Below 64 lanes a NumPy step is slower than plain integers.
     """
-    lanes = 1 << max(int(bits / 8 / 200), 1).bit_length() - 1
+    lanes = 1 << max(int(bits / 8 / 80), 1).bit_length() - 1
     return 1 if lanes < 64 else min(lanes, 1024)
-
-
-class Model:
-    """Counts of symbols by context, and the frequencies that follow from them."""
-
-    def __init__(self, alphabet: int, contexts_count: int) -> None:
-        self.counts = np.zeros((contexts_count, alphabet), np.int64)
-
-    def learn(self, symbols: Codes, contexts: Codes | None) -> None:
-        """Count a run; where a context's counts are above a ceiling, halve them: what is recent counts more."""
-        alphabet = self.counts.shape[1]
-        index = symbols if contexts is None else contexts.astype(np.int64) * alphabet + symbols
-        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
-        heavy = self.counts.sum(axis=1) > 2048 + 64 * alphabet
-        if heavy.any():
-            self.counts[heavy] >>= 1
-
-    def frequencies(self) -> NDArray[np.int64]:
-        """Shape `(contexts, alphabet)`, each at least 1, 16384 in each row.
-
-        The weight of a symbol is its count and a *background*: the counts of its neighbours and a prior that
-        falls by a quarter from symbol to symbol, smoothed twice with the kernel (1, 2, 1). Symbols here are
-        magnitudes, whose neighbours come as often: with a background, streams of 50 to 500 symbols need 5 to 20 %
-        less of what they cost beyond their entropy.
-        """
-        alphabet = self.counts.shape[1]
-        seen = self.counts * _SEEN
-        near = smoothed(smoothed(seen + _prior(alphabet)))
-        weights = seen + near * (_BACKGROUND * alphabet) // near.sum(axis=1, keepdims=True) + 1
-        scaled: NDArray[np.int64] = weights * (TOTAL - alphabet) // weights.sum(axis=1, keepdims=True) + 1
-        # What the divisions leave goes to the first of the heaviest symbols.
-        scaled[np.arange(len(scaled)), weights.argmax(axis=1)] += TOTAL - scaled.sum(axis=1)
-        return scaled
-
-
-@lru_cache(maxsize=256)
-def _prior(alphabet: int) -> NDArray[np.int64]:
-    weights = [32]
-    while len(weights) < alphabet:
-        weights.append(max(weights[-1] * 3 // 4, 2))
-    return np.array(weights, np.int64)
-
-
-def smoothed(weights: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each weight twice and its neighbours; beyond the ends a row goes on with its first and last weight."""
-    wide = np.concatenate([weights[:, :1], weights, weights[:, -1:]], axis=1)
-    return wide[:, :-2] + 2 * weights + wide[:, 2:]
 
 
 def _modelled(stream: SymbolStream) -> tuple[Slots, Slots]:
@@ -230,7 +211,7 @@ def _modelled(stream: SymbolStream) -> tuple[Slots, Slots]:
         index = symbols if contexts is None else contexts.astype(np.int64) * stream.alphabet + symbols
         table = model.frequencies()
         frequencies[a:b] = table.ravel()[index]
-        starts[a:b] = (np.cumsum(table, axis=1) - table).ravel()[index]
+        starts[a:b] = first_slots(table).ravel()[index]
         model.learn(symbols, contexts)
     return starts, frequencies
 

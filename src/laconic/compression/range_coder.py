@@ -1,9 +1,10 @@
 """A range coder: symbols of known frequencies to the one shortest byte string, symbol after symbol.
 
-The bytes are a fraction, most significant byte first, and all bytes after the last are 0. A symbol narrows the
-interval `[low, low + range)` to the share that its frequency has; the body is the number in the last interval
-with the fewest bytes, so a stream costs less than one byte more than its symbols (Martin, "Range encoding",
-1979). Integers of at most 49 bits; about a quarter of a microsecond a symbol, which suits short streams.
+The bytes are a fraction, most significant byte first, and all bytes after the last are 0. A symbol
+narrows the interval `[low, low + range)` to the share that its frequency has; the body is the number in
+the last interval with the fewest bytes, so a stream costs less than one byte more than its symbols
+(Martin, "Range encoding", 1979). Integers of at most 49 bits; about a quarter of a microsecond a symbol,
+which suits short streams.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class RangeDecoder:
         self._code = words[0] << 32 | words[1] << 16 | words[2]
         self._words = words
 
-    def decode(self, tables: Mapping[int, SlotTable], contexts: Sequence[int] | None, count: int) -> bytearray:
+    def decode(
+        self, tables: Mapping[int, SlotTable], contexts: Sequence[int] | None, count: int
+    ) -> bytearray:
         """The next `count` symbols; `contexts` says for each which of `tables`, None that all are of table 0.
 
         Raises `Malformed` for a number outside the interval.
@@ -111,4 +114,3 @@ _EMPTY: SlotTable = (b"", [], [])
 def slot_table(starts: list[int], frequencies: list[int]) -> SlotTable:
     """What `RangeDecoder` decodes with."""
     return b"".join([bytes((s,)) * f for s, f in enumerate(frequencies)]), starts, frequencies
-

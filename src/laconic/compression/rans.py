@@ -1,12 +1,13 @@
-"""Interleaved rANS: long streams of symbols of known frequencies, a whole row of lanes in one NumPy step.
+"""Interleaved rANS: long streams of symbols of known frequencies, a row of lanes in one NumPy step.
 
-A lane's state is below 2**32, a word has 16 bits, frequencies of a table sum to 2**14. Symbol `i` of a run belongs
-to lane `i % lanes`. The encoder works from the last symbol to the first, so that the decoder meets the words in
-the order of the symbols (Duda, "Asymmetric numeral systems", arXiv 1311.2540; Giesen, "Interleaved entropy
-coders", arXiv 1402.3392).
+A lane's state is below 2**32, a word has 16 bits, frequencies of a table sum to 2**14. Symbol `i` of a
+run belongs to lane `i % lanes`. The encoder works from the last symbol to the first, so that the decoder
+meets the words in the order of the symbols (Duda, "Asymmetric numeral systems", arXiv 1311.2540; Giesen,
+"Interleaved entropy coders", arXiv 1402.3392).
 
-A lane costs about one byte, not the six of a plain start and end: the last states are written in as many bits as
-they have, and near the end of the stream a lane's first symbols fill its state instead of a word.
+A lane costs about half a byte: the last states are written in as many bits as they have, and the states from
+which the encoder starts carry two bytes each of whatever the caller gives it (the end of the stream, coded
+otherwise).
 """
 
 from __future__ import annotations
@@ -29,72 +30,34 @@ Slots: TypeAlias = NDArray[np.uint16]
 States: TypeAlias = NDArray[np.uint32]
 
 _LOW = 1 << 16
+_MASK, _SHIFT, _WORD = np.uint32(TOTAL - 1), np.uint32(PRECISION), np.uint32(16)
 _HIGH_SHIFT = np.uint32(32 - PRECISION)
-_STARTS = np.uint32(1) << np.arange(17, dtype=np.uint32)
-"""States that a lane may start from: the powers of two up to 65536."""
 
 
-def encode(starts: Slots, frequencies: Slots, runs: Iterable[tuple[int, int]], lanes: int) -> bytes | None:
-    """The bytes of symbols that own the slots `[start, start + frequency)`; `lanes` is a power of two, 2 to 4096.
+def encode(
+    starts: Slots, frequencies: Slots, runs: Iterable[tuple[int, int]], lanes: int, cargo: bytes
+) -> bytes:
+    """The bytes of symbols that own the slots `[start, start + frequency)`.
 
-    `runs`: consecutive bounds over all symbols. None if the symbols do not fill a state in every lane.
+    `lanes`: a power of two, 2 to 4096. `runs`: consecutive bounds over all symbols. `cargo`: at most
+    `2 * lanes` bytes, which come out at the end of decoding, with zeros after them.
     """
     frequency, start = frequencies.astype(np.uint32), starts.astype(np.uint32)
-    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)][::-1]
-    state = _first_states(start, frequency, steps, lanes)
-    words: list[Slots] = []
-    for a, b in steps:
-        x = state[: b - a]
-        over = _full(x, frequency[a:b])
-        if words or over.any():
-            words.append(x.astype(np.uint16)[over])
-            x >>= over.astype(np.uint32) << np.uint32(4)
-        _push(x, start[a:b], frequency[a:b])
-    if (state < _LOW).any():
-        return None
-    stream = np.concatenate(words[::-1]) if words else np.empty(0, np.uint16)
-    return _pack_states(state) + stream.astype("<u2").tobytes()
-
-
-def _full(x: States, frequency: States) -> NDArray[np.bool_]:
-    """Where a state must give up a word before it takes the next symbol."""
-    return (x >> _HIGH_SHIFT) >= frequency
-
-
-def _push(x: States, start: States, frequency: States) -> None:
-    x += x // frequency * (np.uint32(TOTAL) - frequency) + start
-
-
-def _first_states(start: States, frequency: States, steps: list[tuple[int, int]], lanes: int) -> States:
-    """A start for each lane, so that many symbols are taken before the first word, and none is below 65536 then.
-
-    All lanes give up words from the same step on. Every start is tried for every lane; where one lane has none that
-    suits, fewer steps are tried, in the end none, which 65536 always suits.
-    """
-    x = np.ones(lanes, np.uint32)
-    most = 0
-    for a, b in steps:
-        if _full(x[: b - a], frequency[a:b]).any():
-            break
-        _push(x[: b - a], start[a:b], frequency[a:b])
-        most += 1
-    tried = most
-    while tried:
-        x = np.repeat(_STARTS[:, None], lanes, axis=1)
-        fits = np.ones(x.shape, np.bool_)
-        for a, b in steps[:tried]:
-            fits[:, : b - a] &= ~_full(x[:, : b - a], frequency[a:b])
-            _push(x[:, : b - a], start[a:b], frequency[a:b])
-        fits &= x >= _LOW
-        if fits.any(axis=0).all():
-            return _STARTS[fits.argmax(axis=0)]
-        tried = tried * 7 // 8
-    return np.full(lanes, _LOW, np.uint32)
+    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)]
+    state = np.frombuffer(cargo.ljust(2 * lanes, b"\0"), "<u2").astype(np.uint32) + np.uint32(_LOW)
+    words = [np.empty(0, np.uint16)]
+    for a, b in reversed(steps):
+        x, f = state[: b - a], frequency[a:b]
+        full = (x >> _HIGH_SHIFT) >= f
+        words.append(x.astype(np.uint16)[full])
+        x >>= full.astype(np.uint32) << np.uint32(4)
+        x += x // f * (np.uint32(TOTAL) - f) + start[a:b]
+    return _pack_states(state) + np.concatenate(words[::-1]).astype("<u2").tobytes()
 
 
 def _pack_states(states: States) -> bytes:
-    """A nibble for each state, its bits above 17, low nibble first; then the bits below each state's top one."""
-    sizes = np.log2(states).astype(np.int64)  # exact: the states are integers far below 2**53
+    """A nibble for each state, its bits above 17, low nibble first; then its bits below the top one."""
+    sizes = np.frexp(states.astype(np.float64))[1] - 1
     nibbles = (sizes - 16).astype(np.uint8)
     bits = np.unpackbits(states.astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
     below = bits[np.arange(32) < sizes[:, None]]
@@ -149,8 +112,8 @@ class LaneDecoder:
         Raises `Malformed` if the words end where several lanes need some.
         """
         rows, alphabet = frequencies.shape
-        symbols = np.tile(np.arange(alphabet, dtype=np.uint8), rows)
-        by_slot = np.repeat(symbols, frequencies.ravel())
+        symbols = [bytes((s,)) * f for row in frequencies.tolist() for s, f in enumerate(row)]
+        by_slot = np.frombuffer(b"".join(symbols), np.uint8)
         flat_starts = starts.ravel().astype(np.uint32)
         flat_frequencies = frequencies.ravel().astype(np.uint32)
         which = None if contexts is None or rows == 1 else contexts.astype(np.int64)
@@ -158,28 +121,35 @@ class LaneDecoder:
         for a in range(0, out.size, self.lanes):
             b = min(a + self.lanes, out.size)
             x = self._states[: b - a]
-            slot = x & np.uint32(TOTAL - 1)
+            slot = x & _MASK
             if which is None:
                 out[a:b] = index = by_slot.take(slot)
             else:
                 row = which[a:b]
                 out[a:b] = symbol = by_slot.take((row << PRECISION) + slot)
                 index = row * alphabet + symbol
-            x >>= np.uint32(PRECISION)
+            x >>= _SHIFT
             x *= flat_frequencies.take(index)
             slot -= flat_starts.take(index)
             x += slot
-            low = np.flatnonzero(x < _LOW)
-            if low.size and at < words.size:
-                if at + low.size > words.size:
-                    raise Malformed("words of coded symbols", value=words.size, limit=at + low.size)
-                x[low] = (x[low] << np.uint32(16)) | words[at : at + low.size]
+            low = (x < _LOW).nonzero()[0]
+            if low.size:
+                word = words[at : at + low.size]
                 at += low.size
+                if word.size < low.size:
+                    raise Malformed("words of coded symbols", value=words.size, limit=at)
+                x[low] = (x[low] << _WORD) | word
         self._at = at
 
-    def finish(self) -> None:
-        """Check that all words were read and that every lane is back at a start. Raises `Malformed`."""
+    def finish(self) -> bytes:
+        """The cargo, once all words are known to be read and all lanes back where they began.
+
+        Raises `Malformed`.
+        """
         if self._at != self._words.size:
             raise Malformed("words of coded symbols", value=self._words.size, limit=self._at)
-        if not np.isin(self._states, _STARTS).all():
-            raise Malformed("end of coded symbols", limit="powers of two up to 65536")
+        if self._states.max() >> 17:
+            raise Malformed(
+                "last states of coded symbols", value=int(self._states.max()), limit=(1 << 17) - 1
+            )
+        return self._states.astype("<u2").tobytes()

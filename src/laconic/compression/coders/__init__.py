@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from laconic.compression.bits import Codes
+from laconic.compression.coders.adaptive import ADAPTIVE
 from laconic.compression.coders.packed import PACKED
 from laconic.compression.coders.raw import Raw
 from laconic.compression.coders.zstd import PACKED_ZSTD, ZSTD
 from laconic.compression.stages import Coder, Registry, Stream
 from laconic.compression.wire import Reader
 
-CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), PACKED, ZSTD, PACKED_ZSTD))
+CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), PACKED, ZSTD, PACKED_ZSTD, ADAPTIVE))
 
 
 def write_codes(codes: Codes, width: int, level: int) -> bytes:

@@ -39,3 +39,6 @@ class Adaptive:
         """Take the length and the body."""
         size = reader.varint("length of an adaptive stream")
         return AdaptiveStream(reader.take(size, "adaptive stream"), count, width)
+
+
+ADAPTIVE = Adaptive()

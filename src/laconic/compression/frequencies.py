@@ -1,0 +1,100 @@
+"""How often symbols come, as both sides of a stream learn it: counts by context, integers throughout."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.compression.bits import Codes
+from laconic.compression.range_coder import TOTAL
+
+Frequencies: TypeAlias = NDArray[np.int64]
+"""Shape `(contexts, alphabet)`, each at least 1, 16384 in each row."""
+
+_SEEN = 32
+"""What a symbol that came weighs."""
+
+_BACKGROUND = 24
+"""What the background weighs, a symbol of the alphabet: three quarters of a symbol that came."""
+
+_PLAIN = 24
+"""Up to this many counts plain integers are faster than NumPy (8 against 21 microseconds for 16 of them)."""
+
+
+class Model:
+    """Counts of symbols by context, and the frequencies that follow from them."""
+
+    def __init__(self, alphabet: int, contexts_count: int) -> None:
+        self.counts = np.zeros((contexts_count, alphabet), np.int64)
+        self._ceiling = 1024 + 64 * alphabet
+        self._learnt = 0
+
+    def learn(self, symbols: Codes, contexts: Codes | None) -> None:
+        """Count a run; where a context's counts exceed a ceiling, halve them: recent ones weigh more."""
+        index = symbols if contexts is None else contexts.astype(np.int64) * self.counts.shape[1] + symbols
+        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
+        self._learnt += symbols.size
+        if self._learnt > self._ceiling:
+            self.counts[self.counts.sum(axis=1) > self._ceiling] >>= 1
+
+    def frequencies(self) -> Frequencies:
+        """What the next run is coded with.
+
+        The weight of a symbol is its count and a *background*: the counts of its neighbours and a prior that
+        falls by a quarter from symbol to symbol, smoothed twice with the kernel (1, 2, 1). Symbols here are
+        magnitudes, whose neighbours come about as often: streams of 20 to 500 symbols need a quarter less
+        of what they cost beyond their entropy than with equal weights.
+        """
+        if self.counts.size <= _PLAIN:
+            return np.array([_plain(row) for row in self.counts.tolist()], np.int64)
+        alphabet = self.counts.shape[1]
+        seen = self.counts * _SEEN
+        near = _smoothed(_smoothed(seen + np.array(_prior(alphabet), np.int64)))
+        weights = seen + near * (_BACKGROUND * alphabet) // near.sum(axis=1, keepdims=True) + 1
+        scaled: Frequencies = weights * (TOTAL - alphabet) // weights.sum(axis=1, keepdims=True) + 1
+        # What the divisions leave goes to the first of the heaviest symbols.
+        scaled[np.arange(len(scaled)), weights.argmax(axis=1)] += TOTAL - scaled.sum(axis=1)
+        return scaled
+
+
+def first_slots(frequencies: Frequencies) -> NDArray[np.int64]:
+    """The sum of the frequencies below each symbol."""
+    starts: NDArray[np.int64] = frequencies.cumsum(axis=1)
+    starts -= frequencies
+    return starts
+
+
+@lru_cache(maxsize=256)
+def _prior(alphabet: int) -> tuple[int, ...]:
+    weights = [32]
+    while len(weights) < alphabet:
+        weights.append(max(weights[-1] * 3 // 4, 2))
+    return tuple(weights)
+
+
+def _smoothed(weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Twice each weight and its neighbours; beyond its ends a row goes on with its first and last weight."""
+    out = 2 * weights
+    out[:, 1:] += weights[:, :-1]
+    out[:, :-1] += weights[:, 1:]
+    out[:, 0] += weights[:, 0]
+    out[:, -1] += weights[:, -1]
+    return out
+
+
+def _plain(counts: list[int]) -> list[int]:
+    """The frequencies of one context, as `Model.frequencies` has them."""
+    alphabet = len(counts)
+    seen = [_SEEN * n for n in counts]
+    near = [a + b for a, b in zip(seen, _prior(alphabet), strict=True)]
+    for _ in range(2):
+        near = [a + b + b + c for a, b, c in zip([near[0], *near], near, [*near[1:], near[-1]], strict=False)]
+    whole, background = sum(near), _BACKGROUND * alphabet
+    weights = [a + b * background // whole + 1 for a, b in zip(seen, near, strict=True)]
+    whole, spread = sum(weights), TOTAL - alphabet
+    out = [w * spread // whole + 1 for w in weights]
+    out[weights.index(max(weights))] += TOTAL - sum(out)
+    return out
