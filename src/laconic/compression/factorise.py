@@ -114,39 +114,45 @@ def quantise_factors(matrix: Matrix, factors: Factors, price: float) -> IntegerF
     sizes = np.ldexp(factors.sizes, -exponent)
     price = math.ldexp(price, -2 * exponent)
     most = min(MAX_RANK, most_entries(rows * columns) // (rows + columns))
-    kept = min(int(np.count_nonzero(sizes**2 > price)), most)
-    while kept:
+    while kept := min(int(np.count_nonzero(sizes**2 > price)), most):
         own = sizes[:kept]
         unit = STEP * math.sqrt(price) / own
         left = _rounded(factors.left[:, :kept] / unit)
         right = _rounded(factors.right[:, :kept] / unit)
-        bits = _bits(left) + _bits(right) + _HEADER_BITS
-        shares = _shares(factors.left[:, :kept], left, unit) * _shares(factors.right[:, :kept], right, unit)
-        lengths = np.square(left * unit).sum(axis=0) * np.square(right * unit).sum(axis=0)
-        caught = own * np.sqrt(np.maximum(2 * shares - lengths, 0))
-        rest = _rest(matrix, factors, caught, price)
-        kept = int(np.argmin(rest + price * np.append(0, np.cumsum(bits))))
-        if not kept:
-            break
-        codes, scale = _multipliers((unit * unit * own)[:kept])
-        outside = math.ldexp(scale, exponent)
-        if not MIN_FACTOR_SCALE <= outside <= _LARGEST_SCALE or scale < MIN_FACTOR_SCALE:
-            break
-        weights = np.array([multiplier(c) for c in codes]) * scale
-        left = _rounded(_fitted(matrix, right[:, :kept], weights))
-        right = _rounded(_fitted(matrix.T, left, weights))
-        found = IntegerFactors(left, right, codes, outside)
-        if _fits(found):
-            return found
+        if _in_range(left) and _in_range(right):
+            bits = _bits(left) + _bits(right) + _HEADER_BITS
+            caught = own * _caught(factors.left[:, :kept], left, factors.right[:, :kept], right, unit)
+            rest = _rest(matrix, factors, caught, price)
+            kept = int(np.argmin(rest + price * np.append(0, np.cumsum(bits))))
+            if not kept:
+                break
+            codes, scale = _multipliers((unit * unit * own)[:kept])
+            outside = math.ldexp(scale, exponent)
+            if not MIN_FACTOR_SCALE <= outside <= _LARGEST_SCALE or scale < MIN_FACTOR_SCALE:
+                break
+            weights = np.array([multiplier(c) for c in codes]) * scale
+            left = _rounded(_fitted(matrix, right[:, :kept], weights))
+            right = _rounded(_fitted(matrix.T, left, weights))
+            found = IntegerFactors(left, right, codes, outside)
+            if _in_range(left) and _in_range(right) and found.ceiling() < EXACT:
+                return found
         price *= 4
-        kept = min(int(np.count_nonzero(sizes**2 > price)), most)
     return None
 
 
-def _shares(side: Matrix, integers: NDArray[np.int32], unit: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inner product of each unit vector with its quantised self: 1 if nothing is lost, 0 if all is."""
-    shares: NDArray[np.float64] = (side * (integers * unit)).sum(axis=0)
-    return shares
+def _caught(
+    left: Matrix,
+    left_integers: NDArray[np.int32],
+    right: Matrix,
+    right_integers: NDArray[np.int32],
+    unit: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The share of each component that its integers catch: 1 if nothing is lost, 0 if nothing is won."""
+    p, q = left_integers * unit, right_integers * unit
+    inner = (left * p).sum(axis=0) * (right * q).sum(axis=0)
+    lengths = np.square(p).sum(axis=0) * np.square(q).sum(axis=0)
+    share: NDArray[np.float64] = np.sqrt(np.maximum(2 * inner - lengths, 0))
+    return share
 
 
 def _rest(matrix: Matrix, factors: Factors, sizes: NDArray[np.float64], price: float) -> NDArray[np.float64]:
@@ -228,6 +234,5 @@ def _bits(integers: NDArray[np.int32]) -> NDArray[np.float64]:
     return out
 
 
-def _fits(factors: IntegerFactors) -> bool:
-    peak = max(int(np.abs(factors.left).max()), int(np.abs(factors.right).max()))
-    return peak <= MAX_INTEGER and factors.ceiling() < EXACT
+def _in_range(integers: NDArray[np.int32]) -> bool:
+    return int(np.abs(integers).max()) <= MAX_INTEGER

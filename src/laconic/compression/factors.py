@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.compression.adaptive import StreamDecoder, SymbolStream, encode_streams
-from laconic.compression.bits import Codes
+from laconic.compression.bits import Codes, Mask
 from laconic.compression.stages import BLOCK, entropy_bits
 from laconic.errors import Malformed, NonFinite
 from laconic.schema import Vector
@@ -104,7 +104,7 @@ def write_factors(factors: IntegerFactors) -> tuple[int, bytes]:
     order = _order(len(factors.left) + len(factors.right))
     both = np.concatenate([factors.left, factors.right])[order]
     column = (order >= len(factors.left)).astype(np.uint8)
-    live = both.any(axis=1)
+    live: Mask = np.asarray(both.any(axis=1))
     both, kinds = both[live], column[live]
     magnitudes = np.abs(both).ravel()
     tokens, widths = _tokens(magnitudes)
