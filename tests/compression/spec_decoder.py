@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 
 import zstandard
+from spec_low_rank import low_rank
 
 
 class Frame:
@@ -65,6 +66,8 @@ class Frame:
             return [0.0] * size
         if transform == 0x02:
             return self.quantised(size)
+        if transform == 0x05:
+            return low_rank(self, size, Body)
         assert transform in (0x03, 0x06)
         kept = self.varint()
         positions = self.positions(size, kept) if transform == 0x03 else support(self.u64(), size, kept)
