@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from laconic.compression.stages import TensorPart
-from laconic.compression.transforms.grid.layout import read_layout
+from laconic.compression.transforms.grid.layout import most_kept, read_layout
 from laconic.compression.transforms.grid.part import GridPart
 from laconic.compression.transforms.grid.quantise import Kept, quantise
 from laconic.compression.transforms.grid.steps import Steps
@@ -28,12 +28,13 @@ class Grid:
     number: int = 0x04
     name: str = "grid"
 
-    def write(self, kept: Kept, columns: int, steps: Steps) -> bytes:
-        """The transform's number and its part.
+    def write(self, kept: Kept, columns: int, steps: Steps) -> bytes | None:
+        """The transform's number and its part; None where more is kept than a grid may keep.
 
-        `columns` divides `kept.values`; no level is beyond `steps.rungs`. Raises `ValueError` where more is
-        kept than a grid may keep (`layout.most_kept`).
+        `columns` divides `kept.values`; no level is beyond `steps.rungs`.
         """
+        if kept.positions.size > most_kept(kept.values):
+            return None
         layout, body, low = written(kept, columns, steps)
         return bytes([self.number]) + layout.to_bytes() + varint(len(body)) + body + varint(len(low)) + low
 

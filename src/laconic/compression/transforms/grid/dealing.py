@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.compression.adaptive import StreamDecoder, SymbolStream
-from laconic.compression.bits import Codes, Mask
+from laconic.compression.bits import Codes
 
 HANDS = 32
 """How many places of a list are visited in turn."""
@@ -24,24 +24,28 @@ def deal(codes: Codes) -> Codes:
 
     The length of a stretch is a 32nd of the list, rounded up; the last stretches may be short or empty.
     """
-    length = -(-codes.size // HANDS)
-    square = np.zeros(HANDS * length, np.uint8)
-    square[: codes.size] = codes
-    return square.reshape(HANDS, length).T[_filled(codes.size, length)]
+    dealt = np.empty(codes.size, np.uint8)
+    for mine, theirs in _rectangles(codes, dealt):
+        theirs[:] = mine
+    return dealt
 
 
-def gather(codes: Codes) -> Codes:
+def gather(dealt: Codes) -> Codes:
     """The inverse of `deal`."""
-    length = -(-codes.size // HANDS)
-    square = np.empty((HANDS, length), np.uint8)
-    square.T[_filled(codes.size, length)] = codes
-    return square.ravel()[: codes.size]
+    codes = np.empty(dealt.size, np.uint8)
+    for mine, theirs in _rectangles(codes, dealt):
+        mine[:] = theirs
+    return codes
 
 
-def _filled(count: int, length: int) -> Mask:
-    filled = np.zeros(HANDS * length, np.bool_)
-    filled[:count] = True
-    return filled.reshape(HANDS, length).T
+def _rectangles(codes: Codes, dealt: Codes) -> list[tuple[Codes, Codes]]:
+    """Views of both orders, of equal shapes, in which the same place means the same code."""
+    length = max(-(-codes.size // HANDS), 1)
+    full, rest = divmod(codes.size, length)
+    whole = codes[: full * length].reshape(full, length).T
+    cut = rest * (full + 1)
+    long, short = dealt[:cut].reshape(rest, full + 1), dealt[cut:].reshape(length - rest, full)
+    return [(whole[:rest], long[:, :full]), (codes[full * length :], long[:, full]), (whole[rest:], short)]
 
 
 def stream(symbols: Codes, contexts: Codes | None, alphabet: int, contexts_count: int = 1) -> SymbolStream:
@@ -60,6 +64,8 @@ class DealtDecoder:
     ) -> NDArray[np.uint8]:
         """The next stream's symbols, in their own order. Raises `Malformed`."""
         dealt = None if contexts is None else deal(contexts)
+        # Every byte a symbol counts against the bound of a decoder's memory.
+        del contexts
         return gather(self.decoder.symbols(dealt, count, alphabet=alphabet, contexts_count=contexts_count))
 
     def finish(self) -> None:

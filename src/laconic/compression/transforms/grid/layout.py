@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression.bits import Codes
-from laconic.compression.stages import BLOCK
 from laconic.compression.transforms.grid.classes import MOST, most_members
 from laconic.compression.transforms.grid.gaps import ALPHABET, Integers, density
 from laconic.compression.transforms.grid.steps import Steps, read_steps
@@ -18,7 +17,11 @@ from laconic.errors import Malformed
 
 def most_kept(values: int) -> int:
     """How many values of a tensor a grid may keep: bounds a decoder's memory."""
-    return max(1 << 16, values // 4)
+    return max(1 << 16, values // 2)
+
+
+PIECE = 1 << 13
+"""Kept values whose positions are worked out at a time: bounds scratch memory, and fits a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,6 @@ def _empty_first(counts: Integers) -> tuple[int, int]:
 
 
 def pieces(start: int, stop: int) -> Iterator[slice]:
-    """Slices of at most `BLOCK` from `start` to `stop`: scratch memory is a piece's."""
-    for at in range(start, stop, BLOCK):
-        yield slice(at, min(at + BLOCK, stop))
+    """Slices of at most `PIECE` from `start` to `stop`."""
+    for at in range(start, stop, PIECE):
+        yield slice(at, min(at + PIECE, stop))

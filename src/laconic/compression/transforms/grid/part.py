@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.adaptive import StreamDecoder
 from laconic.compression.bits import Codes
@@ -17,6 +19,9 @@ from laconic.compression.transforms.grid.gaps import BASE, CONTEXTS, EXTRA, Inte
 from laconic.compression.transforms.grid.layout import Layout, pieces
 from laconic.errors import Malformed
 from laconic.schema import Vector
+
+Positions: TypeAlias = NDArray[np.signedinteger]
+"""Positions in a tensor; of 4 bytes where they suffice, because they outlast the decoding of signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,9 @@ class GridPart:
         positions, levels, negative = self._decoded()
         values = np.concatenate([self._values(levels, negative, p) for p in pieces(0, positions.size)])
         if self.layout.counts.size == 1:
-            return positions, values
+            return positions.astype(np.int64), values
         order = np.argsort(positions)
-        return positions[order], values[order]
+        return positions[order].astype(np.int64), values[order]
 
     def entropy_bits(self) -> float:
         """Of the kept values as symbols and of the mask. Raises `WireError`."""
@@ -74,7 +79,7 @@ class GridPart:
         np.negative(values, out=values, where=negative[where].view(np.bool_))
         return values
 
-    def _decoded(self) -> tuple[Integers, Codes | None, Codes]:
+    def _decoded(self) -> tuple[Positions, Codes | None, Codes]:
         """Positions, levels from 0 (None if all are) and signs, in the order of the frame."""
         layout, decoder, low = self.layout, DealtDecoder(StreamDecoder(self.body)), WidthReader(self.low)
         rows = _axis(decoder, layout.rows, layout.counts.shape[0])
@@ -85,11 +90,17 @@ class GridPart:
                 raise Malformed(
                     "kept values of a block", value=kept, limit=int(row_sizes[a] * column_sizes[b])
                 )
-        contexts = layout.gap_contexts(row_sizes, column_sizes)
-        gaps = decoder.symbols(contexts, layout.kept, alphabet=layout.gap_alphabet, contexts_count=CONTEXTS)
-        positions = np.empty(layout.kept, np.int64)
+        gaps = decoder.symbols(
+            layout.gap_contexts(row_sizes, column_sizes),
+            layout.kept,
+            alphabet=layout.gap_alphabet,
+            contexts_count=CONTEXTS,
+        )
+        width = np.dtype(np.int32 if layout.values <= 1 << 31 else np.int64)
+        positions: Positions = np.empty(layout.kept, width)
         for where, piece in _positions(layout, rows, columns, gaps, low):
             positions[where] = piece
+        del gaps
         levels = None
         if layout.steps.rungs > 1:
             levels = decoder.symbols(
@@ -103,7 +114,7 @@ class GridPart:
         low.finish()
         return positions, levels, negative
 
-    def _signs(self, decoder: DealtDecoder, low: WidthReader, positions: Integers) -> Codes:
+    def _signs(self, decoder: DealtDecoder, low: WidthReader, positions: Positions) -> Codes:
         kept, classes = positions.size, self.layout.sign_classes
         if not classes:
             return low.bits(kept)

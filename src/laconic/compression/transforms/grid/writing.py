@@ -19,7 +19,7 @@ from laconic.compression.transforms.grid.gaps import (
     pack_widths,
     symbols_of,
 )
-from laconic.compression.transforms.grid.layout import Layout, most_kept
+from laconic.compression.transforms.grid.layout import Layout
 from laconic.compression.transforms.grid.quantise import Kept
 from laconic.compression.transforms.grid.steps import Steps
 
@@ -44,8 +44,6 @@ class _Cells:
 
 def written(kept: Kept, columns: int, steps: Steps) -> tuple[Layout, bytes, bytes]:
     """Header, coded symbols and low bits."""
-    if kept.positions.size > most_kept(kept.values):
-        raise ValueError(f"{kept.positions.size} of {kept.values} values are too many for a grid")
     row = kept.positions // columns
     cells = _Cells(row, kept.positions - row * columns, (kept.values // columns, columns))
     rows, cols = _axes(cells)
