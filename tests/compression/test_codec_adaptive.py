@@ -13,7 +13,7 @@ from spec_decoder import frequencies as spec_frequencies
 
 from laconic.compression import adaptive, range_coder, rans
 from laconic.compression.adaptive import StreamDecoder, SymbolStream, encode_streams, runs_of
-from laconic.compression.coders import CODERS
+from laconic.compression.coders import CODERS, write_codes
 from laconic.compression.frequencies import Model
 from laconic.compression.wire import Reader
 from laconic.errors import Malformed, WireError
@@ -305,6 +305,16 @@ def test_the_coder_is_a_round_trip(seed, count, width):
     reader = Reader(memoryview(ADAPTIVE.encode(codes, width, 9) + b"tail"))
     assert (ADAPTIVE.read(reader, count, width).codes() == codes).all()
     assert reader.left == 4
+
+
+@pytest.mark.parametrize("count", [300, 50_000])
+def test_the_adaptive_coder_is_chosen_where_it_is_smallest(count):
+    steep = drawn(3, count, 8, 1).symbols
+    assert write_codes(steep, 3, 9)[0] == ADAPTIVE.number
+    fair = np.random.default_rng(0).integers(0, 8, count).astype(np.uint8)
+    assert write_codes(fair, 3, 9)[0] == 0x31
+    periodic = np.resize(np.arange(8, dtype=np.uint8), count)
+    assert write_codes(periodic, 3, 9)[0] in (0x32, 0x33)
 
 
 def test_the_shortest_number_is_chosen():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from laconic.compression.bits import Codes
 from laconic.compression.coders.adaptive import ADAPTIVE
 from laconic.compression.coders.packed import PACKED
@@ -12,15 +14,32 @@ from laconic.compression.wire import Reader
 
 CODERS: Registry[Coder] = Registry("coder", range(0x30, 0x40), (Raw(), PACKED, ZSTD, PACKED_ZSTD, ADAPTIVE))
 
+FASTEST = 1
+"""The level at which speed counts most."""
+
+_LONG = 1 << 14
+"""Beyond so many codes the adaptive coder is tried only if their entropy is below the other coders' best."""
+
 
 def write_codes(codes: Codes, width: int, level: int) -> bytes:
     """Codes to a coder's number and its bytes, the smallest of all coders; the lowest number wins a tie.
 
-    `codes`: uint8, shape `(count,)`, each below `2 ** width`, `width` from 1 to 8. `level` is zstd's.
+    `codes`: uint8, shape `(count,)`, each below `2 ** width`, `width` from 1 to 8. `level` is zstd's; at
+    `FASTEST` the adaptive coder, which takes ten times as long, is not tried.
     """
     # Codes of a whole byte are packed as they are, and need no second attempt.
-    tried = [c for c in CODERS if width < 8 or c not in (PACKED, PACKED_ZSTD)]
-    return min((bytes([c.number]) + c.encode(codes, width, level) for c in tried), key=len)
+    tried = [c for c in CODERS if c is not ADAPTIVE and (width < 8 or c not in (PACKED, PACKED_ZSTD))]
+    best = min((bytes([c.number]) + c.encode(codes, width, level) for c in tried), key=len)
+    if level == FASTEST or (codes.size > _LONG and _entropy_bytes(codes) > len(best)):
+        return best
+    adaptive = bytes([ADAPTIVE.number]) + ADAPTIVE.encode(codes, width, level)
+    return adaptive if len(adaptive) < len(best) else best
+
+
+def _entropy_bytes(codes: Codes) -> float:
+    counts = np.bincount(codes)
+    counts = counts[counts > 0]
+    return float(-(counts * np.log2(counts / codes.size)).sum() / 8)
 
 
 def read_codes(reader: Reader, count: int, width: int) -> Stream:
