@@ -20,7 +20,7 @@ def product(settings: CodecSettings) -> Codec:
     """`laconic.compression.encode` with `settings`, and what `decode` makes of its frame."""
 
     def codec(target: Vector, schema: Schema, number: int, state: State, rng: np.random.Generator) -> Sent:
-        frame = encode(target, schema, settings, rng)
+        frame = encode(target, schema, settings, rng).frame
         return Sent(len(frame), decode(frame, schema, limit_bytes=4 * schema.size))
 
     return codec

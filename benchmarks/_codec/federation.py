@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from _codec.data import Part, deal
 from _codec.models import Drawn
 from _codec.tasks import RATES, SAMPLES, OptimizerName, Task
 from laconic.compression import GateSettings, GateState, cap, carry, commit, decide, no_residual, norm
+from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.schema import Schema, Vector
 
 State = dict[str, Any]
@@ -74,8 +75,12 @@ class Federation:
     * `residual_ratio`: the device's cap on its residual, as the product's; `residual_decay` multiplies the
       residual of a device before each round.
     * `drawn`: how the initial weights are.
-    * `gate`: when a device stays silent; None never. A silent device counts as zero with its weight.
+    * `gate`: when a device stays silent; None never. A silent device counts as zero with its weight, or, with
+      `silence` "absent", not at all. `silent_decay` multiplies the residual that a silence leaves.
     * `shards`: the devices' data in a round; None for what `deal` gives, in every round.
+    * `present`: whether a device takes part in a round; None always. `ageing`: what becomes of the residual
+      of one that did not.
+    * `score`: the accuracy of a round; None for the task's own test set.
     """
 
     devices: int = 20
@@ -88,7 +93,12 @@ class Federation:
     residual_decay: float = 1.0
     drawn: Drawn = "he"
     gate: GateSettings | None = None
+    silence: Literal["zero", "absent"] = "zero"
+    silent_decay: float = 1.0
     shards: Callable[[int], Sequence[Part]] | None = None
+    present: Callable[[int, int], bool] | None = None
+    ageing: FeedbackSettings = field(default_factory=FeedbackSettings)
+    score: Callable[[int, Vector], float] | None = None
 
 
 @dataclass
@@ -98,6 +108,8 @@ class _Device:
     residual: Vector
     codec: State = field(default_factory=dict)
     gate: GateState = field(default_factory=GateState)
+    trained: int | None = None
+    """The last round in which it took part."""
 
 
 def decaying(rate: float, decay: float) -> Callable[[int], float]:
@@ -136,21 +148,24 @@ def run(
         shards = dealt if federation.shards is None else federation.shards(number)
         total, weight = np.zeros(schema.size), 0
         for i, device in enumerate(devices):
-            rng = np.random.default_rng([seed, number, i])
-            change = task.change(weights, shards[i], rate(number), rng)
-            target = _target(device, change, federation)
-            share = min(len(shards[i]), SAMPLES)
-            weight += share
-            if not _speaks(device, target, weights, federation):
-                device.residual = target
+            if federation.present is not None and not federation.present(number, i):
                 continue
+            rng = np.random.default_rng([seed, number, i])
+            change, loss = task.learn(weights, shards[i], rate(number), rng)
+            target = _target(device, change, number, federation)
+            share = min(len(shards[i]), SAMPLES)
+            if not _speaks(device, target, weights, loss, federation):
+                device.residual = target * np.float32(federation.silent_decay)
+                weight += share if federation.silence == "zero" else 0
+                continue
+            weight += share
             sent = up(target, schema, number, device.codec, rng)
             if observe is not None:
                 observe(Observation(number, "up", i, change, target, sent))
             device.residual = commit(target, sent.vector)
             bytes_up += sent.bytes
             total += sent.vector.astype(np.float64) * share
-        momentum = federation.server_momentum * momentum + total / weight
+        momentum = federation.server_momentum * momentum + total / max(weight, 1)
         step = (federation.server_rate * momentum).astype(np.float32)
         target = carry(kept, step) if federation.feedback else step
         sent = down(target, schema, number, coordinator, np.random.default_rng([seed, number, count]))
@@ -159,22 +174,25 @@ def run(
         kept = commit(target, sent.vector)
         weights = weights + sent.vector
         bytes_down += count * sent.bytes
-        points.append(Point(task.accuracy(weights), bytes_up, bytes_down))
+        found = task.accuracy(weights) if federation.score is None else federation.score(number, weights)
+        points.append(Point(found, bytes_up, bytes_down))
     return points
 
 
-def _target(device: _Device, change: Vector, federation: Federation) -> Vector:
+def _target(device: _Device, change: Vector, number: int, federation: Federation) -> Vector:
     if not federation.feedback:
         return change
-    residual = device.residual
+    residual = Residual(device.residual, device.trained).aged(number, federation.ageing).values
+    device.trained = number
     if federation.residual_decay != 1:
         residual = residual * np.float32(federation.residual_decay)
     usual = max(norm(change), device.gate.running_norm or 0.0)
     return cap(carry(residual, change), usual, federation.residual_ratio)
 
 
-def _speaks(device: _Device, target: Vector, weights: Vector, federation: Federation) -> bool:
+def _speaks(device: _Device, target: Vector, weights: Vector, loss: float, federation: Federation) -> bool:
     """Ask the gate; without one, a gate that is always open keeps the running norm that the cap needs."""
-    decision = decide(federation.gate or GateSettings(), device.gate, norm(target), norm(weights))
+    gate = federation.gate or GateSettings()
+    decision = decide(gate, device.gate, norm(target), norm(weights), loss=loss)
     device.gate = decision.state
     return decision.send

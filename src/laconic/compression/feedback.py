@@ -4,27 +4,99 @@ Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2014, section 3.3
 feedback fixes SignSGD", ICML 2019, algorithm 2. The life cycle on a device, all state being explicit:
 
 ```
-target   = carry(residual, change)          the residual is now `target`: save it
-frame    = encode(target, ...)              send it
-committed:    residual = commit(target, decode(frame, ...))
-lost, rejected or gated:                    nothing to do, the residual stays `target`
+residual = residual.carried(change, version, ...)    save it with its version
+frame    = encode(residual.values, ...)              send it: it is pending now
+committed:                  residual = residual.committed(decode(frame, ...))
+returned (lost, rejected) or gated:    nothing to do, the residual holds all of it
+missed rounds:              the next `carried` shortens what is old, see `FeedbackSettings`
 ```
 
 Until the coordinator has said `committed`, everything counts as not sent: a crash, a lost frame or a refused
 one costs time, never information. At every moment `committed frames + residual = all changes`, up to
-float32's rounding and whatever `cap` has cut off.
+float32's rounding and whatever age and `cap` have taken.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from laconic.compression.selection import root_mean_square
 from laconic.compression.stages import finite
-from laconic.errors import ModelError, NonFinite
+from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.schema import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackSettings:
+    """How much of an old residual is kept.
+
+    * `cap`: its norm in lengths of the usual change at most, 0 or more; see `cap`.
+    * `decay`: factor for each model version that the device missed, 0 to 1: what it has left to say was said
+      of a model that others have moved since. Rounds in which it trained do not count, silent ones included.
+    * `stale_after`: a residual that missed more versions than this is dropped, 0 or more.
+
+    Raises `ConfigError` for a value out of range.
+    """
+
+    cap: float = 30.0
+    decay: float = 0.9
+    stale_after: int = 50
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.cap) and self.cap >= 0):
+            raise ConfigError("feedback cap", value=self.cap, limit="finite, 0 or more")
+        if not 0 <= self.decay <= 1:
+            raise ConfigError("feedback decay", value=self.decay, limit="0 to 1")
+        if self.stale_after < 0:
+            raise ConfigError("feedback stale_after", value=self.stale_after, limit="0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What the coordinator does not have yet: `values`, float32, shape `(size,)`; nothing changes in place.
+
+    `version`: of the model from which the last change in it was made; None before the first.
+    """
+
+    values: Vector
+    version: int | None = None
+
+    def missed(self, version: int) -> int:
+        """How many versions between its own and `version` the device did not train from.
+
+        A version below its own is one of a coordinator that has gone back: as far off as it is behind.
+        """
+        if self.version is None:
+            return 0
+        ahead = version - self.version
+        return max(ahead - 1, 0) if ahead >= 0 else -ahead
+
+    def aged(self, version: int, settings: FeedbackSettings) -> Residual:
+        """As it goes into training from `version`, by the rule of `FeedbackSettings`.
+
+        Only while nothing is pending: a commit subtracts the frame as it was sent.
+        """
+        missed = self.missed(version)
+        if missed == 0:
+            return self
+        keep = 0.0 if missed > settings.stale_after else settings.decay**missed
+        return replace(self, values=self.values * np.float32(keep))
+
+    def carried(self, change: Vector, version: int, *, usual: float, settings: FeedbackSettings) -> Residual:
+        """With a change made from `version`: aged, added, capped at `settings.cap` times `usual`, the norm of
+        a change as this device makes them, or of this one if that is longer.
+
+        Raises `ModelError` and `NonFinite` as `carry` does; the residual then stays as it was.
+        """
+        target = carry(self.aged(version, settings).values, change)
+        return Residual(cap(target, max(usual, norm(change)), settings.cap), version)
+
+    def committed(self, sent: Vector) -> Residual:
+        """Without `sent`, the decoded frame that the coordinator has committed: see `commit`."""
+        return replace(self, values=commit(self.values, sent))
 
 
 def no_residual(size: int) -> Vector:
