@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression.candidates import Candidate, Memory, Stretch, candidates
+from laconic.compression.factorise import Matrix
 from laconic.compression.frame import gathered, layout, wrap
 from laconic.compression.selection import root_mean_square
 from laconic.compression.settings import CodecSettings
 from laconic.errors import LimitExceeded
 from laconic.schema import Schema, Vector
 
-PRICE = 0.12
+PRICE = 0.09
 """Squared error that a bit must save, in squared steps. Of the uniform quantisers with a dead zone those
 whose step is about three times the root of the price are the best at rates below one bit a value (Sullivan,
 "Efficient scalar quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
@@ -81,7 +82,7 @@ class Task:
         groups = layout(len(self.schema.tensors), pool)
         choices: list[Choice] = []
         parts: list[bytes] = []
-        memory: dict[int, Vector] = {}
+        memory: dict[int, Matrix] = {}
         for tensors in groups:
             best = self._best(tensors, step, memory)
             parts.append(best.part)
@@ -90,7 +91,7 @@ class Task:
         error = sum(c.error * self.weights[c.tensors[0]] for c in choices)
         return Plan(frame, step, error, tuple(choices), memory)
 
-    def _best(self, tensors: tuple[int, ...], step: float, memory: dict[int, Vector]) -> Candidate:
+    def _best(self, tensors: tuple[int, ...], step: float, memory: dict[int, Matrix]) -> Candidate:
         values = gathered(self.update, self.schema, tensors)
         spec = self.schema.tensors[tensors[0]]
         alone = len(tensors) == 1 and len(spec.shape) > 1 and spec.size > 0

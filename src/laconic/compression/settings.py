@@ -38,6 +38,7 @@ class CodecSettings:
     * `small_tensor_values`: a tensor with at most this many values goes dense with 8 bits, or exact where
       that is smaller or `bits` is 32.
     * `zstd_level`: 1 to 19; speed against size.
+    * `low_rank`: look for the principal components of matrices; "deadzone" only.
     * `budget_bytes`: longest frame; 0 for none. "deadzone" only.
     * `max_error`: norm of what may be left out over the norm of the update, below 1; 0 for none. "deadzone"
     only.
@@ -52,6 +53,7 @@ class CodecSettings:
     stochastic: bool = False
     small_tensor_values: int = 64
     zstd_level: int = 9
+    low_rank: bool = True
     budget_bytes: int = 0
     max_error: float = 0.0
 
