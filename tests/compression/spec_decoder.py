@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 
 import zstandard
+from spec_grid import grid
 from spec_low_rank import low_rank
 
 
@@ -66,6 +67,8 @@ class Frame:
             return [0.0] * size
         if transform == 0x02:
             return self.quantised(size)
+        if transform == 0x04:
+            return grid(self, size, Body)
         if transform == 0x05:
             return low_rank(self, size, Body)
         assert transform in (0x03, 0x06)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -15,20 +14,18 @@ class Bytes(Protocol):
     def varint(self) -> int: ...
 
 
-class Symbols(Protocol):
-    """Coded symbols, stream after stream."""
+class Body(Protocol):
+    """An adaptive body, stream after stream."""
 
-    def symbols(
-        self, contexts: Sequence[int], count: int, alphabet: int, contexts_count: int
-    ) -> list[int]: ...
-    def finish(self) -> None: ...
+    def stream(self, contexts: list[int], alphabet: int, contexts_count: int) -> list[int]: ...
+    def end(self) -> None: ...
 
 
-class SymbolsOf(Protocol):
-    def __call__(self, body: bytes) -> Symbols: ...
+class BodyOf(Protocol):
+    def __call__(self, data: bytes) -> Body: ...
 
 
-def grid(frame: Bytes, values: int, symbols_of: SymbolsOf) -> list[float]:
+def grid(frame: Bytes, values: int, body_of: BodyOf) -> list[float]:
     columns = frame.varint() or values
     rows = values // columns
     classes = frame.u8()
@@ -44,14 +41,14 @@ def grid(frame: Bytes, values: int, symbols_of: SymbolsOf) -> list[float]:
         for b in range(column_classes):
             skipped = (a == 0 and classes & 64) or (b == 0 and classes & 128)
             kept[a, b] = 0 if skipped else frame.varint()
-    coded = symbols_of(frame.bytes(frame.varint()))
+    coded = body_of(frame.bytes(frame.varint()))
     low = int.from_bytes(frame.bytes(frame.varint()), "little")
 
     def stream(contexts: list[int], alphabet: int, contexts_count: int) -> list[int]:
         count = len(contexts)
         length = (count + 31) // 32
         order = [i for j in range(length) for i in range(j, 32 * length, length) if i < count]
-        dealt = coded.symbols([contexts[i] for i in order], count, alphabet, contexts_count)
+        dealt = coded.stream([contexts[i] for i in order], alphabet, contexts_count)
         out = [0] * count
         for i, symbol in zip(order, dealt, strict=True):
             out[i] = symbol
@@ -97,7 +94,7 @@ def grid(frame: Bytes, values: int, symbols_of: SymbolsOf) -> list[float]:
             of_filled = stream([0] * len(filled), sign_classes, 1)
         sign_class = dict(zip(filled, of_filled, strict=True))
         negative = stream([sign_class[row] for row, _ in places], 2, sign_classes)
-    coded.finish()
+    coded.end()
     assert low == 0
     out = [0.0] * values
     for (row, column), level, minus in zip(places, levels, negative, strict=True):

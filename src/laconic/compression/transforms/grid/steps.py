@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.compression.stages import finite
 from laconic.compression.wire import MIN_SCALE, Reader
 from laconic.errors import Malformed, NonFinite
 from laconic.schema import Vector
@@ -78,7 +77,7 @@ def read_steps(reader: Reader, listed: int) -> Steps:
     if listed > min(rungs, LISTED):
         raise Malformed("offsets of a grid", value=listed, limit=min(rungs, LISTED))
     steps = Steps(scale, rungs, tuple(reader.take(listed, "offsets of a grid")))
-    if not finite(steps.magnitudes()):
+    if not np.isfinite(steps.magnitudes()).all():
         raise NonFinite("highest magnitude of a grid", value=scale)
     return steps
 
