@@ -14,7 +14,7 @@ from spec_decoder import Frame
 from test_codec_hostile import mutated
 
 from laconic.compression import decode
-from laconic.compression.factorise import factorise, principal, quantise_factors, worth_keeping
+from laconic.compression.factorise import factorise, principal, quantise_factors
 from laconic.compression.factors import (
     EXACT,
     MAX_CODE,
@@ -363,13 +363,13 @@ def test_factors_earn_their_bytes(kappa):
     assert lagrangian(found) < lagrangian(less if less.codes else None)
 
 
-def test_what_is_kept_for_the_next_round_is_bounded_and_enough():
+def test_directions_for_the_next_round_are_few_and_enough():
     rng = np.random.default_rng(9)
     matrix = (rng.standard_normal((90, 3)) @ rng.standard_normal((3, 110)) * 2).astype(np.float32)
     matrix += 0.1 * rng.standard_normal((90, 110)).astype(np.float32)
     price = 0.12 * float(np.mean(matrix**2))
     cold = principal(matrix, price)
-    memory = worth_keeping(cold, price)
+    memory = cold.right.T
     assert memory.shape[1] == 110
     assert 3 <= len(memory) <= 5
     warm = principal(matrix, price, memory)

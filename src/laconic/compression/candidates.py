@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from laconic.compression.factorise import Matrix, principal, quantise_factors, worth_keeping
+from laconic.compression.factorise import Matrix, principal, quantise_factors
 from laconic.compression.plain import PEAK, exact
 from laconic.compression.settings import CodecSettings
 from laconic.compression.stages import blocks
@@ -106,5 +106,5 @@ def _low_ranks(stretch: Stretch, step: float, price: float, memory: Matrix | Non
         (Candidate(ZERO.write(), ("zero",), squared(rest.values)), *_grids(rest, step, price)),
         key=lambda c: c.cost(price),
     )
-    start = worth_keeping(principals, price)
+    start = np.ascontiguousarray(principals.right.T)
     yield replace(measured(stretch, LOW_RANK.write(factors, found.part)), memory=start)

@@ -37,6 +37,7 @@ changes by less than 1 %."""
 _DEAD = 0.6
 _FIRST_RANK = 8
 _SPARE = 2
+_CROWDED = 0.75
 _SEED = 0x1A77
 _HEADER_BITS = 8.0
 _LARGEST_SCALE = 2.0**100
@@ -81,25 +82,26 @@ def factorise(matrix: Matrix, rank: int, start: Matrix | None = None, iterations
 
 
 def principal(matrix: Matrix, price: float, start: Matrix | None = None) -> Factors:
-    """As many components as may be worth their bits at `price`, squared error a bit, and a few more.
+    """As many components as are worth their bits at `price`, squared error a bit, and one or two more.
 
-    Begins with as many as `start` has, and doubles them while the last is still worth an entry's bit each.
+    Begins with as many as `start` has, and doubles them while most turn out to be worth it. The `right.T` of
+    the result is the `start` of the next round: at most `MAX_RANK` directions.
     """
-    rows, columns = matrix.shape
-    most = min(rows, columns, MAX_RANK, most_entries(rows * columns) // (rows + columns))
+    matrix, exponent = _moderate(matrix)
+    price = math.ldexp(price, -2 * exponent)
+    most = max(min(*matrix.shape, _most_components(matrix)), 1)
     rank = min(most, max(len(start) if start is not None else 0, _FIRST_RANK))
-    found = factorise(matrix, max(rank, 1), start, iterations=1 if start is not None else 2)
-    while rank < most and found.sizes[-1] ** 2 > price * (rows + columns):
+    found = factorise(matrix, rank, start, iterations=1 if start is not None else 2)
+    while True:
+        trial = _trial(matrix, found, price)
+        kept = trial.kept if trial is not None else rank
+        if rank == most or kept <= _CROWDED * rank:
+            break
         rank = min(2 * rank, most)
         found = factorise(matrix, rank, found.right.T, iterations=1)
-    return found
-
-
-def worth_keeping(factors: Factors, price: float) -> Matrix:
-    """What to begin with next time: float32, shape `(some, columns)`, at most `MAX_RANK` directions."""
-    bound = price * (len(factors.left) + len(factors.right))
-    kept = int(np.count_nonzero(factors.sizes**2 > bound)) + _SPARE
-    return np.ascontiguousarray(factors.right[:, : min(kept, MAX_RANK)].T)
+    kept += _SPARE
+    sizes = np.ldexp(found.sizes[:kept], exponent)
+    return Factors(found.left[:, :kept], sizes, np.ascontiguousarray(found.right[:, :kept]))
 
 
 def quantise_factors(matrix: Matrix, factors: Factors, price: float) -> IntegerFactors | None:
@@ -109,35 +111,54 @@ def quantise_factors(matrix: Matrix, factors: Factors, price: float) -> IntegerF
     rounding. `matrix` is what was factorised. Steps grow where the sums would not be exact otherwise. Raises
     nothing: a matrix too small for a float32 scale has no factors.
     """
-    rows, columns = matrix.shape
     matrix, exponent = _moderate(matrix)
     sizes = np.ldexp(factors.sizes, -exponent)
     price = math.ldexp(price, -2 * exponent)
-    most = min(MAX_RANK, most_entries(rows * columns) // (rows + columns))
-    while kept := min(int(np.count_nonzero(sizes**2 > price)), most):
-        own = sizes[:kept]
-        unit = STEP * math.sqrt(price) / own
-        left = _rounded(factors.left[:, :kept] / unit)
-        right = _rounded(factors.right[:, :kept] / unit)
-        if _in_range(left) and _in_range(right):
-            bits = _bits(left) + _bits(right) + _HEADER_BITS
-            caught = own * _caught(factors.left[:, :kept], left, factors.right[:, :kept], right, unit)
-            rest = _rest(matrix, factors, caught, price)
-            kept = int(np.argmin(rest + price * np.append(0, np.cumsum(bits))))
-            if not kept:
-                break
-            codes, scale = _multipliers((unit * unit * own)[:kept])
-            outside = math.ldexp(scale, exponent)
-            if not MIN_FACTOR_SCALE <= outside <= _LARGEST_SCALE or scale < MIN_FACTOR_SCALE:
-                break
-            weights = np.array([multiplier(c) for c in codes]) * scale
-            left = _rounded(_fitted(matrix, right[:, :kept], weights))
-            right = _rounded(_fitted(matrix.T, left, weights))
-            found = IntegerFactors(left, right, codes, outside)
-            if _in_range(left) and _in_range(right) and found.ceiling() < EXACT:
-                return found
+    while True:
+        trial = _trial(matrix, Factors(factors.left, sizes, factors.right), price)
+        if trial is None:
+            price *= 4
+            continue
+        kept = trial.kept
+        if not kept:
+            return None
+        codes, scale = _multipliers(trial.products[:kept])
+        outside = math.ldexp(scale, exponent)
+        if not MIN_FACTOR_SCALE <= outside <= _LARGEST_SCALE or scale < MIN_FACTOR_SCALE:
+            return None
+        weights = np.array([multiplier(c) for c in codes]) * scale
+        left = _rounded(_fitted(matrix, trial.right[:, :kept], weights))
+        right = _rounded(_fitted(matrix.T, left, weights))
+        found = IntegerFactors(left, right, codes, outside)
+        if _in_range(left) and _in_range(right) and found.ceiling() < EXACT:
+            return found
         price *= 4
-    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Rounded components, the products of their steps, and how many of them have the least Lagrangian."""
+
+    right: NDArray[np.int32]
+    products: NDArray[np.float64]
+    kept: int
+
+
+def _trial(matrix: Matrix, factors: Factors, price: float) -> _Trial | None:
+    """What rounding makes of the components at `price`; None if an integer would be out of range."""
+    tried = min(int(np.count_nonzero(factors.sizes**2 > price)), _most_components(matrix))
+    sizes = factors.sizes[:tried]
+    if not tried:
+        return _Trial(np.zeros((matrix.shape[1], 0), np.int32), sizes, 0)
+    unit = STEP * math.sqrt(price) / sizes
+    left = _rounded(factors.left[:, :tried] / unit)
+    right = _rounded(factors.right[:, :tried] / unit)
+    if not (_in_range(left) and _in_range(right)):
+        return None
+    bits = _bits(left) + _bits(right) + _HEADER_BITS
+    caught = sizes * _caught(factors.left[:, :tried], left, factors.right[:, :tried], right, unit)
+    costs = _rest(matrix, factors, caught, price) + price * np.append(0, np.cumsum(bits))
+    return _Trial(right, unit * unit * sizes, int(np.argmin(costs)))
 
 
 def _caught(
@@ -162,6 +183,7 @@ def _rest(matrix: Matrix, factors: Factors, sizes: NDArray[np.float64], price: f
     rows (or columns, whichever tells more) have variances of their own.
     """
     squares = np.square(matrix)
+    # Up to this variance a Gaussian value is not worth any bit.
     level = price / (2 * math.log(2))
     estimates = []
     for axis, side in ((1, factors.left), (0, factors.right)):
@@ -172,6 +194,11 @@ def _rest(matrix: Matrix, factors: Factors, sizes: NDArray[np.float64], price: f
         estimates.append(matrix.shape[axis] * each.sum(axis=0))
     least: NDArray[np.float64] = np.minimum(*estimates)
     return least
+
+
+def _most_components(matrix: Matrix) -> int:
+    """What a frame may hold."""
+    return min(MAX_RANK, most_entries(matrix.size) // sum(matrix.shape))
 
 
 def _moderate(matrix: Matrix) -> tuple[Matrix, int]:
