@@ -161,7 +161,9 @@ def test_more_than_a_grid_may_keep_is_not_written_and_not_read():
     values = 1 << 19
     levels = np.ones(values, np.int16)
     assert GRID.write(Kept.of(levels), 512, Steps(1.0, 1, ())) is None
-    levels[most_kept(values) :] = 0
+    some = np.random.default_rng(4).permutation(values)[: most_kept(values)]
+    levels = np.zeros(values, np.int16)
+    levels[some] = 1
     part = written(Kept.of(levels), values, Steps(1.0, 1, ()))
     assert filled(part, values).sum() == 128 * most_kept(values)
     # One row: columns, classes, signs and gap symbols, scale, rungs; then the number of kept values.
@@ -169,6 +171,14 @@ def test_more_than_a_grid_may_keep_is_not_written_and_not_read():
     assert part[at : at + 3] == b"\x80\x80\x10"
     with pytest.raises(Malformed, match="kept values of a block"):
         read(part[:at] + b"\x81\x80\x10" + part[at + 3 :], values)
+
+
+def test_few_bytes_never_stand_for_millions_of_symbols():
+    """A frame of fourteen bytes would otherwise cost seconds."""
+    values = 1 << 22
+    assert GRID.write(Kept.of(np.repeat([1, 0], values // 2)), values, Steps(1.0, 1, ())) is None
+    with pytest.raises(Malformed, match="symbols of a grid"):
+        read(header(signs=1) + b"\x80\x80\x40\0\0", values)
 
 
 @pytest.mark.parametrize("shape", [(120, 400), (1, 48_000), (48_000, 1), (384, 512)])

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from laconic.compression.stages import TensorPart
-from laconic.compression.transforms.grid.layout import most_kept, read_layout
+from laconic.compression.transforms.grid.layout import affordable, most_kept, read_layout
 from laconic.compression.transforms.grid.part import GridPart
 from laconic.compression.transforms.grid.quantise import Kept, quantise
 from laconic.compression.transforms.grid.steps import Steps
 from laconic.compression.transforms.grid.writing import written
 from laconic.compression.wire import Reader, varint
+from laconic.errors import Malformed
 
 __all__ = ["GRID", "Grid", "GridPart", "Kept", "Steps", "quantise"]
 
@@ -29,20 +30,25 @@ class Grid:
     name: str = "grid"
 
     def write(self, kept: Kept, columns: int, steps: Steps) -> bytes | None:
-        """The transform's number and its part; None where more is kept than a grid may keep.
+        """The transform's number and its part; None where too much is kept, or too regularly.
 
         `columns` divides `kept.values`; no level is beyond `steps.rungs`.
         """
         if kept.positions.size > most_kept(kept.values):
             return None
         layout, body, low = written(kept, columns, steps)
+        if not affordable(layout.symbols, len(body) + len(low)):
+            return None
         return bytes([self.number]) + layout.to_bytes() + varint(len(body)) + body + varint(len(low)) + low
 
     def read(self, reader: Reader, values: int) -> TensorPart:
         """Take header, symbols and low bits. Raises `WireError`."""
         layout = read_layout(reader, values)
         body = reader.take(reader.varint("length of a grid's symbols"), "symbols of a grid")
-        return GridPart(layout, body, reader.take(reader.varint("length of a grid's low bits"), "low bits"))
+        low = reader.take(reader.varint("length of a grid's low bits"), "low bits of a grid")
+        if not affordable(layout.symbols, len(body) + len(low)):
+            raise Malformed("symbols of a grid", value=layout.symbols, limit="131072 and 64 a byte")
+        return GridPart(layout, body, low)
 
 
 GRID = Grid()

@@ -20,6 +20,14 @@ def most_kept(values: int) -> int:
     return max(1 << 16, values // 2)
 
 
+def affordable(symbols: int, coded: int) -> bool:
+    """False for more symbols than `coded` bytes may stand for: bounds a decoder's time by the frame's length.
+
+    An eighth of a bit a symbol is far below what real updates need; the first 131,072 symbols are free.
+    """
+    return symbols <= (1 << 17) + 64 * coded
+
+
 PIECE = 1 << 13
 """Kept values whose positions are worked out at a time: bounds scratch memory, and fits a cache."""
 
@@ -48,6 +56,12 @@ class Layout:
     def kept(self) -> int:
         """Number of values that are not zero."""
         return int(self.counts.sum())
+
+    @property
+    def symbols(self) -> int:
+        """Kept values, and rows and columns that have classes."""
+        rows, columns = self.counts.shape
+        return self.kept + (self.rows if rows > 1 else 0) + (self.columns if columns > 1 else 0)
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
         """Row class, column class and kept values of each block that keeps any."""
