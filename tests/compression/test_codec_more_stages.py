@@ -19,6 +19,8 @@ from laconic.compression.frame import wrap
 from laconic.compression.quantisers.planes import FLOAT_PLANES
 from laconic.compression.quantisers.rotated import LEVELS, PEAK, ROTATED, hadamard
 from laconic.compression.seeded import MAX_SEED, derived, sign_bits, support, words
+from laconic.compression.selection import beyond, largest, largest_of, sampled_threshold
+from laconic.compression.stages import finite
 from laconic.compression.wire import Reader, float32, varint
 from laconic.errors import ConfigError, Malformed, NonFinite
 
@@ -400,3 +402,72 @@ def test_inspection_names_what_was_used():
     ):
         frame = encode(update, schema, CodecSettings(kind=kind, bits=bits), np.random.default_rng(0)).frame
         assert inspect(frame).sections[0].stages == stages
+
+
+# The largest values
+
+
+def by_sorting(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the largest magnitudes, the first of equal ones, zeros left out."""
+    order = np.argsort(-np.abs(values), kind="stable")[:count]
+    return np.sort(order[values[order] != 0])
+
+
+@given(st.integers(0, 999), st.integers(1, 2000), st.floats(0, 1), st.booleans())
+@settings(deadline=None)
+def test_the_largest_values_are_those_that_sorting_finds(seed, size, share, ties):
+    values = np.random.default_rng(seed).standard_t(3, size).astype(np.float32)
+    if ties:
+        values = np.rint(values)
+    count = max(1, round(share * size))
+    assert np.flatnonzero(largest(values, count)).tolist() == by_sorting(values, count).tolist()
+
+
+@pytest.mark.parametrize("kind", ["heavy", "equal", "few", "falling", "columns that a stride would miss"])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.2, 0.7])
+def test_a_sample_never_changes_which_values_are_the_largest(kind, share):
+    size = 1 << 18
+    rng = np.random.default_rng(0)
+    values = {
+        "heavy": rng.standard_t(2, size),
+        "equal": np.ones(size),
+        "few": rng.standard_normal(size) * (rng.random(size) < 0.0005),
+        "falling": np.linspace(1, 0, size),
+        "columns that a stride would miss": rng.standard_normal(size) * (np.arange(size) % 313 != 0),
+    }[kind].astype(np.float32)
+    count = round(share * size)
+    halves = largest_of([values[:1000], values[1000:]], count)
+    wanted = by_sorting(values, count)
+    assert np.flatnonzero(np.concatenate(halves)).tolist() == wanted.tolist()
+
+
+def test_a_sampled_threshold_is_right_to_its_error():
+    values = np.random.default_rng(0).standard_t(3, 1_000_000).astype(np.float32)
+    for count in (2000, 10_000, 100_000):
+        found = beyond(values, sampled_threshold([values], count)).size
+        # Five standard deviations of a sample with 800 values beyond.
+        assert found == pytest.approx(count, rel=5 / np.sqrt(800))
+
+
+def test_the_fastest_level_finds_the_same_values_in_little_more_bytes():
+    schema = schema_of((500, 400))
+    update = training_like(schema, np.random.default_rng(1))
+    sizes, decoded = [], []
+    for level in (1, 9):
+        chosen = CodecSettings(kind="topk", density=0.01, bits=4, zstd_level=level)
+        encoded = encode(update, schema, chosen, np.random.default_rng(0))
+        sizes.append(len(encoded.frame))
+        decoded.append(decode(encoded.frame, schema, limit_bytes=LIMIT_BYTES))
+        left = np.linalg.norm(update - decoded[-1]) / np.linalg.norm(update)
+        assert encoded.error == pytest.approx(left, rel=1e-5)
+    assert (decoded[0] == decoded[1]).all()
+    assert sizes[1] <= sizes[0] <= 1.25 * sizes[1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 65_536, 99_999])
+def test_one_bad_value_among_many_is_found(bad, at):
+    values = np.full(100_000, 3e38, np.float32)
+    assert finite(values)
+    values[at] = bad
+    assert not finite(values)

@@ -9,12 +9,11 @@ import numpy as np
 
 from laconic.compression import rate
 from laconic.compression.candidates import Memory, squared
-from laconic.compression.decoder import decode
 from laconic.compression.frame import unwrap, wrap
 from laconic.compression.plain import parts
 from laconic.compression.rate import Choice
 from laconic.compression.settings import CodecSettings
-from laconic.compression.stages import finite
+from laconic.compression.stages import TensorPart, finite
 from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.schema import Schema, Vector
 
@@ -82,7 +81,10 @@ def encode(
         task = rate.Task(update, schema, settings, importance, memory or {})
         plan = rate.plan(task, budget_bytes=budget_bytes, max_error=max_error)
         return Encoded(
-            plan.frame, plan.choices, _relative(plan.error, update, schema, importance), plan.memory
+            plan.frame,
+            plan.choices,
+            _relative(plan.error, _energies(update, schema), importance),
+            plan.memory,
         )
     if budget_bytes is not None or max_error is not None:
         raise ConfigError(
@@ -103,15 +105,30 @@ def _plain(
     seed: int | None,
 ) -> Encoded:
     """The kinds whose size follows from the settings alone: one section a tensor, no choice among stages."""
-    frame = wrap(schema, (), parts(update, schema, settings, rng, seed))
-    left = update - decode(frame, schema, limit_bytes=4 * schema.size)
-    errors = [squared(left[where]) for where in schema.slices]
-    choices = tuple(
-        Choice(section.tensors, section.part.stages, section.bytes, errors[section.tensors[0]])
-        for section in unwrap(frame, schema).sections
-    )
+    energies = _energies(update, schema)
+    frame = wrap(schema, (), parts(update, schema, settings, rng, seed, energies))
+    errors: list[float] = []
+    choices: list[Choice] = []
+    for section, where in zip(unwrap(frame, schema).sections, schema.slices, strict=True):
+        errors.append(_left_out(update[where], energies[len(errors)], section.part))
+        choices.append(Choice(section.tensors, section.part.stages, section.bytes, errors[-1]))
     error = sum(e * w for e, w in zip(errors, importance, strict=True))
-    return Encoded(frame, choices, _relative(error, update, schema, importance))
+    return Encoded(frame, tuple(choices), _relative(error, energies, importance))
+
+
+def _left_out(values: Vector, energy: float, part: TensorPart) -> float:
+    """Sum of squares of what a section leaves out; of few sent values without decoding the many zeros.
+
+    `energy` is the sum of squares of `values`.
+    """
+    entries = part.entries()
+    if entries is None:
+        decoded = np.zeros(values.size, np.float32)
+        part.fill(decoded)
+        return squared(values - decoded)
+    positions, sent = entries
+    own = values[positions]
+    return max(energy - squared(own), 0.0) + squared(own - sent)
 
 
 def _importance(weights: Sequence[float] | None, schema: Schema) -> Sequence[float]:
@@ -125,6 +142,10 @@ def _importance(weights: Sequence[float] | None, schema: Schema) -> Sequence[flo
     return weights
 
 
-def _relative(error: float, update: Vector, schema: Schema, importance: Sequence[float]) -> float:
-    total = sum(w * squared(update[where]) for w, where in zip(importance, schema.slices, strict=True))
+def _energies(update: Vector, schema: Schema) -> Sequence[float]:
+    return [squared(update[where]) for where in schema.slices]
+
+
+def _relative(error: float, energies: Sequence[float], importance: Sequence[float]) -> float:
+    total = sum(w * energy for w, energy in zip(importance, energies, strict=True))
     return float(np.sqrt(error / total)) if total else 0.0

@@ -3,6 +3,8 @@ rotation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from laconic.compression.bits import Mask
@@ -12,7 +14,7 @@ from laconic.compression.quantisers.ladder import LADDER
 from laconic.compression.quantisers.planes import FLOAT_PLANES
 from laconic.compression.quantisers.uniform import UNIFORM
 from laconic.compression.seeded import MAX_SEED, derived
-from laconic.compression.selection import Rungs, fitted, largest
+from laconic.compression.selection import Rungs, fitted, largest_of
 from laconic.compression.settings import EXACT_BITS, CodecSettings
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.sparse import SPARSE
@@ -33,35 +35,36 @@ def parts(
     schema: Schema,
     settings: CodecSettings,
     rng: np.random.Generator,
-    seed: int | None = None,
+    seed: int | None,
+    energies: Sequence[float],
 ) -> list[bytes]:
     """What each tensor's section holds. `seed`: of "randomk" and "rotated"; the first draw of `rng` if None.
+
+    `energies`: each tensor's sum of squares.
 
     The threshold of top-k is common to all large tensors: it has a smaller squared error than one a tensor,
     at the same number of kept values.
     """
     draw = rng if settings.stochastic else None
-    large = np.zeros(schema.size, np.bool_)
-    for where in schema.slices:
-        large[where] = where.stop - where.start > settings.small_tensor_values
-    kept = large
+    tensors = [update[where] for where in schema.slices]
+    masks: Iterator[Mask] = iter(())
     if settings.kind == "topk":
-        kept = np.zeros(schema.size, np.bool_)
-        kept[large] = largest(update[large], round(settings.density * np.count_nonzero(large)))
+        large = [t for t in tensors if t.size > settings.small_tensor_values]
+        masks = iter(largest_of(large, round(settings.density * sum(t.size for t in large))))
     elif settings.kind in ("randomk", "rotated") and seed is None:
         seed = int(rng.integers(MAX_SEED, endpoint=True, dtype=np.uint64))
     written = []
-    for i, where in enumerate(schema.slices):
-        tensor = update[where]
+    for i, tensor in enumerate(tensors):
         part: bytes | None
+        mask = next(masks) if settings.kind == "topk" and tensor.size > settings.small_tensor_values else None
         if settings.kind == "lossless":
             part = _lossless(tensor, settings.zstd_level)
-        elif tensor.size and float(np.abs(tensor).max()) > PEAK:
+        elif energies[i] > PEAK**2 and max(float(tensor.max()), -float(tensor.min())) > PEAK:
             part = exact(tensor)
         elif settings.kind == "dense" or tensor.size <= settings.small_tensor_values:
             part = _dense(tensor, settings, draw)
-        elif settings.kind == "topk":
-            part = _kept(tensor, kept[where], settings, draw)
+        elif mask is not None:
+            part = _kept(tensor, mask, settings, draw)
         else:
             assert seed is not None
             own = derived(seed, i)

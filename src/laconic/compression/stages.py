@@ -82,6 +82,10 @@ class PositionSet(Protocol):
         """Decode: bool, shape `(values,)`, with exactly `kept` true. Raises `WireError`."""
         ...
 
+    def positions(self) -> NDArray[np.int64]:
+        """The same, as rising positions: shape `(kept,)`. Raises `WireError`."""
+        ...
+
 
 class PositionCoder(Stage, Protocol):
     """A set of positions to bytes and back."""
@@ -214,4 +218,8 @@ def entropy_bits(symbols: NDArray[np.generic]) -> float:
 
 def finite(values: Vector) -> bool:
     """True if no value is NaN or infinite."""
+    # One pass over memory, and nothing written: a sum of squares is finite only if every value is.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if all(np.isfinite(np.dot(v, v)) for v in (values[a:b] for a, b in blocks(values.size))):
+            return True
     return bool(np.isfinite(values).all())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.bits import Mask
 from laconic.compression.coders import read_codes, write_codes
@@ -32,6 +33,10 @@ class BitmapPositions:
         if count != self.kept:
             raise Malformed("number of kept positions", value=count, limit=self.kept)
         return mask
+
+    def positions(self) -> NDArray[np.int64]:
+        """The same, as positions. Raises `Malformed`."""
+        return np.flatnonzero(self.mask())
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,11 @@ class GapPositions:
         return self.stream.coder
 
     def mask(self) -> Mask:
-        """Positions from the running sum of gaps. Raises `Malformed` when they leave the tensor."""
+        """The positions, as a mask. Raises `Malformed`."""
+        return mask_of(self.positions(), self.values)
+
+    def positions(self) -> NDArray[np.int64]:
+        """From the running sum of gaps. Raises `Malformed` when they leave the tensor."""
         codes = self.stream.codes()
         ends = codes != ESCAPE
         if int(np.count_nonzero(ends)) != self.kept or not ends[-1]:
@@ -42,7 +46,7 @@ class GapPositions:
         # At most 255 * size, and `read` has bounded the size: the sum fits 64 bits.
         positions = np.cumsum(codes, dtype=np.int64)[ends]
         positions += np.arange(self.kept)
-        return mask_of(positions, self.values)
+        return inside(positions, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,15 @@ def most_kept(values: int) -> int:
     return (values + 7) // 8
 
 
-def mask_of(positions: NDArray[np.int64], values: int) -> Mask:
-    """Rising `positions`, int64 and not empty, as a mask of shape `(values,)`.
-
-    Raises `Malformed` when the last of them lies beyond the tensor.
-    """
+def inside(positions: NDArray[np.int64], values: int) -> NDArray[np.int64]:
+    """Rising `positions`, not empty, once the last is known to lie in the tensor. Raises `Malformed`."""
     if positions[-1] >= values:
         raise Malformed("last kept position", value=int(positions[-1]), limit=values - 1)
+    return positions
+
+
+def mask_of(positions: NDArray[np.int64], values: int) -> Mask:
+    """Positions as a mask of shape `(values,)`."""
     mask = np.zeros(values, np.bool_)
     mask[positions] = True
     return mask

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.bits import Mask, pack, packed_size, unpack
-from laconic.compression.positions.gaps import mask_of, most_kept
+from laconic.compression.positions.gaps import inside, mask_of, most_kept
 from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 
@@ -32,7 +33,11 @@ class RicePositions:
     coder: str = ""
 
     def mask(self) -> Mask:
-        """Positions from the running sum of gaps. Raises `Malformed` when they leave the tensor."""
+        """The positions, as a mask. Raises `Malformed`."""
+        return mask_of(self.positions(), self.values)
+
+    def positions(self) -> NDArray[np.int64]:
+        """From the running sum of gaps. Raises `Malformed` when they leave the tensor."""
         bits = unpack(self.unary, self.unary_bits, 1)
         # Counted before they are listed, which takes 8 bytes each; then in place, for the same reason.
         count = int(np.count_nonzero(bits))
@@ -49,7 +54,7 @@ class RicePositions:
         positions += 1
         np.cumsum(positions, out=positions)
         positions -= 1
-        return mask_of(positions, self.values)
+        return inside(positions, self.values)
 
 
 @dataclass(frozen=True, slots=True)

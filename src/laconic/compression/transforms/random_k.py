@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.bits import Mask
 from laconic.compression.quantisers import read_values
@@ -35,6 +36,10 @@ class SeededPositions:
     def mask(self) -> Mask:
         """Derive them."""
         return support(self.seed, self.values, self.kept)
+
+    def positions(self) -> NDArray[np.int64]:
+        """The same, as positions."""
+        return np.flatnonzero(self.mask())
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ class SparsePart:
 
     def fill(self, out: Vector) -> None:
         """Write the kept values where they belong. Raises `WireError`."""
+        if self.kept <= out.size // 16:
+            # Twelve bytes a kept value, and a third of the time.
+            positions, values = self.entries()
+            out[positions] = values
+            return
         mask = self.positions.mask()
         # The tensor is walked in pieces that hold at most one block of values, which bounds scratch memory.
         starts = range(0, out.size, BLOCK)
@@ -47,7 +52,7 @@ class SparsePart:
 
     def entries(self) -> Entries:
         """The kept values. Raises `WireError`."""
-        return np.flatnonzero(self.positions.mask()), np.concatenate(list(self.values.blocks()))
+        return self.positions.positions(), np.concatenate(list(self.values.blocks()))
 
     def entropy_bits(self) -> float:
         """Of the kept values as symbols and of the mask. Raises `WireError`."""
