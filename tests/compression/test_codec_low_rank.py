@@ -338,6 +338,19 @@ def test_steps_grow_until_sums_are_exact():
     assert np.linalg.norm(matrix.ravel() - product(factors)) < 1e-2 * np.linalg.norm(matrix)
 
 
+@pytest.mark.parametrize("magnitude", [1e-20, 1.0, 1e30])
+@pytest.mark.parametrize("price", [0.0, 1e-300, 1e300, np.inf])
+def test_any_price_has_an_answer(price, magnitude):
+    rng = np.random.default_rng(3)
+    matrix = (training_like(schema_of((30, 40)), rng).reshape(30, 40) * magnitude).astype(np.float32)
+    factors = quantise_factors(matrix, principal(matrix, price), price)
+    if price > 1:
+        assert factors is None
+    elif factors is not None:
+        exact = matrix.ravel().astype(np.float64)
+        assert np.linalg.norm(exact - product(factors)) < 0.1 * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize("kappa", [1.0, 2.0, 4.0])
 def test_factors_earn_their_bytes(kappa):
     """Factors lower the Lagrangian, and so does the last of their components."""

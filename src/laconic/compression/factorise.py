@@ -42,6 +42,8 @@ _SEED = 0x1A77
 _HEADER_BITS = 8.0
 _LARGEST_SCALE = 2.0**100
 _PEAKS = (2.0**-40, 2.0**40)
+# Far below what float32 tells apart in a matrix whose peak is within `_PEAKS`.
+_LEAST_PRICE = 2.0**-140
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,18 @@ def principal(matrix: Matrix, price: float, start: Matrix | None = None) -> Fact
     the result is the `start` of the next round: at most `MAX_RANK` directions.
     """
     matrix, exponent = _moderate(matrix)
-    price = math.ldexp(price, -2 * exponent)
+    price = max(price * 4.0**-exponent, _LEAST_PRICE)
     most = max(min(*matrix.shape, _most_components(matrix)), 1)
     rank = min(most, max(len(start) if start is not None else 0, _FIRST_RANK))
     found = factorise(matrix, rank, start, iterations=1 if start is not None else 2)
     while True:
+        # No component is worth it that takes away less than a bit for each of its entries.
+        kept = int(np.count_nonzero(found.sizes**2 > price * sum(matrix.shape)))
+        if rank == most or kept <= _CROWDED * rank:
+            break
         trial = _trial(matrix, found, price)
         kept = trial.kept if trial is not None else rank
-        if rank == most or kept <= _CROWDED * rank:
+        if kept <= _CROWDED * rank:
             break
         rank = min(2 * rank, most)
         found = factorise(matrix, rank, found.right.T, iterations=1)
@@ -113,7 +119,7 @@ def quantise_factors(matrix: Matrix, factors: Factors, price: float) -> IntegerF
     """
     matrix, exponent = _moderate(matrix)
     sizes = np.ldexp(factors.sizes, -exponent)
-    price = math.ldexp(price, -2 * exponent)
+    price = max(price * 4.0**-exponent, _LEAST_PRICE)
     while True:
         trial = _trial(matrix, Factors(factors.left, sizes, factors.right), price)
         if trial is None:
@@ -187,7 +193,7 @@ def _rest(matrix: Matrix, factors: Factors, sizes: NDArray[np.float64], price: f
     level = price / (2 * math.log(2))
     estimates = []
     for axis, side in ((1, factors.left), (0, factors.right)):
-        energy = squares.sum(axis=axis, dtype=np.float64)[:, None]
+        energy = np.tensordot(squares, np.ones(matrix.shape[axis], np.float32), (axis, 0))[:, None]
         taken = np.cumsum(np.square(side[:, : sizes.size] * sizes), axis=1)
         left = np.maximum(np.concatenate([energy, energy - taken], axis=1), 0) / matrix.shape[axis]
         each = np.where(left < level, left, level * (1 + np.log(np.maximum(left, level) / level)))
