@@ -22,7 +22,12 @@ _ROUNDS_OVER_ALL = 2
 _CERTAIN = 0.5
 """Below half a step nothing is kept: sending it would make the error larger."""
 
-_FIRST = 0.6
+_DEAD = 0.6
+"""The threshold where bits have no price."""
+
+_FIRST = 0.75
+"""The threshold before the first pass: 3 % fewer bytes at the same error than from 0.6 on."""
+
 _MOST_LIKELY = -0.7
 
 
@@ -67,7 +72,8 @@ def quantise(tensor: Vector, columns: int, step: float, price: float) -> tuple[K
     magnitudes: Vector = np.abs(tensor)
     near = np.flatnonzero(magnitudes >= np.float32(_CERTAIN * exact))
     a: Vector = np.divide(magnitudes[near], exact, dtype=np.float32)
-    levels = np.minimum(a + np.float32(1 - _FIRST), MAX_RUNGS).astype(np.int16)
+    first = _FIRST if price > 0 else _DEAD
+    levels = np.minimum(a + np.float32(1 - first), MAX_RUNGS).astype(np.int16)
     if price > 0:
         candidates = _Candidates(a, tensor[near] < 0, near // columns, near % columns)
         shape = tensor.size // columns, columns
@@ -126,8 +132,8 @@ def _cheaper(values: _Candidates, levels: Levels, shape: tuple[int, int], price:
 
 def _place_bits(values: _Candidates, chosen: Integers, shape: tuple[int, int]) -> Vector:
     """What it costs that a value is kept and not left out, if rows and columns are independent."""
-    rows = np.log2(np.bincount(values.rows[chosen], minlength=shape[0]) + 0.3).astype(np.float32)
-    columns = np.log2(np.bincount(values.columns[chosen], minlength=shape[1]) + 0.3).astype(np.float32)
+    rows = np.log2(np.bincount(values.rows[chosen], minlength=shape[0]) + 0.1).astype(np.float32)
+    columns = np.log2(np.bincount(values.columns[chosen], minlength=shape[1]) + 0.1).astype(np.float32)
     likely: Vector = rows[values.rows] + columns[values.columns] - np.float32(np.log2(chosen.size + 1))
     np.minimum(likely, np.float32(_MOST_LIKELY), out=likely)
     bits: Vector = np.log2(1 - np.exp2(likely)) - likely
@@ -136,8 +142,8 @@ def _place_bits(values: _Candidates, chosen: Integers, shape: tuple[int, int]) -
 
 def _sign_bits(values: _Candidates, chosen: Integers, height: int) -> Vector:
     """What a value's sign costs in its row, whose kept values may agree."""
-    kept = np.bincount(values.rows[chosen], minlength=height) + 0.8
-    minus = np.bincount(values.rows[chosen], weights=values.negative[chosen], minlength=height) + 0.4
+    kept = np.bincount(values.rows[chosen], minlength=height) + 1.6
+    minus = np.bincount(values.rows[chosen], weights=values.negative[chosen], minlength=height) + 0.8
     by_sign = -np.log2(np.stack([1 - minus / kept, minus / kept], 1)).astype(np.float32)
     bits: Vector = by_sign[values.rows, values.negative.view(np.uint8)]
     return bits
