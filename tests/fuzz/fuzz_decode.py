@@ -2,8 +2,8 @@
 
 `python tests/fuzz/fuzz_decode.py CORPUS [libFuzzer's options]`, or through `scripts/fuzz`. Needs atheris
 (`pip install laconic[fuzz]`). The golden frames are written into the folder CORPUS as seeds; with a file in
-its place, that input alone is run. An input is a frame with a byte before it that says against which schema it
-is decoded and whether digest and checksum are put right: a fuzzer cannot guess CRC-32.
+its place, that input alone is run. An input is a frame with a byte before it that says against which schema
+it is decoded and whether digest and checksum are put right: a fuzzer cannot guess CRC-32.
 """
 
 from __future__ import annotations
