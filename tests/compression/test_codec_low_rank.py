@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
 
 import numpy as np
@@ -61,7 +62,9 @@ def integer_factors(draw: st.DrawFn, peak: int = MAX_INTEGER) -> IntegerFactors:
 
 
 def read_back(factors: IntegerFactors) -> IntegerFactors:
-    alphabet, body = write_factors(factors)
+    written = write_factors(factors)
+    assert written is not None
+    alphabet, body = written
     rows, columns = len(factors.left), len(factors.right)
     return FactorBytes(rows, columns, factors.codes, factors.scale, alphabet, memoryview(body)).decode()
 
@@ -245,6 +248,30 @@ def test_mutated_frames_raise_wire_errors_only_and_stay_in_memory():
     tracemalloc.stop()
     assert peak < 2 << 20
     assert refused > 200
+
+
+def test_a_short_frame_cannot_ask_for_long_work():
+    rows, columns, rank = 4096, 2048, 127
+    codes = tuple(min(k, MAX_CODE) for k in range(rank))
+    head = varint(columns) + bytes([rank]) + float32(1.0) + bytes(codes)
+    schema = schema_of((rows, columns))
+    refused = 0
+    rng = np.random.default_rng(1)
+    started = time.process_time()
+    for body in (b"", *(rng.bytes(60) for _ in range(2)), b"\xff" * 400):
+        part = b"\x05" + head + b"\x23" + varint(len(body)) + body + ZERO.write()
+        try:
+            decode(section(part, (rows, columns)), schema, limit_bytes=1 << 26)
+        except Malformed:
+            refused += 1
+    assert refused >= 3
+    assert time.process_time() - started < 20
+
+
+def test_factors_too_regular_for_the_bound_are_not_written():
+    left = np.ones((3000, 60), np.int32)
+    factors = IntegerFactors(left, np.ones((3000, 60), np.int32), (0,) * 60, 1.0)
+    assert LOW_RANK.write(factors, ZERO.write()) is None
 
 
 def test_decoding_needs_less_than_the_tensor_again():

@@ -106,5 +106,7 @@ def _low_ranks(stretch: Stretch, step: float, price: float, memory: Matrix | Non
         (Candidate(ZERO.write(), ("zero",), squared(rest.values)), *_grids(rest, step, price)),
         key=lambda c: c.cost(price),
     )
-    start = np.ascontiguousarray(principals.right.T)
-    yield replace(measured(stretch, LOW_RANK.write(factors, found.part)), memory=start)
+    part = LOW_RANK.write(factors, found.part)
+    if part is not None:
+        start = np.ascontiguousarray(principals.right.T)
+        yield replace(measured(stretch, part), memory=start)

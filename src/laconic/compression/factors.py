@@ -34,6 +34,8 @@ _DIRECT = 12
 _CLASSES = 16
 _SIGN_COMPONENTS = 16
 _HANDS = 32
+_FREE_SYMBOLS = 1 << 17
+_SYMBOLS_A_BYTE = 64
 
 TOKENS = 35
 """Tokens of the magnitudes 0 to `MAX_INTEGER`."""
@@ -49,6 +51,14 @@ def multiplier(code: int) -> int:
 def most_entries(values: int) -> int:
     """Integers that the factors of a tensor may have together: what bounds a decoder's memory and time."""
     return min(values, max(values // 4, _SMALL_ENTRIES))
+
+
+def affordable(symbols: int, length: int) -> bool:
+    """False for more symbols than a body of `length` bytes may hold: bounds a decoder's time by the frame.
+
+    Real factors have more than two bits an integer; the first 131,072 symbols are free.
+    """
+    return symbols <= _FREE_SYMBOLS + _SYMBOLS_A_BYTE * length
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +109,11 @@ class IntegerFactors:
             np.add(block, np.float32(0), out=block)
 
 
-def write_factors(factors: IntegerFactors) -> tuple[int, bytes]:
-    """The alphabet of the magnitudes and the body of the factors' symbols."""
+def write_factors(factors: IntegerFactors) -> tuple[int, bytes] | None:
+    """The alphabet of the magnitudes and the body of the factors' symbols.
+
+    None where the body is so short that no decoder would take it.
+    """
     order = _order(len(factors.left) + len(factors.right))
     both = np.concatenate([factors.left, factors.right])[order]
     column = (order >= len(factors.left)).astype(np.uint8)
@@ -122,7 +135,10 @@ def write_factors(factors: IntegerFactors) -> tuple[int, bytes]:
             2 * _SIGN_COMPONENTS,
         ),
     ]
-    return alphabet, encode_streams(streams)
+    body = encode_streams(streams)
+    if not all(affordable(s.symbols.size, len(body)) for s in streams):
+        return None
+    return alphabet, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +157,19 @@ class FactorBytes:
         rank = len(self.codes)
         order = _order(self.rows + self.columns)
         column = (order >= self.rows).astype(np.uint8)
+        self._check(order.size)
         decoder = StreamDecoder(self.body)
         live = decoder.symbols(column, order.size, alphabet=2, contexts_count=2).view(np.bool_)
         count = int(np.count_nonzero(live))
+        self._check(count * rank)
         tokens = decoder.symbols(
             _classes(self.codes, count), count * rank, alphabet=self.alphabet, contexts_count=_CLASSES
         )
         bases, widths = _bases(tokens)
         wide = widths > 0
-        low = decoder.symbols(None, int(widths.sum(dtype=np.int64)), alphabet=2, contexts_count=1)
+        low_bits = int(widths.sum(dtype=np.int64))
+        self._check(low_bits)
+        low = decoder.symbols(None, low_bits, alphabet=2)
         bases[wide] += _from_low_bits(low, widths[wide])
         sent = bases > 0
         negative = decoder.symbols(
@@ -163,6 +183,10 @@ class FactorBytes:
         both = np.zeros((order.size, rank), np.int32)
         both[order[live]] = bases.reshape(count, rank)
         return IntegerFactors(both[: self.rows], both[self.rows :], self.codes, self.scale)
+
+    def _check(self, symbols: int) -> None:
+        if not affordable(symbols, len(self.body)):
+            raise Malformed("symbols of a low rank part", value=symbols, limit="131072 and 64 a byte")
 
 
 def symbol_entropy_bits(factors: IntegerFactors) -> float:

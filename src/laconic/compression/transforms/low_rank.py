@@ -79,9 +79,15 @@ class LowRank:
     number: int = 0x05
     name: str = "low rank"
 
-    def write(self, factors: IntegerFactors, nested: bytes) -> bytes:
-        """`nested`: what a transform of `NESTED` wrote for the tensor less the factors' product."""
-        alphabet, body = write_factors(factors)
+    def write(self, factors: IntegerFactors, nested: bytes) -> bytes | None:
+        """The transform's number and its part; None for factors that are too regular for a decoder's bounds.
+
+        `nested`: what a transform of `NESTED` wrote for the tensor less the factors' product.
+        """
+        written = write_factors(factors)
+        if written is None:
+            return None
+        alphabet, body = written
         head = bytes([self.number]) + varint(factors.right.shape[0]) + bytes([factors.rank])
         head += float32(factors.scale) + bytes(factors.codes) + bytes([alphabet]) + varint(len(body))
         return head + body + nested
