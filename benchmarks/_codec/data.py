@@ -66,7 +66,8 @@ def mnist() -> DataSet:
     def part(name: str, count: int) -> Part:
         images = _idx(SHARED / "mnist" / f"{name}-images-idx3-ubyte.gz", 16)[: count * 784]
         labels = _idx(SHARED / "mnist" / f"{name}-labels-idx1-ubyte.gz", 8)[:count]
-        return Part(images.reshape(-1, 1, 28, 28).astype(np.float32) / 255, labels.astype(np.int64))
+        x: Values = images.reshape(-1, 1, 28, 28).astype(np.float32) / np.float32(255)
+        return Part(x, labels.astype(np.int64))
 
     return DataSet(part("train", MNIST_TRAIN), part("t10k", MNIST_TEST), 10)
 
