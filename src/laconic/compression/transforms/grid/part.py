@@ -150,13 +150,11 @@ def _positions(
         last = -1
         for where in pieces(start, start + kept):
             symbols = gaps[where]
-            extra = EXTRA[symbols]
-            bits = low.numbers(extra + shift)
-            shifted = BASE[symbols] + (bits >> shift)
-            # Below 2**42 before the shift back, and no more than a block's cells after it: no sum overflows.
-            if int(shifted.max()) > height * width >> shift:
-                raise Malformed("gap of a grid", value=int(shifted.max()) << shift, limit=height * width)
-            local = (shifted << shift) + (bits & (1 << shift) - 1)
+            base = BASE[symbols]
+            # With this a gap is below twice a block's cells: its bits fit a word, and no sum overflows.
+            if int(base.max()) > height * width >> shift:
+                raise Malformed("gap of a grid", value=int(base.max()) << shift, limit=height * width)
+            local = (base << shift) + low.numbers(EXTRA[symbols] + shift)
             local += 1
             local[0] += last
             np.cumsum(local, out=local)
