@@ -2,8 +2,9 @@
 
 Rows and columns fall into classes by how many values they keep; a block is the cells of one row class and
 one column class. Within a block the kept values lie almost evenly, so that the gaps between them, coded
-with the block's density for context, cost about what the densities of all rows and columns would allow, for
-the classes alone. On real updates that is 0.35 to 0.7 of the order-0 entropy.
+with the block's density for context, cost about what they would if the density of every row and column were
+known, and only the classes are sent. On updates of real training that makes 0.2 to 0.7 of the order-0 entropy
+of positions, signs and levels.
 """
 
 from __future__ import annotations
