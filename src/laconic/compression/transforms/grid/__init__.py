@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from laconic.compression.stages import TensorPart
 from laconic.compression.transforms.grid.layout import affordable, most_kept, read_layout
 from laconic.compression.transforms.grid.part import GridPart
-from laconic.compression.transforms.grid.quantise import Kept, quantise
+from laconic.compression.transforms.grid.quantise import Kept, estimated_bits, quantise
 from laconic.compression.transforms.grid.steps import Steps
 from laconic.compression.transforms.grid.writing import written
 from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 
-__all__ = ["GRID", "Grid", "GridPart", "Kept", "Steps", "quantise"]
+__all__ = ["GRID", "Grid", "GridPart", "Kept", "Steps", "estimated_bits", "quantise"]
 
 
 @dataclass(frozen=True, slots=True)
