@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from codec_cases import LIMIT_BYTES, frame_of, resealed, schema_of, training_like
 
-from laconic.compression import PRESETS, decode, inspect
+from laconic.compression import PRESETS, CodecSettings, decode, inspect
 from laconic.compression.coders.zstd import inflate
 from laconic.compression.frame import MAGIC, wrap
 from laconic.compression.wire import float32, varint
@@ -108,10 +108,10 @@ def sections() -> dict[str, tuple[bytes, type[WireError]]]:
     exact = b"\x10" + np.ones(8, "<f4").tobytes()
     nan = np.full(800, np.nan, "<f4").tobytes()
     return {
-        "unknown transform": (b"\x04", UnsupportedVersion),
+        "unknown transform": (b"\x07", UnsupportedVersion),
         "unknown quantiser": (b"\x02\x13", UnsupportedVersion),
         "unknown position coder": (b"\x03\x08\x23", UnsupportedVersion),
-        "unknown coder": (b"\x02\x11\x08" + float32(1.0) + b"\x34", UnsupportedVersion),
+        "unknown coder": (b"\x02\x11\x08" + float32(1.0) + b"\x35", UnsupportedVersion),
         "NaN value": (b"\x02\x10" + nan, NonFinite),
         "infinite scale": (b"\x02\x11\x08" + float32(np.inf) + b"\x30" + bytes(800), NonFinite),
         "NaN scale": (b"\x02\x11\x08" + float32(np.nan) + b"\x30" + bytes(800), NonFinite),
@@ -156,7 +156,7 @@ def test_a_section_wrong_in_one_way_is_refused(name):
     section, error = sections()[name]
     schema = schema_of((800,))
     with pytest.raises(error):
-        decode(wrap(schema, [section]), schema, limit_bytes=LIMIT_BYTES)
+        decode(wrap(schema, (), [section]), schema, limit_bytes=LIMIT_BYTES)
 
 
 def test_a_frame_says_what_is_wrong_with_it():
@@ -164,7 +164,8 @@ def test_a_frame_says_what_is_wrong_with_it():
     frame = frame_of(np.ones(800, np.float32), schema, PRESETS["small"], np.random.default_rng(0))
     for bad, error in (
         (b"XUF" + frame[3:], Malformed),
-        (frame[:3] + b"\x02" + frame[4:], UnsupportedVersion),
+        (frame[:3] + b"\x00" + frame[4:], UnsupportedVersion),
+        (frame[:3] + b"\x03" + frame[4:], UnsupportedVersion),
         (frame[:4] + b"\x01" + frame[5:], UnsupportedVersion),
         (frame[:-1] + bytes([frame[-1] ^ 1]), ChecksumMismatch),
         (frame[:6] + b"\0" + frame[7:], ChecksumMismatch),
@@ -200,19 +201,29 @@ def test_a_bomb_is_refused_before_it_is_inflated():
 def test_a_section_cannot_ask_for_more_than_its_tensor():
     schema = schema_of((800,))
     huge = varint((1 << 40) - 1)
-    frame = wrap(schema, [b"\x01"])
-    bad = resealed(frame[:PREFIX] + huge + b"\x03" + huge + b"\x20\x30" + bytes(4))
+    frame = wrap(schema, (), [b"\x01"])
+    bad = resealed(frame[:PREFIX] + b"\0" + huge + b"\x03" + huge + b"\x20\x30" + bytes(4))
     for use in (lambda: decode(bad, schema, limit_bytes=LIMIT_BYTES), lambda: inspect(bad)):
         with pytest.raises(Malformed):
             use()
 
 
-@pytest.mark.parametrize("step", [0.01, 0.5, 2.0, 4.0])
-def test_scratch_memory_stays_below_the_dense_size(step):
+@pytest.mark.parametrize(
+    ("chosen", "stage"),
+    [
+        (replace(PRESETS["small"], step_rms=0.01), "float32"),
+        (replace(PRESETS["small"], step_rms=0.5), "low rank"),
+        (replace(PRESETS["small"], step_rms=0.5, low_rank=False), "grid"),
+        (replace(PRESETS["small"], step_rms=4.0, low_rank=False), "grid"),
+        (CodecSettings(kind="topk", density=0.02, bits=4, zstd_level=1), "gaps"),
+        (CodecSettings(kind="topk", density=0.3, bits=4, zstd_level=1), "bitmap"),
+    ],
+)
+def test_scratch_memory_stays_below_the_dense_size(chosen, stage):
     schema = schema_of((1000, 1500), (1500,))
     update = training_like(schema, np.random.default_rng(1))
-    frame = frame_of(update, schema, replace(PRESETS["small"], step_rms=step), np.random.default_rng(0))
-    assert "sparse" in inspect(frame).sections[0].stages
+    frame = frame_of(update, schema, chosen, np.random.default_rng(0))
+    assert stage in inspect(frame).sections[0].stages
     assert peak_of_decoding(frame, schema) <= 2 * 4 * schema.size + SCRATCH_BYTES
 
 
@@ -228,7 +239,7 @@ def test_scratch_memory_stays_below_the_dense_size_for_the_most_positions(number
     }[number]
     quantised = b"\x12" + float32(1.0) + b"\xff" + b"".join((i + 1).to_bytes(2, "little") for i in range(8))
     quantised += b"\x30" + b"\x01" * kept + b"\x30" + b"\xfe" * kept
-    frame = wrap(schema, [b"\x03" + varint(kept) + body + quantised])
+    frame = wrap(schema, (), [b"\x03" + varint(kept) + body + quantised])
     assert peak_of_decoding(frame, schema) <= 2 * 4 * values + SCRATCH_BYTES
     decoded = decode(frame, schema, limit_bytes=4 * values)
     assert np.count_nonzero(decoded) == kept

@@ -43,6 +43,18 @@ def test_packed_codes_stand_lowest_bit_first():
     assert pack(np.array([7, 0, 4], np.uint8), 3) == bytes([0b00_000_111, 0b1])
 
 
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_few_bytes_of_a_coder_never_stand_for_many_slow_codes(width):
+    """The adaptive coder alone is slow enough that a frame's length must bound its codes."""
+    many = (1 << 17) + 64 * 12 + 1
+    with pytest.raises(Malformed, match="codes of an adaptive stream"):
+        read_codes(Reader(memoryview(b"\x34\x0c" + bytes(12))), many, width)
+    codes = np.zeros(many, np.uint8)
+    assert CODERS.by_number[0x34].encode(codes, width, 9) is None
+    reader = Reader(memoryview(write_codes(codes, width, 9)))
+    assert (read_codes(reader, many, width).codes() == codes).all()
+
+
 def test_padding_must_be_zero():
     with pytest.raises(Malformed, match="padding"):
         unpack(bytes([0b1000_0001]), 7, 1)
@@ -122,6 +134,8 @@ def test_numbers_of_stages_never_change():
         0x01: "zero",
         0x02: "dense",
         0x03: "sparse",
+        0x04: "grid",
+        0x05: "low rank",
         0x06: "random-k",
         0x10: "float32",
         0x11: "uniform",
