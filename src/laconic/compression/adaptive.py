@@ -30,6 +30,9 @@ from laconic.errors import Malformed
 FIRST_RUN = 4
 LONGEST_RUN = 2048
 
+FREE_SYMBOLS = 1 << 17
+SYMBOLS_A_BYTE = 64
+
 BARE_BYTES = 512
 """Up to this many bytes a body is range coded, and no byte says so."""
 
@@ -50,6 +53,14 @@ class SymbolStream:
         _check_sizes(self.symbols.size, self.contexts, self.alphabet, self.contexts_count)
         if self.symbols.size and int(self.symbols.max()) >= self.alphabet:
             raise ValueError(f"symbol {int(self.symbols.max())} of an alphabet of {self.alphabet}")
+
+
+def affordable(symbols: int, coded: int) -> bool:
+    """False for more symbols than a stage lets `coded` bytes stand for: bounds a decoder's time by the frame.
+
+    An eighth of a bit a symbol is far below what real updates need; the first 131,072 symbols are free.
+    """
+    return symbols <= FREE_SYMBOLS + SYMBOLS_A_BYTE * coded
 
 
 def encode(symbols: Codes, contexts: Codes | None, *, alphabet: int, contexts_count: int = 1) -> bytes:

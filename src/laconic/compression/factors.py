@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.compression.adaptive import StreamDecoder, SymbolStream, encode_streams
+from laconic.compression.adaptive import StreamDecoder, SymbolStream, affordable, encode_streams
 from laconic.compression.bits import Codes, Mask
 from laconic.compression.stages import BLOCK, entropy_bits
 from laconic.errors import Malformed, NonFinite
@@ -34,8 +34,6 @@ _DIRECT = 12
 _CLASSES = 16
 _SIGN_COMPONENTS = 16
 _HANDS = 32
-_FREE_SYMBOLS = 1 << 17
-_SYMBOLS_A_BYTE = 64
 
 TOKENS = 35
 """Tokens of the magnitudes 0 to `MAX_INTEGER`."""
@@ -51,14 +49,6 @@ def multiplier(code: int) -> int:
 def most_entries(values: int) -> int:
     """Integers that the factors of a tensor may have together: what bounds a decoder's memory and time."""
     return min(values, max(values // 4, _SMALL_ENTRIES))
-
-
-def affordable(symbols: int, length: int) -> bool:
-    """False for more symbols than a body of `length` bytes may hold: bounds a decoder's time by the frame.
-
-    Real factors have more than two bits an integer; the first 131,072 symbols are free.
-    """
-    return symbols <= _FREE_SYMBOLS + _SYMBOLS_A_BYTE * length
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ class Stream(Protocol):
 class Coder(Stage, Protocol):
     """Codes of a known width and count to bytes and back."""
 
-    def encode(self, codes: Codes, width: int, level: int) -> bytes:
-        """The bytes after the coder's number. `level` is zstd's, 1 to 19."""
+    def encode(self, codes: Codes, width: int, level: int) -> bytes | None:
+        """The bytes after the coder's number; None if this coder does not suit. `level`: zstd's, 1 to 19."""
         ...
 
     def read(self, reader: Reader, count: int, width: int) -> Stream:

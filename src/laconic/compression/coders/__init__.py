@@ -29,11 +29,17 @@ def write_codes(codes: Codes, width: int, level: int) -> bytes:
     """
     # Codes of a whole byte are packed as they are, and need no second attempt.
     tried = [c for c in CODERS if c is not ADAPTIVE and (width < 8 or c not in (PACKED, PACKED_ZSTD))]
-    best = min((bytes([c.number]) + c.encode(codes, width, level) for c in tried), key=len)
+    written = (_written(coder, codes, width, level) for coder in tried)
+    best = min((w for w in written if w is not None), key=len)
     if level == FASTEST or (codes.size > _LONG and _entropy_bytes(codes) > len(best)):
         return best
-    adaptive = bytes([ADAPTIVE.number]) + ADAPTIVE.encode(codes, width, level)
-    return adaptive if len(adaptive) < len(best) else best
+    adaptive = _written(ADAPTIVE, codes, width, level)
+    return adaptive if adaptive is not None and len(adaptive) < len(best) else best
+
+
+def _written(coder: Coder, codes: Codes, width: int, level: int) -> bytes | None:
+    body = coder.encode(codes, width, level)
+    return None if body is None else bytes([coder.number]) + body
 
 
 def _entropy_bytes(codes: Codes) -> float:

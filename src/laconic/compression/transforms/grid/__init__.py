@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from laconic.compression.adaptive import affordable
 from laconic.compression.stages import TensorPart
-from laconic.compression.transforms.grid.layout import affordable, most_kept, read_layout
+from laconic.compression.transforms.grid.layout import most_kept, read_layout
 from laconic.compression.transforms.grid.part import GridPart
 from laconic.compression.transforms.grid.quantise import Kept, estimated_bits, quantise
 from laconic.compression.transforms.grid.steps import Steps

@@ -20,14 +20,6 @@ def most_kept(values: int) -> int:
     return max(1 << 16, values // 2)
 
 
-def affordable(symbols: int, coded: int) -> bool:
-    """False for more symbols than `coded` bytes may stand for: bounds a decoder's time by the frame's length.
-
-    An eighth of a bit a symbol is far below what real updates need; the first 131,072 symbols are free.
-    """
-    return symbols <= (1 << 17) + 64 * coded
-
-
 PIECE = 1 << 13
 """Kept values whose positions are worked out at a time: bounds scratch memory, and fits a cache."""
 
