@@ -11,8 +11,9 @@ import numpy as np
 from laconic.compression.factorise import Matrix, principal, quantise_factors
 from laconic.compression.plain import PEAK, exact
 from laconic.compression.quantisers.float32 import FLOAT32
+from laconic.compression.quantisers.uniform import UNIFORM
+from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
-from laconic.compression.stages import DOT, blocks
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.grid import GRID, estimated_bits, quantise
 from laconic.compression.transforms.low_rank import LOW_RANK
@@ -27,8 +28,16 @@ MATRIX = 1024
 """Values from which on a matrix is looked at for its rank: below, the headers cost what could be saved."""
 
 OVERSTATED = 0.5
-"""Share of its estimate that a grid may take: half a percent of real ones take less, where rows repeat, and there
+"""Share of its estimate that a grid may take: few real ones take less, those with rows alike, and there
 low rank takes less still."""
+
+SAMPLED = 1 << 18
+"""Values from which on a sample of the rows says first whether a grid of all is worth trying."""
+
+SAMPLE = 16
+
+LEVEL = 9
+"""zstd's, for multiples of the step: the adaptive coder is shorter nearly always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +62,6 @@ class Candidate:
         return self.error + price * 8 * len(self.part)
 
 
-def squared(values: Vector) -> float:
-    """Sum of squares in float64, a piece at a time: ten million values take 8 ms so, and 41 at once."""
-    pieces = (values[a:b].astype(np.float64) for a, b in blocks(values.size, DOT))
-    return float(sum(np.dot(p, p) for p in pieces))
-
-
 def candidates(
     stretch: Stretch, step: float, price: float, settings: CodecSettings, memory: Matrix | None
 ) -> Iterator[Candidate]:
@@ -73,7 +76,10 @@ def candidates(
         for way in _low_rank(stretch, step, price, memory):
             bound = min(bound, way.cost(price))
             yield way
-    yield from _grid(stretch, total, step, price, bound)
+    if stretch.values.size < SAMPLED or _sampled_cost(stretch, step, price) < bound:
+        yield from _grid(stretch, total, step, price, bound)
+    if 2 * np.count_nonzero(np.abs(values) > step / 2) > values.size:
+        yield from _uniform(values, step)
     # Where even the finest ladder leaves out more than the bits of float32 cost, or a scale would overflow.
     if total > price * 32 * values.size or float(np.abs(values).max()) > PEAK:
         yield Candidate(exact(values), (DENSE.name, FLOAT32.name), 0.0)
@@ -92,6 +98,28 @@ def _grid(stretch: Stretch, total: float, step: float, price: float, bound: floa
     part = GRID.write(kept, stretch.columns, steps)
     if part is not None:
         yield Candidate(part, (GRID.name,), max(error, 0.0))
+
+
+def _uniform(values: Vector, step: float) -> Iterator[Candidate]:
+    """Multiples of the step, most of which are not zero; none where the largest is beyond 8 bits."""
+    part = UNIFORM.write_multiples(values, step, LEVEL)
+    if part is not None:
+        quantised, left = part
+        yield Candidate(DENSE.write(quantised), (DENSE.name, UNIFORM.name), squared(left))
+
+
+def _sampled_cost(stretch: Stretch, step: float, price: float) -> float:
+    """About the least that a grid of all values costs, from one row in sixteen."""
+    rows = np.ascontiguousarray(stretch.values.reshape(-1, stretch.columns)[::SAMPLE].ravel())
+    share = stretch.values.size / rows.size
+    total = squared(rows)
+    found = quantise(rows, stretch.columns, step, price / (step * step))
+    if found is None:
+        return total * share
+    kept, steps = found
+    originals = rows[kept.positions]
+    error = total - squared(originals) + squared(originals - steps.values(kept.levels))
+    return share * (error + price * OVERSTATED * estimated_bits(kept, stretch.columns))
 
 
 def _low_rank(stretch: Stretch, step: float, price: float, memory: Matrix | None) -> Iterator[Candidate]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from laconic.compression import rate
-from laconic.compression.candidates import Memory, squared
+from laconic.compression.candidates import Memory
 from laconic.compression.frame import unwrap, wrap
 from laconic.compression.plain import parts
 from laconic.compression.rate import Choice
+from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
 from laconic.compression.stages import TensorPart, finite
 from laconic.errors import ConfigError, ModelError, NonFinite

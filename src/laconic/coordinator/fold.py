@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression import Piece
 from laconic.errors import LimitExceeded, NonFinite
@@ -23,6 +24,9 @@ _LOW: Final = np.float64(1.5 * 2.0 ** (52 - 58))  # ... to a multiple of 2^-58
 MAX_PRODUCT: Final = 2.0**20
 """Largest |value| x weight that is taken: 2^14 of them still sum exactly."""
 MAX_UPDATES: Final = 2**14
+
+_BLOCK: Final = 1 << 14
+"""Values added at a time: their products stay in the processor's cache, which takes a third of the time."""
 
 
 class Fold:
@@ -56,13 +60,26 @@ class Fold:
         costs nothing.
         """
         for piece in update:
-            product = piece.values.astype(np.float64) * weight
-            high = (product + _HIGH) - _HIGH
-            self._high[piece.where] += high
-            product -= high
-            self._low[piece.where] += (product + _LOW) - _LOW
+            for start in range(0, piece.values.size, _BLOCK):
+                block = slice(start, start + _BLOCK)
+                if isinstance(piece.where, slice):
+                    at = piece.where.start + start
+                    self._add(slice(at, at + piece.values[block].size), piece.values[block], weight)
+                else:
+                    self._add(piece.where[block], piece.values[block], weight)
         self.weight += weight
         self.updates += 1
+
+    def _add(self, where: slice | NDArray[np.int64], values: Vector, weight: int) -> None:
+        product = values.astype(np.float64)
+        product *= weight
+        high = product + _HIGH
+        high -= _HIGH
+        self._high[where] += high
+        product -= high
+        product += _LOW
+        product -= _LOW
+        self._low[where] += product
 
     def add_silent(self, weight: int) -> None:
         """Count a device that kept its change in its residual: zero, with its full weight.
