@@ -99,9 +99,9 @@ def _golomb_shift(density: float) -> int:
 BASELINES: Mapping[str, Codec] = MappingProxyType(
     {
         "float32": product(PRESETS["exact"]),
-        "8-bit": product(CodecSettings(kind="dense", bits=8)),
-        "4-bit": product(CodecSettings(kind="dense", bits=4)),
-        "top 1 % 4-bit": product(CodecSettings(kind="topk", density=0.01, bits=4)),
+        "8-bit": product(CodecSettings(kind="dense", bits=8, small_tensor_values=64)),
+        "4-bit": product(CodecSettings(kind="dense", bits=4, small_tensor_values=64)),
+        "top 1 % 4-bit": product(CodecSettings(kind="topk", density=0.01, bits=4, small_tensor_values=64)),
         "STC 1 %": stc(0.01),
         "STC 1/400": stc(1 / 400),
     }

@@ -21,9 +21,11 @@ EXACT_BITS = 32
 class CodecSettings:
     """How `encode` may change an update. A decoder needs none of this: a frame describes itself.
 
-    * `kind`: "dense" sends every value; "topk" the `density` share with the largest magnitudes over all large
-      tensors; "deadzone" every value beyond 0.6 steps, the step being `step_rms` times the root mean square
-      of the large tensors' values (it adapts: the more an update is concentrated, the fewer values are sent);
+    * `kind`: "deadzone" lets the rate controller choose (`laconic.compression.rate`): one step for the whole
+      update, and for each tensor the stages with the least squared error plus price of their bits; the step
+      is `step_rms` times the root mean square of the update's values, so that the more an update is
+      concentrated, the fewer bytes it takes. "dense" sends every value; "topk" the `density` share with the
+      largest magnitudes over all large tensors;
       "randomk" the `density` share of each large tensor, at positions that follow from a seed and are not
       sent; "rotated" every value after a random rotation (DRIVE and EDEN); "lossless" float32 bit for bit,
       entropy coded (`bits` and `stochastic` do not matter).
@@ -31,27 +33,27 @@ class CodecSettings:
       ternary compression (Sattler et al., arXiv 1903.02891, algorithm 1), with "dense" a scaled sign.
     * `step_rms`: quantiser step over RMS, positive; "deadzone" only.
     * `bits`: 1 to 8 a sent value, sign included, 1 to 4 for "rotated"; 32 for float32 ("dense", "topk" and
-      "randomk").
+      "randomk"). Of no meaning to "deadzone".
     * `stochastic`: round at random, so that the expectation of what is decoded is the value ("dense",
       "randomk", "rotated", and the sent values of "topk"). Where it is not set, scales are those with the
       least squared error; use error feedback.
-    * `small_tensor_values`: a tensor with at most this many values goes dense with 8 bits, or exact where
-      that is smaller or `bits` is 32.
+    * `small_tensor_values`: tensors with at most this many values share one section ("deadzone"); with the
+      other kinds each goes dense with 8 bits, or exact where that is smaller or `bits` is 32.
     * `zstd_level`: 1 to 19; speed against size.
     * `low_rank`: look for the principal components of matrices; "deadzone" only.
     * `budget_bytes`: longest frame; 0 for none. "deadzone" only.
-    * `max_error`: norm of what may be left out over the norm of the update, below 1; 0 for none. "deadzone"
-    only.
+    * `max_error`: norm of what may be left out over the norm of the update, below 1; 0 for none. Only for
+      "deadzone".
 
     Raises `ConfigError` for settings that contradict each other or leave their range.
     """
 
     kind: Kind = "deadzone"
     density: float = 0.01
-    step_rms: float = 2.5
+    step_rms: float = 3.0
     bits: int = 8
     stochastic: bool = False
-    small_tensor_values: int = 64
+    small_tensor_values: int = 512
     zstd_level: int = 9
     low_rank: bool = True
     budget_bytes: int = 0
@@ -133,9 +135,9 @@ PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
         "exact": CodecSettings(kind="dense", bits=EXACT_BITS),
         "lossless": CodecSettings(kind="lossless", bits=EXACT_BITS),
         "dense8": CodecSettings(kind="dense", bits=8),
-        "fast": CodecSettings(kind="topk", density=0.01, bits=4, zstd_level=1),
-        "small": CodecSettings(kind="deadzone", step_rms=2.5),
-        "tiny": CodecSettings(kind="deadzone", step_rms=4.0),
+        "fast": CodecSettings(kind="topk", density=0.01, bits=4, zstd_level=1, small_tensor_values=64),
+        "small": CodecSettings(kind="deadzone", step_rms=3.0),
+        "tiny": CodecSettings(kind="deadzone", step_rms=6.0),
     }
 )
 """Settings with a name.

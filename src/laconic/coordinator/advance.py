@@ -84,5 +84,5 @@ def advance(
 
 
 def full_frame(weights: Vector, schema: Schema) -> bytes:
-    """A whole model as an update frame on zeros: exact, for those who hold nothing to build on."""
-    return encode(weights, schema, PRESETS["exact"], np.random.default_rng(0)).frame
+    """A whole model as an update frame on zeros: bit for bit, for those who hold nothing to build on."""
+    return encode(weights, schema, PRESETS["lossless"], np.random.default_rng(0)).frame
