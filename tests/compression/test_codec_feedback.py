@@ -7,9 +7,11 @@ import pytest
 from codec_cases import LIMIT_BYTES, frame_of, schema_of, training_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from laconic.compression import PRESETS, cap, carry, commit, decode, no_residual, norm
-from laconic.errors import ModelError, NonFinite
+from laconic.compression.feedback import FeedbackSettings, Residual
+from laconic.errors import ConfigError, ModelError, NonFinite
 
 SCHEMA = schema_of((30, 40), (40,))
 
@@ -104,3 +106,124 @@ def test_what_is_not_finite_or_does_not_fit_is_refused():
     for refused in (lambda: carry(one, np.ones(4, np.float32)), lambda: cap(one, -1.0, 1.0)):
         with pytest.raises(ModelError):
             refused()
+
+
+# --- the life cycle ----------------------------------------------------------------------------------------
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """One device, any order of rounds, silences, frames, commits, losses, absences and restarts.
+
+    committed + residual + what age and cap have taken = all that was learnt, at every moment.
+    """
+
+    @initialize(
+        seed=st.integers(0, 999),
+        decay=st.sampled_from([0.0, 0.5, 0.97, 1.0]),
+        stale=st.integers(0, 6),
+        ratio=st.sampled_from([0.5, 3.0, 30.0]),
+    )
+    def begin(self, seed, decay, stale, ratio):
+        self.rng = np.random.default_rng(seed)
+        self.settings = FeedbackSettings(ratio, decay, stale)
+        self.residual, self.version = Residual(no_residual(SCHEMA.size)), 0
+        self.learnt, self.committed, self.taken = (np.zeros(SCHEMA.size) for _ in range(3))
+        self.pending = None
+
+    @precondition(lambda self: self.pending is None)
+    @rule()
+    def train(self):
+        change = training_like(SCHEMA, self.rng)
+        before = self.residual
+        aged = before.aged(self.version, self.settings)
+        after = before.carried(change, self.version, usual=0.0, settings=self.settings)
+        self.taken += before.values - aged.values.astype(np.float64)
+        self.taken += aged.values.astype(np.float64) + change - after.values
+        self.learnt += change
+        self.residual = after
+        assert after.version == self.version
+        assert norm(after.values) <= self.settings.cap * norm(change) * (1 + 1e-5)
+        kept = norm(before.values)
+        missed = before.missed(self.version)
+        due = 0.0 if missed > self.settings.stale_after else self.settings.decay**missed * kept
+        assert norm(aged.values) == pytest.approx(due, rel=1e-5, abs=1e-12)
+
+    @precondition(lambda self: self.pending is None and self.residual.version is not None)
+    @rule()
+    def send(self):
+        frame = frame_of(self.residual.values, SCHEMA, PRESETS["tiny"], self.rng)
+        self.pending = decode(frame, SCHEMA, limit_bytes=LIMIT_BYTES)
+
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def commit_it(self):
+        self.residual, self.committed = (
+            self.residual.committed(self.pending),
+            self.committed + self.pending,
+        )
+        self.pending = None
+
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def return_it(self):
+        before = self.residual.values.copy()
+        self.pending = None
+        assert (self.residual.values == before).all()
+
+    @rule(versions=st.integers(1, 8))
+    def others_go_on(self, versions):
+        self.version += versions
+
+    @rule(versions=st.integers(1, 3))
+    def the_coordinator_goes_back(self, versions):
+        self.version = max(0, self.version - versions)
+
+    @rule()
+    def restart(self):
+        """What the store holds is all there is."""
+        self.residual = Residual(
+            np.frombuffer(self.residual.values.tobytes(), np.float32), self.residual.version
+        )
+
+    @invariant()
+    def nothing_is_lost_and_nothing_counts_twice(self):
+        if hasattr(self, "learnt"):
+            found = self.committed + self.residual.values + self.taken
+            assert np.allclose(found, self.learnt, rtol=0, atol=1e-5 * (1 + np.abs(self.learnt).max()))
+
+
+LifeCycle.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestLifeCycle = LifeCycle.TestCase
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+@settings(deadline=None)
+def test_a_device_that_trains_from_every_version_misses_none(version, later):
+    residual = Residual(np.ones(3, np.float32), version)
+    assert residual.missed(version) == residual.missed(version + 1) == 0
+    assert residual.aged(version + 1, FeedbackSettings(decay=0.0)) is residual
+    assert residual.missed(version + 1 + later) == later
+    assert residual.missed(max(version - later, 0)) == min(later, version)
+
+
+def test_a_residual_of_unknown_age_counts_as_fresh():
+    residual = Residual(np.ones(3, np.float32))
+    assert residual.aged(10**6, FeedbackSettings()) is residual
+
+
+def test_the_rule_of_age_in_figures():
+    settings, residual = FeedbackSettings(decay=0.5, stale_after=3), Residual(np.ones(2, np.float32), 10)
+    assert [float(residual.aged(v, settings).values[0]) for v in (10, 11, 12, 13, 14, 15)] == [
+        1,
+        1,
+        0.5,
+        0.25,
+        0.125,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("bad", [{"cap": -1.0}, {"cap": np.nan}, {"decay": 1.1}, {"stale_after": -1}])
+def test_feedback_settings_out_of_range_are_refused(bad):
+    with pytest.raises(ConfigError):
+        FeedbackSettings(**bad)

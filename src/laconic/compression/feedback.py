@@ -42,7 +42,7 @@ class FeedbackSettings:
     """
 
     cap: float = 30.0
-    decay: float = 0.9
+    decay: float = 0.97
     stale_after: int = 50
 
     def __post_init__(self) -> None:

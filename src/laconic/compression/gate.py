@@ -26,14 +26,14 @@ STEP: Final = 0.5
 """Of the steered threshold's logarithm for each send more or fewer than the target: a factor of 1.65."""
 
 SPAN: Final = math.log(64)
-"""How far the steered threshold may leave the running norm, as a logarithm: after a burst of sends the debt
-is this much at most, SPAN / (STEP x target) rounds."""
+"""How far the steered threshold may leave the running norm, as a logarithm."""
 
 RATE_MEMORY: Final = 0.99
 """Of the achieved rate that is shown: about the last 100 rounds."""
 
-LOSS_MEMORY: Final = 0.95
-"""Share of a loss level's logarithm that one round keeps: about 20 rounds."""
+FALLING: Final = 0.9
+RISING: Final = 0.98
+"""Share of a loss level's logarithm that a round with a lower, or a higher, loss keeps."""
 
 LOSS_FLOOR: Final = 0.01
 """Losses below this share of the highest level seen are all alike: near zero, ratios are noise."""
@@ -58,7 +58,8 @@ class GateSettings:
       `target_rate`, and one of the two is needed there.
     * `loss_factor`: 0, or above 1: the device also speaks while its loss before training is more than this
       factor above or below its own slow mean. That is: while it learns, and when its data or the model
-      changed. These sends count towards the target.
+      changed. The achieved rate counts these sends, the steered threshold does not follow them: a burst of
+      news is not paid for with silence.
 
     Raises `ConfigError` for a value out of range.
     """
@@ -152,9 +153,9 @@ def decide(
     before training, on this device's data; None, negative or not finite where it is not known. `now`:
     seconds, needed for `bytes_per_day` only.
 
-    The steered threshold follows the share `r` of rounds that is aimed at: its logarithm rises by `STEP * (1
-    - r)` with a send, for whatever reason, and falls by `STEP * r` with a silence (Robbins and Monro, Annals
-    of Mathematical Statistics 1951). So sends differ from `r` times the rounds by no more than the distance
+    The steered threshold follows the share `r` of rounds that is aimed at (Robbins and Monro, Annals of
+    Mathematical Statistics 1951): its logarithm rises by `STEP * (1 - r)` with a send that the loss did not
+    cause, and falls by `STEP * r` with a silence. So sends differ from `r` times the rounds by no more than the distance
     it has gone over `STEP`, whatever the norms were.
 
     Raises `NonFinite` for a norm that is not finite.
@@ -182,7 +183,7 @@ def decide(
         else:
             reason = "forced" if state.silent_rounds >= settings.force_after_rounds else "below"
     send = reason != "below"
-    if settings.mode == "steered":
+    if settings.mode == "steered" and reason != "unsettled":
         # Below its floor the multiple would only sink out of reach.
         floor = math.log(settings.threshold) if settings.threshold else -SPAN
         gain = min(max(gain + STEP * (send - target), min(max(floor, -SPAN), SPAN)), SPAN)
@@ -236,7 +237,8 @@ def _hear(settings: GateSettings, state: GateState, loss: float | None) -> tuple
     least = max(LOSS_FLOOR * state.loss_peak, 1e-300)
     level, heard = math.log(max(state.loss_level, least)), math.log(max(loss, least))
     unsettled = abs(heard - level) > math.log(settings.loss_factor)
-    moved = math.exp(LOSS_MEMORY * level + (1 - LOSS_MEMORY) * heard)
+    memory = FALLING if heard < level else RISING
+    moved = math.exp(memory * level + (1 - memory) * heard)
     return unsettled, replace(state, loss_level=moved, loss_peak=max(state.loss_peak, moved))
 
 
