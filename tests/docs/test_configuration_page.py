@@ -157,7 +157,8 @@ def test_the_coordinators_ranges_are_checked(
 
 
 def test_ranges_were_found() -> None:
-    assert {s for s, *_ in RANGES} == {"", "rounds", "training", "compression", "gate", "eligibility"}
+    found = {s for s, *_ in RANGES}
+    assert found == {"", "rounds", "training", "compression", "gate", "feedback", "eligibility"}
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,9 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         assert disk.held.weights.tobytes() == by_digest[digest]
         assert not everyone or digest == newest.digest, f"{name} does not hold the newest model"
         made = _sum(world.chronicle.changes.get(name, []))
-        np.testing.assert_allclose(_sum(frames) + disk.residual, made, rtol=1e-4, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(
+            _sum(frames) + disk.residual.values, made, rtol=1e-4, atol=2e-5, err_msg=name
+        )
     return len(seen)
 
 

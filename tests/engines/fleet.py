@@ -17,7 +17,7 @@ from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.learner import Learner, Trained
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.sensors import Sensors
-from laconic.protocol.messages import Eligibility, Gate, Training
+from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 from laconic.schema import Schema, TensorSpec, Vector
 
 SIZE = 80
@@ -77,6 +77,8 @@ class Fleet:
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     gate: Gate = field(default_factory=Gate)
+    feedback: Feedback = field(default_factory=lambda: Feedback(decay=1.0, stale_after=2**40))
+    """By default nothing is forgotten, so that what is conserved can be counted."""
     eligibility: Eligibility = field(default_factory=Eligibility)
     targeted: bool = False
     share: float = 1.0
@@ -103,6 +105,7 @@ class Fleet:
             codec=self.codec,
             delta_codec=self.delta_codec,
             gate=self.gate,
+            feedback=self.feedback,
             eligibility=self.eligibility,
             targeted=self.targeted,
             share=self.share,

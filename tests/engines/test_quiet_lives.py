@@ -6,6 +6,7 @@ import numpy as np
 from fleet import SCHEMA, SIZE, Fleet, LinearLearner
 
 from laconic.compression import PRESETS, GateSettings, GateState, norm
+from laconic.compression.feedback import Residual
 from laconic.edge_sdk.learner import Trained
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.sensors import NoSensors, Readings
@@ -29,16 +30,16 @@ def test_what_was_not_sent_outlasts_changes_that_fade() -> None:
     """Recorded: the cap on the residual followed the last change down, and took the residual along."""
     learner = Fading(0)
     offer = m.Offer("0" * 16, 1, "1" * 16, 1, "2" * 16)
-    residual, state = np.full(SIZE, 3.0, np.float32), GateState(0, float(np.sqrt(SIZE) * 3))
-    before = norm(residual)
+    residual, state = Residual(np.full(SIZE, 3.0, np.float32)), GateState(0, float(np.sqrt(SIZE) * 3))
+    before = norm(residual.values)
     for _ in range(8):
         gate = GateSettings("running", 5.0, 100)
         weights = np.zeros(SIZE, np.float32)
         outcome = perform(Assignment(offer, weights, residual, state, PRESETS["small"], gate, 0), learner)
         assert outcome.frame is None
         residual, state = outcome.residual, outcome.gate_state
-    assert norm(residual) >= before
-    assert SCHEMA.size == residual.size
+    assert norm(residual.values) >= before
+    assert SCHEMA.size == residual.values.size
 
 
 class Flat(NoSensors):

@@ -72,7 +72,7 @@ def test_committed_is_taken_once() -> None:
     once = restore(store, SCHEMA, bundle=BUNDLE, initial=LinearLearner(0).initial)
     assert before.outbox is not None
     assert once.outbox is None
-    assert np.linalg.norm(once.residual) < np.linalg.norm(before.residual)
+    assert np.linalg.norm(once.residual.values) < np.linalg.norm(before.residual.values)
     assert device.handle(ack, 4.0) == []
 
 
@@ -86,7 +86,7 @@ def test_an_unusable_offer_that_waits_does_not_take_the_answers_effects_along() 
     effects = device.handle(answer(device, m.Fate.COMMITTED), 3.0)
     apply(store, effects)
     assert store.get("outbox") is None
-    assert store.get("residual") == device._residual.tobytes()
+    assert store.get("residual") == device._residual.values.tobytes()
 
 
 def test_a_loss_beyond_all_bounds_does_not_silence_a_device() -> None:
@@ -157,7 +157,7 @@ def test_another_bundle_begins_anew_and_stays_so() -> None:
         effects = device.handle(Started(store), 10.0)
         apply(store, effects)
         assert device.phase.value == "idle"
-        assert not device._residual.any()
+        assert not device._residual.values.any()
         skipped = device.handle(
             Received(topics.cohort_task("default"), m.encode(offer(9, device, bundle=BUNDLE))), 11.0
         )

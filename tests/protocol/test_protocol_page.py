@@ -25,6 +25,7 @@ KINDS = [
     messages.Offer,
     messages.Training,
     messages.Gate,
+    messages.Feedback,
     messages.Eligibility,
     messages.Fin,
     messages.Skip,
@@ -126,6 +127,7 @@ def test_every_message_is_on_the_page() -> None:
         *messages._DECODERS,
         messages.Training,
         messages.Gate,
+        messages.Feedback,
         messages.Eligibility,
         messages.Blob,
     } == set(KINDS)

@@ -10,7 +10,7 @@ from laconic.compression import CodecSettings
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
-from laconic.protocol.messages import Eligibility, Gate, Training
+from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Campaign:
     delta_codec: CodecSettings = field(default_factory=CodecSettings)
     """How the coordinator encodes the next model."""
     gate: Gate = field(default_factory=Gate)
+    feedback: Feedback = field(default_factory=Feedback)
     eligibility: Eligibility = field(default_factory=Eligibility)
     budget: Budget = field(default_factory=Budget)
     share: float = 1.0

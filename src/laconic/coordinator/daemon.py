@@ -19,7 +19,7 @@ from laconic.coordinator.selection import Budget
 from laconic.errors import ConfigError
 from laconic.node import Note
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
-from laconic.protocol.messages import Eligibility, Gate, Training
+from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES, check_name
 from laconic.runtime import Bundle, Trainer, read_arrays
 from laconic.schema import Vector
@@ -68,6 +68,17 @@ class GateSection(Section, frozen=True):
     mode: str = "running"
     threshold: float = 0.0
     force_after: int = 4
+    target_rate: float = 0.0
+    bytes_per_day: float = 0.0
+    loss_factor: float = 0.0
+
+
+class FeedbackSection(Section, frozen=True):
+    """`[feedback]`: what a device keeps of an old residual."""
+
+    cap: float = 30.0
+    decay: float = 0.97
+    stale_after: int = 50
 
 
 class EligibilitySection(Section, frozen=True):
@@ -95,6 +106,7 @@ class CoordinatorConfig(Section, frozen=True):
     training: TrainingSection = TrainingSection()
     compression: CompressionSection = CompressionSection()
     gate: GateSection = GateSection()
+    feedback: FeedbackSection = FeedbackSection()
     eligibility: EligibilitySection = EligibilitySection()
     budget: Budget = Budget()
 
@@ -102,6 +114,7 @@ class CoordinatorConfig(Section, frozen=True):
 def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     """The campaign that a configuration describes. Raises `ConfigError` for values that cannot be."""
     r, t, c, g, e = config.rounds, config.training, config.compression, config.gate, config.eligibility
+    f = config.feedback
     address = address_of(config.broker, folder)
     most_chunk = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
     within("rounds.rounds", r.rounds, 1, 10**9)
@@ -122,7 +135,21 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     within("training.batch_size", t.batch_size, 1, 65_536)
     within("compression.chunk_bytes", c.chunk_bytes, MIN_CHUNK_BYTES, most_chunk)
     within("eligibility.min_charge", e.min_charge, 0.0, 1.0)
-    GateSettings(g.mode, g.threshold, g.force_after)  # type: ignore[arg-type]
+    within("gate.bytes_per_day", g.bytes_per_day, 0.0, 1e15)
+    within("gate.threshold", g.threshold, 0.0, 1e15)
+    within("gate.loss_factor", g.loss_factor, 0.0, 1e15)
+    within("feedback.cap", f.cap, 0.0, 1e15)
+    within("feedback.decay", f.decay, 0.0, 1.0)
+    within("feedback.stale_after", f.stale_after, 0, 2**48)
+    gate = Gate(g.mode, g.threshold, g.force_after, g.target_rate, g.bytes_per_day, g.loss_factor)
+    GateSettings(
+        g.mode,  # type: ignore[arg-type]
+        g.threshold,
+        g.force_after,
+        target_rate=g.target_rate,
+        bytes_per_day=g.bytes_per_day,
+        loss_factor=g.loss_factor,
+    )
     key = config.security.fleet_key_file
     return Campaign(
         fleet=check_name(config.fleet, "fleet"),
@@ -131,7 +158,8 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
         training=Training(t.epochs, t.batch_size, t.learning_rate, t.proximal_mu, t.keep_optimizer),
         codec=CodecSettings.from_builtins(c.up),
         delta_codec=CodecSettings.from_builtins(c.down),
-        gate=Gate(g.mode, g.threshold, g.force_after),
+        gate=gate,
+        feedback=Feedback(f.cap, f.decay, f.stale_after),
         eligibility=Eligibility(e.min_charge, e.only_charging, e.only_unmetered),
         budget=config.budget,
         share=r.share,

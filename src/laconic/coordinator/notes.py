@@ -23,6 +23,8 @@ def committed(number: int, device: str, update: str, fin: Fin, *, frame_bytes: i
             "loss_before": fin.loss_before,
             "loss_after": fin.loss_after,
             "seconds": fin.seconds,
+            "rate": fin.rate,
+            "target": fin.target,
         },
     )
 

@@ -28,4 +28,5 @@ def offer_of(
         gate=campaign.gate,
         eligibility=campaign.eligibility,
         work=work,
+        feedback=campaign.feedback,
     )

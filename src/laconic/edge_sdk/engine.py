@@ -13,7 +13,8 @@ from enum import Enum
 
 import msgspec
 
-from laconic.compression import commit, decode
+from laconic.compression import decode
+from laconic.compression.feedback import Residual
 from laconic.edge_sdk import policy
 from laconic.edge_sdk.accounts import Accounts
 from laconic.edge_sdk.download import Download, saved_pieces
@@ -32,7 +33,7 @@ from laconic.edge_sdk.records import (
 )
 from laconic.edge_sdk.report import promise, skip, upload
 from laconic.edge_sdk.sensors import NoSensors, Sensors
-from laconic.edge_sdk.work import Assignment, Outcome, codec_of, gate_of, perform
+from laconic.edge_sdk.work import Assignment, Outcome, codec_of, feedback_of, gate_of, perform
 from laconic.errors import LaconicError, Malformed, WireError
 from laconic.node import (
     Compute,
@@ -62,7 +63,6 @@ from laconic.protocol.messages import (
     encode,
 )
 from laconic.protocol.messages import decode as decode_message
-from laconic.schema import Vector
 
 
 class Phase(Enum):
@@ -109,7 +109,7 @@ class DeviceEngine:
         self._diary = Diary()
         self._accounts: Accounts
         self._held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
-        self._residual: Vector
+        self._residual: Residual
         self._private = b""
         self._outbox: Outbox | None = None
 
@@ -248,7 +248,7 @@ class DeviceEngine:
         if why := self._unfit(offer, now):
             return self._refuse(why, now)
         if offer.model == self._held.name:
-            return self._train(offer)
+            return self._train(offer, now)
         self._download = self._new_download(offer, only_full=False)
         self._phase = Phase.FETCHING
         self._retry_s = self._settings.retry_s
@@ -354,11 +354,11 @@ class DeviceEngine:
         note = Note("model", {"version": result.version, "model": result.name})
         if waiting is not None or not offer.work:
             return [saved, note, *self._idle(now)]
-        return [saved, note, *self._train(offer)]
+        return [saved, note, *self._train(offer, now)]
 
     # --- work
 
-    def _train(self, offer: Offer) -> list[Effect]:
+    def _train(self, offer: Offer, now: float) -> list[Effect]:
         learner = self._learner
         self._phase = Phase.TRAINING
         self._retry_at = None
@@ -374,6 +374,8 @@ class DeviceEngine:
             gate=gate_of(offer),
             seed=seed,
             private=self._private,
+            feedback=feedback_of(offer),
+            now=now,
         )
         return [
             Note("training", {"round": offer.round, "samples": learner.samples}),
@@ -390,7 +392,9 @@ class DeviceEngine:
             note = Note("failed", {"round": offer.round, "why": str(result)})
             return [note, *self._skip(offer, "failed", now)]
         self._residual, self._private = result.residual, result.private
-        self._diary = msgspec.structs.replace(self._diary, gate=result.gate_state)
+        self._diary = msgspec.structs.replace(
+            self._diary, gate=result.gate_state, residual_version=result.residual.version
+        )
         if self._offers.waiting is not None:
             # The round is over: what was learnt goes along with the next update.
             saved = Save({**self._learnt(), "diary": self._diary_bytes(now)})
@@ -427,7 +431,7 @@ class DeviceEngine:
     def _learnt(self) -> dict[str, bytes | None]:
         """What training changed besides the weights that are sent."""
         private = save_private(self._private) if self._private else None
-        return {"residual": save_vector(self._residual), "private": private}
+        return {"residual": save_vector(self._residual.values), "private": private}
 
     def _upload(self, outbox: Outbox, indices: Sequence[int] | None = None) -> list[Effect]:
         s = self._settings
@@ -443,8 +447,8 @@ class DeviceEngine:
                 return self._upload(self._outbox, ack.missing)
             case Fate.COMMITTED:
                 said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
-                self._residual = commit(self._residual, said)
-                entries: dict[str, bytes | None] = {"residual": save_vector(self._residual)}
+                self._residual = self._residual.committed(said)
+                entries: dict[str, bytes | None] = {"residual": save_vector(self._residual.values)}
                 note = Note("committed", {"update": update, "bytes": len(frame)})
             case Fate.REJECTED:
                 entries = {}

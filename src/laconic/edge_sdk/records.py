@@ -9,7 +9,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from laconic.compression import decode
+from laconic.compression import decode, no_residual
+from laconic.compression.feedback import Residual
 from laconic.compression.gate import GateState
 from laconic.errors import WireError
 from laconic.node import StoreView
@@ -37,6 +38,8 @@ class Diary(msgspec.Struct, frozen=True):
     day_start_bytes: int = 0
     last_sent_bytes: int = 0
     """Size of the last update: what the next one will cost, as far as one can tell."""
+    residual_version: int | None = None
+    """Model version of the last change in the residual: how old it is."""
 
 
 class Outbox(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ class Restored:
 
     diary: Diary
     held: Held
-    residual: Vector
+    residual: Residual
     private: bytes
     outbox: Outbox | None
     damaged: tuple[str, ...]
@@ -107,17 +110,19 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
 
     diary = _struct(store.get("diary"), Diary, damaged, "diary") or Diary()
     fresh = Held(0, short(weights_hash(initial, schema)), initial)
-    empty = np.zeros(schema.size, np.float32)
+    empty = Residual(no_residual(schema.size))
     if diary.bundle != bundle:
         if diary.bundle:
             damaged.append("model, residual and outbox of another bundle")
-        kept = msgspec.structs.replace(diary, bundle=bundle, answered="", skip=b"", gate=GateState())
+        kept = msgspec.structs.replace(
+            diary, bundle=bundle, answered="", skip=b"", gate=GateState(), residual_version=None
+        )
         return Restored(kept, fresh, empty, b"", None, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
-    residual = _vector(store.get("residual"), schema, damaged)
+    values = _vector(store.get("residual"), schema, damaged)
     private = _private(store.get("private"), damaged)
     outbox = _outbox(store.get("outbox"), schema, damaged)
-    residual = empty if residual is None else residual
+    residual = empty if values is None else Residual(values, diary.residual_version)
     return Restored(diary, held, residual, private, outbox, tuple(damaged), False)
 
 

@@ -30,6 +30,8 @@ def promise(
         loss_before=real(outcome.loss_before),
         loss_after=real(outcome.loss_after),
         seconds=amount(seconds),
+        rate=outcome.rate,
+        target=outcome.target,
     )
     return Outbox(update_id(device, fin.task, fin.base, fin.sha256), offer.task, encode(fin), frame)
 
@@ -59,5 +61,7 @@ def skip(offer: Offer, why: str, *, samples: int, outcome: Outcome | None, secon
             norm=0.0 if outcome is None else amount(outcome.norm),
             threshold=0.0 if outcome is None else amount(outcome.threshold),
             seconds=amount(seconds),
+            rate=0.0 if outcome is None else outcome.rate,
+            target=0.0 if outcome is None else outcome.target,
         )
     )

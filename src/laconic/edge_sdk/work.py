@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from laconic.compression import CodecSettings, cap, carry, encode, norm
-from laconic.compression.gate import GateSettings, GateState, decide
+from laconic.compression import CodecSettings, encode, norm
+from laconic.compression.feedback import FeedbackSettings, Residual
+from laconic.compression.gate import GateSettings, GateState, decide, sent
 from laconic.edge_sdk.learner import Learner
 from laconic.errors import ConfigError, Malformed
 from laconic.protocol.messages import Offer
 from laconic.schema import Vector
-
-RESIDUAL_RATIO = 30.0
-"""Longest residual, in lengths of what this device is used to: see `laconic.compression.feedback.cap`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +22,22 @@ class Assignment:
 
     offer: Offer
     weights: Vector
-    residual: Vector
+    residual: Residual
     gate_state: GateState
     codec: CodecSettings
     gate: GateSettings
     seed: int
     private: bytes = b""
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+    now: float | None = None
+    """Seconds; a gate that is steered to bytes a day measures its rounds by it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of it."""
 
-    residual: Vector
+    residual: Residual
     """The change plus the old residual: all that the coordinator does not have yet."""
     frame: bytes | None
     """The encoded update; None when the gate is shut."""
@@ -46,6 +47,10 @@ class Outcome:
     threshold: float
     loss_before: float | None
     loss_after: float | None
+    rate: float
+    """Share of the last rounds in which the gate was open."""
+    target: float
+    """What the gate aims at; 0 for one that is not steered."""
     private: bytes = b""
     """What the learner keeps for the next time: it never leaves the device."""
 
@@ -59,22 +64,32 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     trained = learner.train(assignment.weights, offer.training, assignment.seed, assignment.private)
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
-    usual = max(norm(change), assignment.gate_state.running_norm or 0.0)
-    residual = cap(carry(assignment.residual, change), usual, RESIDUAL_RATIO)
-    decision = decide(assignment.gate, assignment.gate_state, norm(residual), norm(assignment.weights))
-    frame = None
+    usual = assignment.gate_state.running_norm or 0.0
+    residual = assignment.residual.carried(change, offer.version, usual=usual, settings=assignment.feedback)
+    decision = decide(
+        assignment.gate,
+        assignment.gate_state,
+        norm(residual.values),
+        norm(assignment.weights),
+        loss=trained.loss_before,
+        now=assignment.now,
+    )
+    frame, state = None, decision.state
     if decision.send:
         rng = np.random.default_rng(assignment.seed)
-        frame = encode(residual, learner.schema, assignment.codec, rng).frame
+        frame = encode(residual.values, learner.schema, assignment.codec, rng).frame
+        state = sent(state, len(frame))
     return Outcome(
         residual=residual,
         frame=frame,
-        gate_state=decision.state,
+        gate_state=state,
         samples=trained.samples,
         norm=decision.norm,
         threshold=decision.threshold,
         loss_before=trained.loss_before,
         loss_after=trained.loss_after,
+        rate=state.rate,
+        target=decision.target,
         private=trained.private,
     )
 
@@ -93,6 +108,19 @@ def gate_of(offer: Offer) -> GateSettings:
     """The gate that an offer asks for. Raises `Malformed` for one that does not exist."""
     gate = offer.gate
     try:
-        return GateSettings(gate.mode, gate.threshold, gate.force_after)  # type: ignore[arg-type]
+        return GateSettings(
+            gate.mode,  # type: ignore[arg-type]
+            gate.threshold,
+            gate.force_after,
+            target_rate=gate.target_rate,
+            bytes_per_day=gate.bytes_per_day,
+            loss_factor=gate.loss_factor,
+        )
     except ConfigError as e:
         raise Malformed(f"gate of an offer ({e})", value=gate.mode) from e
+
+
+def feedback_of(offer: Offer) -> FeedbackSettings:
+    """What an offer lets a device keep of an old residual: the message's bounds are those of the settings."""
+    asked = offer.feedback
+    return FeedbackSettings(asked.cap, asked.decay, asked.stale_after)

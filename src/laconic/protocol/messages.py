@@ -67,6 +67,23 @@ class Gate(Message, frozen=True):
     """0 leaves the gate open."""
     force_after: Count = 4
     """Silent rounds after which the device sends whatever it has; 0 for always."""
+    target_rate: Fraction = 0.0
+    """Share of rounds to speak in, for mode "steered"; 0 for no target."""
+    bytes_per_day: Amount = 0.0
+    """Bytes of updates a day, for mode "steered"; 0 for no target."""
+    loss_factor: Amount = 0.0
+    """How far the loss may be from its level before the device speaks at once; 0 for no limit."""
+
+
+class Feedback(Message, frozen=True):
+    """What a device keeps of an old residual: see `laconic.compression.feedback`."""
+
+    cap: Amount = 30.0
+    """Longest residual, in lengths of a usual change."""
+    decay: Fraction = 0.97
+    """Factor on the residual for each model version that the device missed."""
+    stale_after: Count = 50
+    """Missed versions after which the residual is dropped."""
 
 
 class Eligibility(Message, frozen=True):
@@ -95,6 +112,7 @@ class Offer(Message, frozen=True):
     eligibility: Eligibility = Eligibility()
     work: bool = True
     """False: there is nothing to do but to fetch the model, which is the last for now."""
+    feedback: Feedback = Feedback()
 
 
 class Fin(Message, frozen=True):
@@ -112,6 +130,10 @@ class Fin(Message, frozen=True):
     loss_before: Real | None = None
     loss_after: Real | None = None
     seconds: Amount = 0.0
+    rate: Fraction = 0.0
+    """Share of the last rounds, this one included, in which the gate was open."""
+    target: Fraction = 0.0
+    """What a steered gate aims at; 0 for every other."""
 
 
 class Skip(Message, frozen=True):
@@ -125,6 +147,8 @@ class Skip(Message, frozen=True):
     norm: Amount = 0.0
     threshold: Amount = 0.0
     seconds: Amount = 0.0
+    rate: Fraction = 0.0
+    target: Fraction = 0.0
 
 
 class Telemetry(Message, frozen=True):
