@@ -8,6 +8,7 @@ The step then is searched for until the frame fits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ STATISTIC_STEP_RMS = 0.1
 left out of it is not made up for by the next gradient."""
 
 _SPAN = 2.0**24
+_STRIDE = 4.0
 _BISECTIONS = 7
 
 
@@ -76,22 +78,25 @@ class Task:
         ]
         return frozenset(small if len(small) > 1 else ())
 
-    def at(self, step: float) -> Plan:
-        """The frame with the least Lagrangian at a step."""
+    def at(self, step: float, memory: Memory | None = None) -> Plan:
+        """The frame with the least Lagrangian at a step; `memory` over the task's own."""
         pool = self.pool
         groups = layout(len(self.schema.tensors), pool)
         choices: list[Choice] = []
         parts: list[bytes] = []
-        memory: dict[int, Matrix] = {}
+        before = {**self.memory, **(memory or {})}
+        after: dict[int, Matrix] = {}
         for tensors in groups:
-            best = self._best(tensors, step, memory)
+            best = self._best(tensors, step, before.get(tensors[0]))
+            if best.memory is not None:
+                after[tensors[0]] = best.memory
             parts.append(best.part)
             choices.append(Choice(tensors, best.stages, len(best.part), best.error))
         frame = wrap(self.schema, pool, parts)
         error = sum(c.error * self.weights[c.tensors[0]] for c in choices)
-        return Plan(frame, step, error, tuple(choices), memory)
+        return Plan(frame, step, error, tuple(choices), after)
 
-    def _best(self, tensors: tuple[int, ...], step: float, memory: dict[int, Matrix]) -> Candidate:
+    def _best(self, tensors: tuple[int, ...], step: float, memory: Matrix | None) -> Candidate:
         values = gathered(self.update, self.schema, tensors)
         spec = self.schema.tensors[tensors[0]]
         alone = len(tensors) == 1 and len(spec.shape) > 1 and spec.size > 0
@@ -99,13 +104,8 @@ class Task:
         own = step / np.sqrt(self.weights[tensors[0]])
         if spec.statistic:
             own = min(own, STATISTIC_STEP_RMS * root_mean_square(values))
-        ways = candidates(
-            Stretch(values, columns), own, PRICE * own * own, self.settings, self.memory.get(tensors[0])
-        )
-        best = min(ways, key=lambda c: c.cost(PRICE * own * own))
-        if best.memory is not None:
-            memory[tensors[0]] = best.memory
-        return best
+        ways = candidates(Stretch(values, columns), own, PRICE * own * own, self.settings, memory)
+        return min(ways, key=lambda c: c.cost(PRICE * own * own))
 
 
 def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Plan:
@@ -124,12 +124,12 @@ def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Pl
             task.weights[i] * float(np.square(task.update[s], dtype=np.float64).sum())
             for i, s in enumerate(task.schema.slices)
         )
-        found = _search(task.at, lambda p: p.error <= max_error**2 * total, start, finest=False)
+        found = _search(task, lambda p: p.error <= max_error**2 * total, start, finest=False)
         if budget_bytes is None or len(found.frame) <= budget_bytes:
             return found
     if budget_bytes is not None:
         return _checked(
-            _search(task.at, lambda p: len(p.frame) <= budget_bytes, start, finest=True), budget_bytes
+            _search(task, lambda p: len(p.frame) <= budget_bytes, start, finest=True), budget_bytes
         )
     found = task.at(start)
     while all(c.stages == ("zero",) for c in found.choices):
@@ -149,34 +149,24 @@ def _checked(plan: Plan, budget_bytes: int | None) -> Plan:
     return plan
 
 
-def _search(at: Callable[[float], Plan], fits: Callable[[Plan], bool], start: float, *, finest: bool) -> Plan:
-    """The finest step that fits if what is too fine does not, else the coarsest; by bisection of its
-    logarithm.
+def _search(task: Task, fits: Callable[[Plan], bool], start: float, *, finest: bool) -> Plan:
+    """The finest step that fits if what is too fine does not, else the coarsest; by bisection of logarithms.
 
-    Where nothing fits within the span, the plan nearest to it.
+    Each probe begins with the directions of the one before. Where nothing fits within the span, the plan
+    nearest to it.
     """
-    # `good` fits, `bad` does not; they lie a factor apart that shrinks.
-    toward = 2.0 if finest else 0.5
-    plan = at(start)
-    good, bad = (plan, None) if fits(plan) else (None, plan)
-    factor = 4.0
+    probe = task.at(start)
+    good, bad = (probe, None) if fits(probe) else (None, probe)
+    factor = _STRIDE
     while (good is None or bad is None) and factor <= _SPAN:
-        away = toward if good is None else 1 / toward
-        probe = at(start * factor ** (1 if away > 1 else -1))
-        if fits(probe):
-            good = probe
-        else:
-            bad = probe
-        factor *= 4.0
-    if good is None:
-        assert bad is not None
-        return bad
-    if bad is None:
-        return good
+        # A coarser step makes a shorter frame, a finer one a smaller error.
+        coarser = finest == (good is None)
+        probe = task.at(start * factor if coarser else start / factor, probe.memory)
+        good, bad = (probe, bad) if fits(probe) else (good, probe)
+        factor *= _STRIDE
+    if good is None or bad is None:
+        return probe
     for _ in range(_BISECTIONS):
-        probe = at(float(np.sqrt(good.step * bad.step)))
-        if fits(probe):
-            good = probe
-        else:
-            bad = probe
+        probe = task.at(math.sqrt(good.step * bad.step), probe.memory)
+        good, bad = (probe, bad) if fits(probe) else (good, probe)
     return good
