@@ -33,19 +33,19 @@ def at_least(name: str, value: float, limit: float) -> Bar:
 
 def emit(bench: str, results: dict[str, Any], bars: list[Bar]) -> int:
     """Print the object; 0 when every bar is met, else 1."""
-    print(
-        json.dumps(
-            {
-                "bench": bench,
-                "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-                "machine": machine(),
-                "results": results,
-                "bars": [asdict(bar) for bar in bars],
-            },
-            indent=2,
-        )
-    )
+    print(json.dumps(report(bench, results, bars), indent=2))
     return 0 if all(bar.ok for bar in bars) else 1
+
+
+def report(bench: str, results: dict[str, Any], bars: list[Bar]) -> dict[str, Any]:
+    """The object itself."""
+    return {
+        "bench": bench,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "results": results,
+        "bars": [asdict(bar) for bar in bars],
+    }
 
 
 def machine() -> dict[str, Any]:

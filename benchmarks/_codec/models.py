@@ -1,4 +1,4 @@
-"""The models that are trained: LeNet and a 1-D CNN as ONNX files made here, and initial weights for any."""
+"""The models that are trained: LeNet, a 1-D CNN and an MLP as ONNX files made here, and initial weights."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def har_cnn() -> bytes:
     net.add("Conv", (64, 32, 5), "conv2", kernel_shape=[5], pads=[2, 2]).add("Relu").add("MaxPool", **pool)
     net.add("Flatten").add("Gemm", (256, 512), "dense1", transB=1).add("Relu")
     return net.add("Gemm", (6, 256), "dense2", transB=1).file(6)
+
+
+def mlp() -> bytes:
+    """The "2NN" of McMahan et al., AISTATS 2017, section 3: nothing but dense layers, 199,210 parameters."""
+    net = _Layers("mlp", (1, 28, 28)).add("Flatten")
+    net.add("Gemm", (200, 784), "dense1", transB=1).add("Relu")
+    net.add("Gemm", (200, 200), "dense2", transB=1).add("Relu")
+    return net.add("Gemm", (10, 200), "dense3", transB=1).file(10)
 
 
 Drawn = Literal["he", "lecun"]
