@@ -16,6 +16,7 @@ from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.grid import GRID, estimated_bits, quantise
+from laconic.compression.transforms.grid.steps import MAX_RUNGS
 from laconic.compression.transforms.low_rank import LOW_RANK
 from laconic.compression.transforms.zero import ZERO
 from laconic.schema import Vector
@@ -86,7 +87,16 @@ def candidates(
 
 
 def _grid(stretch: Stretch, total: float, step: float, price: float, bound: float) -> Iterator[Candidate]:
-    """`total`: the sum of squares of all values; `bound`: a cost that something else has already."""
+    """`total`: the sum of squares of all values; `bound`: a cost that something else has already.
+
+    Where the largest value is beyond the highest level, both with its loss and at the step that reaches it.
+    """
+    peak = max(float(stretch.values.max()), -float(stretch.values.min()))
+    for own in (step, peak / MAX_RUNGS) if peak > (MAX_RUNGS + 0.5) * step else (step,):
+        yield from _grid_at(stretch, total, own, price, bound)
+
+
+def _grid_at(stretch: Stretch, total: float, step: float, price: float, bound: float) -> Iterator[Candidate]:
     found = quantise(stretch.values, stretch.columns, step, price / (step * step))
     if found is None:
         return

@@ -19,6 +19,7 @@ from laconic.compression.factorise import Matrix
 from laconic.compression.frame import gathered, layout, wrap
 from laconic.compression.selection import root_mean_square
 from laconic.compression.settings import CodecSettings
+from laconic.compression.wire import varint
 from laconic.errors import LimitExceeded
 from laconic.schema import Schema, Vector
 
@@ -28,8 +29,8 @@ whose step is about three times the root of the price are the best at rates belo
 "Efficient scalar quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
 
 STATISTIC_STEP_RMS = 0.1
-"""Coarsest step of a statistic, in root mean squares of its own change: a variance is divided by, and what is
-left out of it is not made up for by the next gradient."""
+"""Step of a statistic, in root mean squares of its own change, where the settings' step is coarser: a
+variance is divided by, and what is left out of it is not made up for by the next gradient."""
 
 _SPAN = 2.0**24
 _STRIDE = 4.0
@@ -38,7 +39,7 @@ _BISECTIONS = 7
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a section is sent: the tensors it holds, its stages, its bytes, and its squared error."""
+    """How a section is sent: the tensors it holds, its stages, its bytes in the frame, its squared error."""
 
     tensors: tuple[int, ...]
     stages: tuple[str, ...]
@@ -78,32 +79,47 @@ class Task:
         ]
         return frozenset(small if len(small) > 1 else ())
 
+    @property
+    def start(self) -> float:
+        """The settings' step."""
+        return self.settings.step_rms * root_mean_square(self.update)
+
     def at(self, step: float, memory: Memory | None = None) -> Plan:
         """The frame with the least Lagrangian at a step; `memory` over the task's own."""
         pool = self.pool
         groups = layout(len(self.schema.tensors), pool)
+        spared = STATISTIC_STEP_RMS
+        if any(t.statistic for t in self.schema.tensors) and step > self.start:
+            # Where a budget asks for less than the settings' step, statistics give way like all others.
+            spared *= step / self.start
         choices: list[Choice] = []
         parts: list[bytes] = []
         before = {**self.memory, **(memory or {})}
         after: dict[int, Matrix] = {}
         for tensors in groups:
-            best = self._best(tensors, step, before.get(tensors[0]))
+            best = self._best(tensors, step, spared, before.get(tensors[0]))
             if best.memory is not None:
                 after[tensors[0]] = best.memory
             parts.append(best.part)
-            choices.append(Choice(tensors, best.stages, len(best.part), best.error))
+            head = len(varint(sum(self.schema.tensors[i].size for i in tensors)))
+            choices.append(Choice(tensors, best.stages, head + len(best.part), best.error))
         frame = wrap(self.schema, pool, parts)
         error = sum(c.error * self.weights[c.tensors[0]] for c in choices)
         return Plan(frame, step, error, tuple(choices), after)
 
-    def _best(self, tensors: tuple[int, ...], step: float, memory: Matrix | None) -> Candidate:
+    def silent(self, plan: Plan) -> bool:
+        """Whether nothing of the trained tensors is sent, though there is something to send."""
+        trained = [c for c in plan.choices if not self.schema.tensors[c.tensors[0]].statistic]
+        return all(c.stages == ("zero",) for c in trained) and any(c.error for c in trained)
+
+    def _best(self, tensors: tuple[int, ...], step: float, spared: float, memory: Matrix | None) -> Candidate:
         values = gathered(self.update, self.schema, tensors)
         spec = self.schema.tensors[tensors[0]]
         alone = len(tensors) == 1 and len(spec.shape) > 1 and spec.size > 0
         columns = spec.size // spec.shape[0] if alone else max(values.size, 1)
         own = step / np.sqrt(self.weights[tensors[0]])
         if spec.statistic:
-            own = min(own, STATISTIC_STEP_RMS * root_mean_square(values))
+            own = min(own, spared * root_mean_square(values))
         ways = candidates(Stretch(values, columns), own, PRICE * own * own, self.settings, memory)
         return min(ways, key=lambda c: c.cost(PRICE * own * own))
 
@@ -116,7 +132,7 @@ def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Pl
 
     Raises `LimitExceeded` for a budget below the frame in which nothing is sent.
     """
-    start = task.settings.step_rms * root_mean_square(task.update)
+    start = task.start
     if not start > 0:
         return _checked(task.at(start), budget_bytes)
     if max_error is not None:
@@ -132,7 +148,7 @@ def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Pl
             _search(task, lambda p: len(p.frame) <= budget_bytes, start, finest=True), budget_bytes
         )
     found = task.at(start)
-    while all(c.stages == ("zero",) for c in found.choices):
+    while task.silent(found):
         # With error feedback alone a silent frame would be repeated for ever.
         found = task.at(found.step / 2)
     return found
