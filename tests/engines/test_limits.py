@@ -118,6 +118,41 @@ def test_a_running_gate_sends_first_and_adapts() -> None:
     assert {n.fields["round"] for n in first} == {1}
 
 
+def test_a_steered_gate_tells_its_rate_beside_its_target() -> None:
+    fleet = Fleet(rounds=60, gate=Gate("steered", 0.0, 10**6, 0.25), codec=PRESETS["exact"])
+    world = logged(fleet)
+    settle(fleet, world)
+    told = [
+        n.fields
+        for _, h, n in world.notes
+        if h == "coordinator" and n.kind in ("committed", "skipped") and n.fields["device"] == "d0"
+    ]
+    assert {f["target"] for f in told} == {0.25}
+    assert abs(float(str(told[-1]["rate"])) - 0.25) <= 0.05
+    assert sum("update" in f for f in told) in range(13, 18)
+    assert verify(fleet, world) < 3 * 20
+
+
+def test_a_gate_is_steered_to_bytes_a_day_over_restarts() -> None:
+    """Frames of 356 bytes or so, a round every 100 s: 864 rounds a day, of which every fourth is paid for."""
+    fleet = Fleet(
+        devices=1,
+        rounds=60,
+        interval_s=100.0,
+        gate=Gate("steered", 0.0, 10**6, 0.0, 864 * 90.0),
+        codec=PRESETS["exact"],
+    )
+    world = fleet.world()
+    world.run(2000.0)
+    world.crash("d0")
+    fleet.run(world, 20_000.0)
+    said = [n for _, h, n in world.notes if h == "coordinator" and n.kind in ("committed", "skipped")]
+    targets = [float(str(n.fields["target"])) for n in said]
+    assert targets[0] == 1.0, "what a frame costs is not known yet"
+    assert 0.2 < targets[-1] < 0.3
+    assert sum(n.kind == "committed" for n in said) in range(11, 20)
+
+
 # --- limits ------------------------------------------------------------------------------------------------
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from fleet import SCHEMA, SIZE, Fleet, LinearLearner
+from chronicle import logged, settle
+from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner
 
 from laconic.compression import PRESETS, GateSettings, GateState, norm
 from laconic.compression.feedback import Residual
 from laconic.edge_sdk.learner import Trained
 from laconic.edge_sdk.policy import Limits
+from laconic.edge_sdk.records import restore
 from laconic.edge_sdk.sensors import NoSensors, Readings
-from laconic.edge_sdk.work import Assignment, perform
+from laconic.edge_sdk.work import Assignment, feedback_of, perform
 from laconic.protocol import messages as m
 from laconic.protocol import topics
 from laconic.schema import Vector
@@ -40,6 +42,34 @@ def test_what_was_not_sent_outlasts_changes_that_fade() -> None:
         residual, state = outcome.residual, outcome.gate_state
     assert norm(residual.values) >= before
     assert SCHEMA.size == residual.values.size
+
+
+def test_a_residual_grows_old_with_every_version_that_the_device_missed() -> None:
+    """One version after the other costs nothing; three missed ones cost what the offer says; many, all."""
+    for version, factor in ((5, 1.0), (6, 1.0), (9, 0.5**3), (30, 0.0)):
+        residual, weights = Residual(np.full(SIZE, 3.0, np.float32), 5), np.zeros(SIZE, np.float32)
+        offer = m.Offer("0" * 16, 1, "1" * 16, version, "2" * 16, feedback=m.Feedback(30.0, 0.5, 10))
+        shut = GateSettings("absolute", 1e9, 100)
+        work = Assignment(
+            offer, weights, residual, GateState(), PRESETS["small"], shut, 0, feedback=feedback_of(offer)
+        )
+        change = Fading(0).train(weights, offer.training, 0, b"").weights
+        outcome = perform(work, Fading(0))
+        old = outcome.residual.values - change
+        reach = min(1.0, 30 * norm(change) / max(norm(factor * residual.values + change), 1e-9))
+        np.testing.assert_allclose((old + change) / reach - change, 3.0 * factor, rtol=1e-3, atol=1e-4)
+        assert outcome.residual.version == version
+
+
+def test_the_age_of_a_residual_outlasts_a_restart() -> None:
+    fleet = Fleet(rounds=4, gate=m.Gate("absolute", 1e9, 1000))
+    world = logged(fleet)
+    settle(fleet, world)
+    kept = restore(world.stores["d0"], SCHEMA, bundle=BUNDLE, initial=np.zeros(SIZE, np.float32))
+    assert kept.residual.version == 0
+    assert kept.residual.values.any()
+    other = restore(world.stores["d0"], SCHEMA, bundle="cd" * 8, initial=np.zeros(SIZE, np.float32))
+    assert (other.residual.version, other.diary.residual_version) == (None, None)
 
 
 class Flat(NoSensors):

@@ -18,6 +18,7 @@ from laconic.protocol.messages import (
     Blob,
     Eligibility,
     Fate,
+    Feedback,
     Fin,
     Gate,
     Manifest,
@@ -45,7 +46,8 @@ CHARGES = st.none() | SHARES
 TRAININGS = st.builds(
     Training, st.integers(1, 10_000), st.integers(1, 65_536), st.floats(0.0, 1e3, exclude_min=True)
 )
-GATES = st.builds(Gate, TEXTS, AMOUNTS, COUNTS)
+GATES = st.builds(Gate, TEXTS, AMOUNTS, COUNTS, SHARES, AMOUNTS, AMOUNTS)
+FEEDBACKS = st.builds(Feedback, AMOUNTS, SHARES, COUNTS)
 TERMS = st.builds(Eligibility, SHARES, st.booleans(), st.booleans())
 BLOBS = st.builds(Blob, COUNTS, st.integers(1, 65_536), SHA256)
 
@@ -55,13 +57,16 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Any]] = {
     ),
     Offer: st.builds(
         Offer, HASHES, COUNTS, HASHES, COUNTS, HASHES, SHARES, AMOUNTS, TRAININGS, st.binary(max_size=1024),
-        GATES, TERMS, st.booleans(),
+        GATES, TERMS, st.booleans(), FEEDBACKS,
     ),
     Fin: st.builds(
         Fin, HASHES, HASHES, COUNTS, st.integers(1, 1_000_000), SHA256, st.integers(1, 2**24), AMOUNTS,
-        AMOUNTS, REALS, REALS, AMOUNTS,
+        AMOUNTS, REALS, REALS, AMOUNTS, SHARES, SHARES,
     ),
-    Skip: st.builds(Skip, HASHES, HASHES, TEXTS, st.integers(0, 2**24), AMOUNTS, AMOUNTS, AMOUNTS),
+    Skip: st.builds(
+        Skip, HASHES, HASHES, TEXTS, st.integers(0, 2**24), AMOUNTS, AMOUNTS, AMOUNTS,
+        SHARES, SHARES,
+    ),
     Telemetry: st.builds(
         Telemetry, CHARGES, st.booleans(), st.booleans(), COUNTS, COUNTS, AMOUNTS, AMOUNTS, st.booleans()
     ),
