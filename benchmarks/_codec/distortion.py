@@ -102,12 +102,13 @@ def _update(update: Update, with_nnc: bool) -> list[dict[str, Any]]:
     """A row for each peer and error: what the peer reaches, and what the product needs for as much."""
     print(f"bench: distortion, {update.name}", file=sys.stderr)
     target, schema = update.target, update.schema
+    task = RUNS[update.name.split("/")[0]][0]
     product: dict[float, Any] = {}
 
     def row(peer: str, wanted: float | None, point: peers.Point | None, ours_at: float) -> dict[str, Any]:
         made: dict[str, Any] = {
             "update": update.name,
-            "task": RUNS[update.name.split("/")[0]][0],
+            "task": task,
             "peer": peer,
         }
         made |= {"wanted": wanted, "ratio": None}

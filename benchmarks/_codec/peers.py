@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def stc_at(update: Vector, error: float) -> Point | None:
 def top_k_at(update: Vector, error: float) -> Point | None:
     """Top-k of 4 bits with the fewest values whose error is at most `error`; None if no number of them does.
 
-    A sign and eight magnitudes from the smallest kept to the largest.
+    A sign and eight magnitudes between the smallest kept and the largest, each sent as its mean.
     """
     order = np.argsort(-np.abs(update), kind="stable")
     low, high = 0, update.size
@@ -84,7 +85,7 @@ def top_k_at(update: Vector, error: float) -> Point | None:
     escapes, rest = gaps // ESCAPE, (gaps % ESCAPE).astype(np.uint8)
     stream = np.full(int(escapes.sum()) + gaps.size, ESCAPE, np.uint8)
     stream[np.cumsum(escapes + 1) - 1] = rest
-    size = 12 + _zstd(stream.tobytes()) + min(_zstd(pack(codes, 4)), _zstd(codes.tobytes()))
+    size = 4 + 32 + _zstd(stream.tobytes()) + min(_zstd(pack(codes, 4)), _zstd(codes.tobytes()))
     return Point(size, _top_k_error(update, kept))
 
 
@@ -95,13 +96,22 @@ def _top_k_error(update: Vector, kept: NDArray[np.int64]) -> float:
 
 
 def _four_bits(values: Vector) -> tuple[NDArray[np.uint8], Vector]:
-    """Codes, and what they stand for."""
-    magnitudes = np.abs(values)
+    """Codes, and what they stand for; of equal steps and equal ratios, those with the smaller error."""
+    magnitudes = np.abs(values).astype(np.float64)
     least, most = float(magnitudes.min()), float(magnitudes.max())
-    step = (most - least) / 7 or 1.0
-    levels = np.rint((magnitudes - least) / step)
-    codes = (levels + 8 * (values < 0)).astype(np.uint8)
-    return codes, (np.sign(values) * (least + levels * step)).astype(np.float32)
+    ways = [(magnitudes - least) / ((most - least) / 7 or 1.0)]
+    if 0 < least < most:
+        ways.append(np.log(magnitudes / least) / (math.log(most / least) / 7))
+    best: tuple[float, NDArray[np.uint8], Vector] | None = None
+    for scaled in ways:
+        levels = np.clip(np.rint(scaled), 0, 7).astype(np.int64)
+        means = np.bincount(levels, magnitudes, 8) / np.maximum(np.bincount(levels, minlength=8), 1)
+        error = float(np.square(magnitudes - means[levels]).sum())
+        if best is None or error < best[0]:
+            codes = (levels + 8 * (values < 0)).astype(np.uint8)
+            best = error, codes, (np.sign(values) * means[levels]).astype(np.float32)
+    assert best is not None
+    return best[1], best[2]
 
 
 def _zstd(raw: bytes) -> int:
