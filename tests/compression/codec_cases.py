@@ -13,8 +13,7 @@ from laconic.schema import Schema, TensorSpec, Vector
 
 LIMIT_BYTES = 1 << 20
 
-SETTINGS: dict[str, CodecSettings] = {
-    **PRESETS,
+FIXED: dict[str, CodecSettings] = {
     **{f"dense{b}": CodecSettings(kind="dense", bits=b) for b in (1, 2, 4)},
     "dense4-stochastic": CodecSettings(kind="dense", bits=4, stochastic=True),
     "topk-exact": CodecSettings(kind="topk", density=0.05, bits=32),
@@ -24,6 +23,12 @@ SETTINGS: dict[str, CodecSettings] = {
     "randomk8-stochastic": CodecSettings(kind="randomk", density=0.1, bits=8, stochastic=True),
     **{f"rotated{b}": CodecSettings(kind="rotated", bits=b) for b in (1, 2, 3, 4)},
     "rotated1-stochastic": CodecSettings(kind="rotated", bits=1, stochastic=True),
+}
+
+SETTINGS: dict[str, CodecSettings] = {
+    **PRESETS,
+    # The tensors of these tests are small: most of them must not be spared for it.
+    **{name: replace(chosen, small_tensor_values=64) for name, chosen in FIXED.items()},
     "deadzone-coarse": replace(PRESETS["small"], step_rms=20.0),
     "deadzone-fine": replace(PRESETS["small"], step_rms=0.3),
     "deadzone2": replace(PRESETS["small"], bits=2, small_tensor_values=0),
@@ -70,16 +75,22 @@ shapes = st.lists(
 )
 
 
+KINDS = (
+    *("training", "normal", "constant", "zero", "sparse"),
+    *("outlier", "alone", "tiny", "huge", "subnormal"),
+)
+
+
 @st.composite
 def updates(draw: st.DrawFn, magnitude: float = 1e30) -> tuple[Schema, Vector]:
     """A schema and a finite update: realistic, constant, sparse, tiny, huge or with one outlier."""
     schema = schema_of(*draw(shapes))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kind = draw(st.sampled_from(["training", "normal", "constant", "zero", "sparse", "outlier", "subnormal"]))
+    kind = draw(st.sampled_from(KINDS))
     if kind == "training":
         vector = training_like(schema, rng)
     elif kind == "constant":
-        vector = np.full(schema.size, draw(st.sampled_from([1.0, -2.5, 1e-20])), np.float32)
+        vector = np.full(schema.size, draw(st.sampled_from([1.0, -2.5, 1e-20, magnitude])), np.float32)
     elif kind == "zero":
         vector = np.zeros(schema.size, np.float32)
     else:
@@ -88,6 +99,14 @@ def updates(draw: st.DrawFn, magnitude: float = 1e30) -> tuple[Schema, Vector]:
             vector *= rng.random(schema.size) < 0.03
         elif kind == "outlier" and schema.size:
             vector[int(rng.integers(schema.size))] = magnitude
+        elif kind == "alone" and schema.size:
+            vector = np.zeros(schema.size, np.float32)
+            vector[int(rng.integers(schema.size))] = draw(st.sampled_from([1.0, -magnitude, 1e-38]))
+        elif kind == "tiny":
+            vector *= np.float32(1e-38)
+        elif kind == "huge":
+            # No normal deviate here is beyond 6.
+            vector *= np.float32(magnitude / 6)
         elif kind == "subnormal":
             vector = (vector * 1e-40).astype(np.float32)
     return schema, vector

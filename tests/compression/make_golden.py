@@ -7,15 +7,19 @@ repository, is decoded to the same bits by every later release; so a vector is n
 from __future__ import annotations
 
 import json
+import re
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import test_codec_hostile
+import test_codec_more_stages
 from codec_cases import SETTINGS, frame_of, schema_of, training_like
 
-from laconic.compression import decode, inspect
+from laconic.compression import adaptive, decode, inspect
 from laconic.compression.bits import Codes, Mask
 from laconic.compression.coders import CODERS
 from laconic.compression.factors import IntegerFactors
@@ -33,6 +37,7 @@ from laconic.compression.transforms.random_k import RANDOM_K
 from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
 from laconic.compression.wire import float32, varint
+from laconic.errors import WireError
 from laconic.schema import Schema
 
 FOLDER = Path(__file__).parent / "golden"
@@ -201,6 +206,167 @@ def seeded() -> Iterator[tuple[str, Schema, bytes]]:
         yield f"limits-{name}", schema, wrap(schema, (), [DENSE.write(quantised)])
 
 
+def refused() -> Iterator[tuple[str, Schema, bytes]]:
+    """Frames that are wrong in one way each."""
+    for values, cases in ((800, test_codec_hostile.sections()), (100, test_codec_more_stages.bad_sections())):
+        schema = schema_of((values,))
+        for name, (part, _) in cases.items():
+            yield f"{values} values, {name}", schema, wrap(schema, (), [part])
+    yield from wrong_grids()
+    yield from wrong_products()
+    yield from wrong_bodies()
+    yield from wrong_envelopes()
+
+
+def wrong_grids() -> Iterator[tuple[str, Schema, bytes]]:
+    """One byte or two of a good grid changed; good: 6 columns, scale 1/128, 3 kept of 24."""
+    schema = schema_of((4, 6))
+    good = bytes.fromhex("04 06 00 10 04 00 3c 02 40 03 02 30 56 02 82 00")
+    assert decode(wrap(schema, (), [good]), schema, limit_bytes=96).any()
+    edits = {
+        "columns that do not divide": (1, "05"),
+        "more columns than values": (1, "19"),
+        "a flag without classes": (2, "40"),
+        "more offsets than rungs": (3, "30"),
+        "no gap symbols": (4, "00"),
+        "too many gap symbols": (4, "55"),
+        "a scale of zero": (5, "0000"),
+        "a scale that is infinite": (5, "807f"),
+        "a scale whose highest magnitude is": (5, "7f7f"),
+        "no rungs": (7, "00"),
+        "nothing kept": (9, "00"),
+        "more kept than values": (9, "19"),
+        "another body": (11, "3057"),
+        "low bits too many": (13, "03"),
+        "padding of the low bits": (14, "8202"),
+        "a cell beyond the block": (14, "bf00"),
+    }
+    for name, (at, new) in edits.items():
+        part = good[:at] + bytes.fromhex(new) + good[at + len(new) // 2 :]
+        yield f"grid, {name}", schema, wrap(schema, (), [part])
+    unsaid = good[:2] + b"\1" + good[3:9] + b"\0\3" + good[10:]
+    yield "grid, an empty first class that no flag says", schema, wrap(schema, (), [unsaid])
+    yield "grid, cut short", schema, wrap(schema, (), [good[:-1]])
+    long = schema_of((1, 1 << 20))
+    part = b"\x04\x00" + good[2:9] + varint(1 << 18) + good[10:]
+    yield "grid, few bytes for many symbols", long, wrap(long, (), [part])
+
+
+def wrong_products() -> Iterator[tuple[str, Schema, bytes]]:
+    """Sizes, scales, multipliers and sums of a low rank part."""
+    schema = schema_of((3, 4))
+    left, right = np.array([[1], [0], [-2]], np.int32), np.array([[3], [0], [1], [2]], np.int32)
+
+    def part(code: int = 0, scale: float = 1.0, nested: bytes = b"\x01", most: int = 1) -> bytes:
+        written = LOW_RANK.write(IntegerFactors(left * most, right, (code,), scale), nested)
+        assert written is not None
+        return written
+
+    good = part()
+    assert decode(wrap(schema, (), [good]), schema, limit_bytes=48).any()
+    overflow = SPARSE.write(np.arange(12) == 0, FLOAT32.write(np.array([3.4e38], np.float32)), 9)
+    cases = {
+        "columns that do not divide": good[:1] + b"\x05" + good[2:],
+        "no columns": good[:1] + b"\x00" + good[2:],
+        "no rank": good[:2] + b"\x00" + good[3:],
+        "a rank of two": good[:2] + b"\x02" + good[3:],
+        "a scale too small": part(scale=2.0**-103),
+        "an infinite scale": part(scale=float("inf")),
+        "products that are infinite": part(scale=2.0**125),
+        "a multiplier too large": good[:7] + b"\x40" + good[8:],
+        "sums beyond 24 bits": part(code=63, scale=2.0**-60, most=100),
+        "no alphabet": good[:8] + b"\x00" + good[9:],
+        "too large an alphabet": good[:8] + b"\x24" + good[9:],
+        "dense for the rest": part(nested=DENSE.write(FLOAT32.write(np.ones(12, np.float32)))),
+        "low rank for the rest": part(nested=good),
+        "a sum that is infinite": part(scale=2.0**122, nested=overflow),
+    }
+    for name, bad in cases.items():
+        yield f"low rank, {name}", schema, wrap(schema, (), [bad])
+
+
+def wrong_bodies() -> Iterator[tuple[str, Schema, bytes]]:
+    """Adaptive bodies that no encoder makes."""
+    schema = schema_of((2000,))
+    codes = np.random.default_rng(9).integers(0, 255, 2000).astype(np.uint8)
+    number = adaptive.encode(codes, None, alphabet=256)
+    lanes_schema = schema_of((8000,))
+    lanes = adaptive.encode(np.resize(codes, 8000), None, alphabet=256)
+    assert len(number) > 512
+    assert number[0] == 0 < lanes[0]
+
+    def framed(of: Schema, body: bytes) -> bytes:
+        uniform = bytes([0x11, 8]) + float32(1.0) + b"\x34" + varint(len(body)) + body
+        return wrap(of, (), [DENSE.write(uniform)])
+
+    for name, body in {
+        "a zero at the end": number + b"\0",
+        "one byte more": number + b"\1",
+        "no byte for the lanes": b"\0" + number[1:513],
+        "lanes of 2**13": b"\x0d" + number[1:],
+    }.items():
+        yield f"adaptive, {name}", schema, framed(schema, body)
+    few = schema_of((300,))
+    yield "adaptive, a slot beyond the last", few, framed(few, b"\xff" * 40)
+    for name, body in {
+        "words cut short": lanes[:-2],
+        "half a word": lanes[:-1],
+        "a word more": lanes + b"\1\0",
+        "other words": lanes[:-9] + b"\0\0" + lanes[-7:],
+        "more symbols in lanes than there are": lanes[:1] + varint(8001) + lanes[3:],
+    }.items():
+        yield f"adaptive, {name}", lanes_schema, framed(lanes_schema, body)
+    long = schema_of(((1 << 17) + 64 * 12 + 1,))
+    yield "adaptive, few bytes for many codes", long, framed(long, b"\1" * 12)
+
+
+def wrong_envelopes() -> Iterator[tuple[str, Schema, bytes]]:
+    """What stands around the sections."""
+    schema = schema_of((2,), (3,), (4,))
+    good = wrap(schema, (0, 2), [ZERO.write()] * 2)
+    cases = {
+        "another magic": b"LUG" + good[3:-4],
+        "version 0": good[:3] + b"\0" + good[4:-4],
+        "version 3": good[:3] + b"\3" + good[4:-4],
+        "a flag": good[:4] + b"\1" + good[5:-4],
+        "another schema": good[:5] + bytes(8) + good[13:-4],
+        "another number of tensors": good[:13] + b"\2" + good[14:-4],
+        "a number that is not in its shortest form": good[:13] + b"\x83\0" + good[14:-4],
+        "a tensor too many in the pool": good[:14] + b"\x0d" + good[15:-4],
+        "a section missing": good[:14] + b"\1" + good[15:-4],
+        "a section too many": good[:14] + b"\7" + good[15:-4],
+        "another number of values": good[:15] + b"\5" + good[16:-4],
+        "a byte after the last section": good[:-4] + b"\0",
+        "nothing after the pool": good[:15],
+    }
+    for name, body in cases.items():
+        yield f"frame, {name}", schema, body + zlib.crc32(body).to_bytes(4, "little")
+    yield "frame, another checksum", schema, good[:-1] + bytes([good[-1] ^ 1])
+    yield "frame, too short", schema, good[:17]
+
+
+def write_refused() -> None:
+    """Write the refused frames that are missing, with the kind of refusal."""
+    folder = FOLDER / "refused"
+    folder.mkdir(exist_ok=True)
+    for name, schema, frame in refused():
+        path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.json"
+        if path.exists():
+            continue
+        try:
+            decode(frame, schema, limit_bytes=4 * schema.size)
+        except WireError as error:
+            text = {
+                "schema": [[t.name, list(t.shape)] for t in schema.tensors],
+                "frame_hex": frame.hex(),
+                "error": type(error).__name__,
+            }
+            path.write_text(json.dumps(text, indent=1) + "\n")
+            print(f"wrote {name}: {error}")
+        else:
+            raise AssertionError(f"{name} is not refused")
+
+
 def main() -> int:
     """Write what is missing; say what was written."""
     FOLDER.mkdir(exist_ok=True)
@@ -219,6 +385,7 @@ def main() -> int:
         binary.write_bytes(frame)
         description.write_text(json.dumps(text, indent=1) + "\n")
         print(f"wrote {name}: {len(frame)} bytes")
+    write_refused()
     return 0
 
 
