@@ -177,6 +177,27 @@ def test_the_page_shows_every_figure_and_every_device(page: str) -> None:
         assert reader.words.count(device.name) == 5
 
 
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"gate_target_rate": 0.25}, "The gate's target was to speak in 25 % of the rounds."),
+        ({"gate": {"bytes_per_day": 50_000.0}}, "The gate's target was to send 50 kB a day."),
+        ({"gate_threshold": 0.8, "gate_mode": "running"}, "what was below 0.8 times its usual norm."),
+        ({"gate_threshold": 0.0, "gate_mode": "running"}, ""),
+    ],
+)
+def test_the_rate_stands_beside_what_the_gate_aimed_at(
+    gate: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    result = msgspec.structs.replace(made_up(3, 3), settings=gate)
+    text = Reader(written(result, tmp_path)).text.replace("\xa0", " ")
+    assert words in text
+    assert ("The gate" in text) == bool(words)
+    for device in result.laconic.devices:
+        share = device.committed / (device.committed + device.silent)
+        assert f"{100 * share:.0f} %" in text
+
+
 def test_figures_say_in_words_what_they_show(page: str) -> None:
     labels = [v for n, v in Reader(page).attributes if n == "aria-label" and "chart" in v]
     assert len(labels) == 2 * len(TITLES)

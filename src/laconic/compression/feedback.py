@@ -36,7 +36,11 @@ class FeedbackSettings:
     * `cap`: its norm in lengths of the usual change at most, 0 or more; see `cap`.
     * `decay`: factor for each model version that the device missed, 0 to 1: what it has left to say was said
       of a model that others have moved since. Rounds in which it trained do not count, silent ones included.
-    * `stale_after`: a residual that missed more versions than this is dropped, 0 or more.
+      On digits, where devices were there for 2 rounds in 8, or 1 in 21, with and without 90 % of one class
+      (two seeds each), 0.97 came within .3 points of the best factor in three cases of four and 1.3 below it
+      in the fourth; 1 was up to 2.9 points below the best, 0.9 up to 1.3, 0 from .6 to 2.3.
+    * `stale_after`: a residual that missed more versions than this is dropped, 0 or more; after 50, a factor
+      of 0.97 has left a fifth of it.
 
     Raises `ConfigError` for a value out of range.
     """

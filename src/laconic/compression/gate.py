@@ -5,9 +5,16 @@ Sending only when the change is large enough is lazy aggregation (Chen et al., "
 what is not sent stays in the residual: a gate that dropped it would not converge.
 
 A norm alone cannot tell what is new. On data of mostly one class a device's change does not shrink where the
-fleet's model is at its best, since its own optimum lies elsewhere; when a third of the digits were turned by
-90 degrees, such a device's norm rose by a factor of 2, its loss by one of 8. So the loss before training,
-which costs nothing, can open the gate too.
+fleet's model is at its best, since its own optimum lies elsewhere: when its images were inverted, such a
+device's norm rose 2.6-fold, its loss 16-fold. So the loss before training, which costs nothing, can open the
+gate too.
+
+Where silence is not an accident but the rule, mode "model" is the one to use: what a device gathers while
+silent is many times one and the same step, and only a bound in the model's own lengths keeps it harmless. A
+threshold of 0.05 with a `loss_factor` of 2 and a long `force_after_rounds` followed the run without a gate
+to a tenth of a point before and after a drift, with 41 % of its bytes, and 64 % where devices held 90 % of
+one class; 0.1 took 26 % and 37 %, a third to half a point, and 2 to 6 rounds more to recover. A low rate that
+is steered for from the start costs more: see `decide`.
 """
 
 from __future__ import annotations
@@ -155,8 +162,11 @@ def decide(
 
     The steered threshold follows the share `r` of rounds that is aimed at (Robbins and Monro, Annals of
     Mathematical Statistics 1951): its logarithm rises by `STEP * (1 - r)` with a send that the loss did not
-    cause, and falls by `STEP * r` with a silence. So sends differ from `r` times the rounds by no more than the distance
-    it has gone over `STEP`, whatever the norms were.
+    cause, and falls by `STEP * r` with a silence. So sends differ from `r` times the rounds by no more than
+    the distance it has gone over `STEP`, whatever the norms were.
+
+    A rate is a budget, not a good gate: with one send in ten a device's steps are ten times as long, and with
+    `target_rate` 0.1 and `loss_factor` 2 runs ended 2 to 3 points lower.
 
     Raises `NonFinite` for a norm that is not finite.
     """

@@ -61,7 +61,7 @@ def page(result: DemoResult) -> str:
             _headline(result),
             f'<div class="pair">{by_round(result)}{by_bytes(result)}</div>',
             f'<div class="pair">{bytes_by_device(result)}{joules_by_device(result, profile)}</div>',
-            _table(result.laconic.devices),
+            _table(result.laconic.devices, result.settings),
             f'<div class="pair">{_settings(result)}{_how(result, profile)}</div>',
             f"<footer>laconic {escape(result.version)} on {escape(result.machine)}</footer>",
             "</main>",
@@ -121,13 +121,14 @@ def _headline(result: DemoResult) -> str:
     )
 
 
-def _table(devices: Sequence[DeviceResult]) -> str:
+def _table(devices: Sequence[DeviceResult], settings: Mapping[str, object]) -> str:
     head = (
         "Device",
         "Samples",
         "Main class",
         "Updates sent",
         "Silent rounds",
+        "Spoke in",
         "Up",
         "Down",
         "Energy",
@@ -142,6 +143,7 @@ def _table(devices: Sequence[DeviceResult]) -> str:
                 str(d.main_class),
                 format_count(d.committed),
                 format_count(d.silent),
+                _spoke(d.committed, d.silent),
                 format_bytes(d.bytes_up),
                 format_bytes(d.bytes_down),
                 format_joules(d.joules_compute + d.joules_radio),
@@ -156,6 +158,7 @@ def _table(devices: Sequence[DeviceResult]) -> str:
         "",
         format_count(sum(d.committed for d in devices)),
         format_count(sum(d.silent for d in devices)),
+        _spoke(sum(d.committed for d in devices), sum(d.silent for d in devices)),
         format_bytes(sum(d.bytes_up for d in devices)),
         format_bytes(sum(d.bytes_down for d in devices)),
         format_joules(sum(d.joules_compute + d.joules_radio for d in devices)),
@@ -164,7 +167,7 @@ def _table(devices: Sequence[DeviceResult]) -> str:
     return (
         '<section class="card alone"><h2>Devices</h2>'
         '<p class="says">Of the run with Laconic. In a silent round a device had nothing worth sending, or no'
-        " battery or bytes to spare.</p>"
+        f" battery or bytes to spare.{escape(_aim(settings))}</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Devices"><table class="devices">'
         "<thead><tr>"
         + "".join(f'<th scope="col">{words}</th>' for words in head)
@@ -218,6 +221,26 @@ def _how(result: DemoResult, profile: str) -> str:
 
 
 # --- their parts -------------------------------------------------------------------------------------------
+
+
+def _spoke(committed: int, silent: int) -> str:
+    """The share of its rounds in which a device sent an update."""
+    return format_percent(committed / (committed + silent), 0) if committed + silent else "–"
+
+
+def _aim(settings: Mapping[str, object]) -> str:
+    """What the gate was to achieve, to be read beside what it did; nothing for a gate that is open."""
+    known = {k.rpartition(".")[2].removeprefix("gate_"): v for k, v in _flat(settings) if "gate" in k}
+    said = []
+    if known.get("target_rate", "0") != "0":
+        said.append(f"speak in {format_percent(float(known['target_rate']), 0)} of the rounds")
+    if known.get("bytes_per_day", "0") != "0":
+        said.append(f"send {format_bytes(float(known['bytes_per_day']))} a day")
+    if said:
+        return f" The gate's target was to {' and to '.join(said)}."
+    threshold, mode = known.get("threshold", "0"), known.get("mode")
+    beside = {"running": " times its usual norm", "model": " times the model's norm"}.get(mode or "", "")
+    return "" if threshold == "0" else f" The gate held back what was below {threshold}{beside}."
 
 
 def _fewer(ratio: float) -> tuple[str, str]:
