@@ -74,6 +74,13 @@ def test_every_exit_code_is_in_the_table() -> None:
     assert {int(row[0]) for row in table(top)} == codes
 
 
+def test_the_explained_frame_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"\$ laconic (codec inspect (\S+))\n(.+?)```", chapter("`laconic codec`"), re.DOTALL)
+    assert shown
+    assert cli.main(["codec", "inspect", str(REPOSITORY / shown[2])]) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown[3].splitlines()
+
+
 def test_the_demonstrations_most_devices() -> None:
     most = re.search(r"how many devices, 1 to (\d+)", PAGE)
     assert most
