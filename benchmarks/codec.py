@@ -14,7 +14,7 @@ from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
-from _codec import distortion, learning, lives, pictures, rate, speed
+from _codec import distortion, learning, lives, page, pictures, rate, speed
 from _result import Bar, emit, report
 
 RESULTS = Path(__file__).parent / "results" / "codec.json"
@@ -41,7 +41,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=learning.ROUNDS, help="of the part learning")
     parser.add_argument("--seeds", type=int, default=len(learning.SEEDS), help="of the part learning")
     parser.add_argument(
-        "--write", action="store_true", help=f"merge into {RESULTS.name}, and draw the pictures of docs/"
+        "--write",
+        action="store_true",
+        help=f"merge into {RESULTS.name}; tables and pictures of docs/",
     )
     options = parser.parse_args()
     parts = _parts(options.rounds, options.seeds)
@@ -76,8 +78,10 @@ def _write(fresh: Found, parts: Mapping[str, Part]) -> None:
     known: Found = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
     merged = {name: (known | fresh)[name] for name in PARTS if name in known | fresh}
     bars = [bar for name, found in merged.items() for bar in parts[name].bars(found)]
-    RESULTS.write_text(json.dumps(report("codec", merged, bars), indent=2) + "\n")
+    told = report("codec", merged, bars)
+    RESULTS.write_text(json.dumps(told, indent=2) + "\n")
     pictures.draw(merged)
+    page.fill(told)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def measure(pool: Executor) -> dict[str, Any]:
     return {
         "nncodec": home.trouble or nnc.NNCODEC,
         "worst": {peer: _worst(rows, peer) for peer in PEERS},
+        "lost": {peer: sum(r > 1 for r in _ratios(rows, peer)) for peer in PEERS},
+        "compared": {peer: len(_ratios(rows, peer)) for peer in PEERS},
         "median": {peer: statistics.median(r) for peer in PEERS if (r := _ratios(rows, peer))},
         "dense_layers_nnc": [
             r["ratio"]

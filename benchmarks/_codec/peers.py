@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from _codec.baselines import stc_decode, stc_encode
 from laconic.compression.bits import pack
+from laconic.compression.frame import CHECKSUM_BYTES, DIGEST_BYTES, MAGIC
 from laconic.schema import Schema, Vector
 
 LEVEL = 19
 """Of zstd: a peer's own best."""
+
+ENVELOPE = len(MAGIC) + 2 + DIGEST_BYTES + CHECKSUM_BYTES
+"""Bytes added to each peer here, for what our frames have beyond the update: magic, version, the schema's
+digest and a checksum. NNC has its own."""
 
 ESCAPE = 255
 _PROBES = 14
@@ -45,7 +50,7 @@ def dense(update: Vector, schema: Schema, bits: int) -> Point:
     codes = (levels + most).astype(np.uint8)
     # Where nearly all are zero, zstd does better with a byte a value than with two values a byte.
     size = min(_zstd(levels.tobytes()), _zstd(pack(codes, bits)))
-    return Point(size + 4 * len(schema.tensors), relative_error(update, decoded))
+    return Point(ENVELOPE + size + 4 * len(schema.tensors), relative_error(update, decoded))
 
 
 def stc_at(update: Vector, error: float) -> Point | None:
@@ -59,7 +64,7 @@ def stc_at(update: Vector, error: float) -> Point | None:
     if not fine.size:
         return None
     frame = stc_encode(update, float(fine[0] + 1) / update.size)
-    return Point(len(frame), relative_error(update, stc_decode(frame, update.size)))
+    return Point(ENVELOPE + len(frame), relative_error(update, stc_decode(frame, update.size)))
 
 
 def top_k_at(update: Vector, error: float) -> Point | None:
@@ -85,7 +90,7 @@ def top_k_at(update: Vector, error: float) -> Point | None:
     escapes, rest = gaps // ESCAPE, (gaps % ESCAPE).astype(np.uint8)
     stream = np.full(int(escapes.sum()) + gaps.size, ESCAPE, np.uint8)
     stream[np.cumsum(escapes + 1) - 1] = rest
-    size = 4 + 32 + _zstd(stream.tobytes()) + min(_zstd(pack(codes, 4)), _zstd(codes.tobytes()))
+    size = ENVELOPE + 4 + 32 + _zstd(stream.tobytes()) + min(_zstd(pack(codes, 4)), _zstd(codes.tobytes()))
     return Point(size, _top_k_error(update, kept))
 
 

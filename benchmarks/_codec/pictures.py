@@ -79,7 +79,7 @@ def _learning(found: Mapping[str, Any]) -> Figure:
                 axes.plot(x, _smooth(y), color=colour, lw=width, label=codec)
                 axes.plot(x[-1:], _smooth(y)[-1:], "o", color=colour, ms=4)
         axes.set_title(
-            f"{task}, {float(skew):.0%} of one class a device" if float(skew) else f"{task}, uniform",
+            f"{task}, {100 * float(skew):.0f} % of one class a device" if float(skew) else f"{task}, uniform",
             fontsize=11,
         )
         _megabytes(axes)

@@ -19,6 +19,7 @@ from laconic.schema import Schema, TensorSpec, Vector
 
 VALUES = 10_000_000
 TURNS = 5
+WIDER = 7
 WEIGHT = 64
 ENCODING = {"fast": 0.5, "tiny": 0.1}
 """Gigabytes of float32 a second that a preset must reach."""
@@ -28,8 +29,8 @@ Timed = Mapping[str, Callable[[], object]]
 
 
 def measure() -> dict[str, Any]:
-    """Gigabytes of float32 a second of processor time, for both updates."""
-    return {name: _update(*made) for name, made in (("synthetic", _synthetic()), ("real", _tiled()))}
+    """Gigabytes of float32 a second of processor time, for each update."""
+    return {name: _update(*make()) for name, make in UPDATES.items()}
 
 
 def bars(found: dict[str, Any]) -> list[Bar]:
@@ -113,8 +114,29 @@ def _synthetic() -> tuple[Vector, Schema]:
     return np.concatenate(parts).astype(np.float32), schema
 
 
+def _wide() -> tuple[Vector, Schema]:
+    """An update of the digits CNN as of a model seven times as wide: eight tensors.
+
+    Every matrix is its Kronecker product with a matrix of rank 1, so that its rank and its dead rows remain.
+    """
+    update = next(u for u in real_updates("digits-90") if u.name == "digits-90/sgd/9/device0")
+    rng = np.random.default_rng(0)
+    specs, parts = [], []
+    for tensor, where in zip(update.schema.tensors, update.schema.slices, strict=True):
+        axes = tensor.shape
+        over = (WIDER, *[WIDER] * (len(axes) > 1), *[1] * (len(axes) - 2))
+        factors = [
+            rng.lognormal(0, 0.5, count).reshape([-1 if a == i else 1 for a in range(len(axes))])
+            for i, count in enumerate(over)
+        ]
+        factor = np.prod(np.broadcast_arrays(*factors), axis=0)
+        parts.append(np.kron(factor, update.target[where].reshape(axes)).astype(np.float32).ravel())
+        specs.append(TensorSpec(tensor.name, tuple(a * n for a, n in zip(axes, over, strict=True))))
+    return np.concatenate(parts), Schema(tuple(specs))
+
+
 def _tiled() -> tuple[Vector, Schema]:
-    """Updates of the digits CNN, of many rounds and devices, one after the other up to ten million values."""
+    """Updates of the digits CNN, of many rounds and devices, one after the other: 384 tensors."""
     found = [u for u in real_updates("digits-90") if "/sgd/" in u.name]
     copies = VALUES // found[0].schema.size
     chosen = [found[i % len(found)] for i in range(copies)]
@@ -122,3 +144,10 @@ def _tiled() -> tuple[Vector, Schema]:
         TensorSpec(f"{i}.{t.name}", t.shape) for i, u in enumerate(chosen) for t in u.schema.tensors
     )
     return np.concatenate([u.target for u in chosen]), Schema(specs)
+
+
+UPDATES: Mapping[str, Callable[[], tuple[Vector, Schema]]] = {
+    "synthetic": _synthetic,
+    "real, wide": _wide,
+    "real, many": _tiled,
+}
