@@ -33,7 +33,7 @@ def test_exact_is_a_round_trip_of_every_bit(case):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted(SETTINGS)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_setting_encodes_every_finite_update(case, name):
     schema, update = case
     frame = frame_of(update, schema, SETTINGS[name], rng())
@@ -53,7 +53,7 @@ def test_every_setting_encodes_every_finite_update(case, name):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted(n for n, s in SETTINGS.items() if not s.stochastic)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_deterministic_rounding_never_adds_error(case, name):
     """|update - decoded| <= |update|: with error feedback a residual cannot grow by being sent."""
     schema, update = case

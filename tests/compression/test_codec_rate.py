@@ -68,7 +68,7 @@ def silent_bytes(schema: Schema, chosen: CodecSettings) -> int:
 
 
 @given(updates(magnitude=3e38), names, st.integers(0, 3000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_a_frame_keeps_to_its_budget_or_says_the_way_out(case, name, budget):
     schema, update = case
     least = silent_bytes(schema, SEARCHED[name])
@@ -90,7 +90,7 @@ def test_a_budget_is_used(budget):
 
 
 @given(st.integers(0, 99), names, st.floats(120, 6000), st.floats(1.05, 3))
-@settings(max_examples=10, deadline=None, phases=WITHOUT_SHRINKING)
+@settings(max_examples=6, deadline=None, phases=WITHOUT_SHRINKING)
 def test_more_bytes_are_less_error(seed, name, budget, more):
     update = training_like(NET, np.random.default_rng(seed))
     errors = [
@@ -112,7 +112,7 @@ def test_a_budget_below_the_silent_frame_is_refused():
 
 
 @given(updates(magnitude=3e38), names, st.floats(0.001, 0.99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_the_decoded_frame_keeps_to_the_largest_error(case, name, most):
     schema, update = case
     encoded = made(update, schema, SEARCHED[name], max_error=most)
@@ -120,7 +120,7 @@ def test_the_decoded_frame_keeps_to_the_largest_error(case, name, most):
 
 
 @given(st.integers(0, 99), st.lists(st.sampled_from([0.1, 1.0, 7.0]), min_size=6, max_size=6))
-@settings(max_examples=15, deadline=None, phases=WITHOUT_SHRINKING)
+@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
 def test_the_largest_error_is_a_weighted_one(seed, weights):
     update = training_like(NET, np.random.default_rng(seed))
     encoded = made(update, NET, max_error=0.3, weights=weights)
@@ -152,7 +152,7 @@ def test_settings_of_a_fixed_size_take_neither(preset):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted({**SEARCHED, **PRESETS})))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_choices_describe_the_frame(case, name):
     schema, update = case
     encoded = made(update, schema, {**SEARCHED, **PRESETS}[name])
@@ -233,7 +233,7 @@ def test_weights_are_positive_and_as_many_as_tensors(bad):
 @given(
     st.integers(0, 99), st.integers(0, 99), st.sampled_from([{}, {"budget_bytes": 900}, {"max_error": 0.2}])
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_memory_changes_how_fast_a_frame_is_found_and_little_else(seed, other, wish):
     update, before = (training_like(NET, np.random.default_rng(s)) for s in (seed, other))
     memory = made(before, NET).memory

@@ -79,9 +79,11 @@ class Uniform:
         Returns the bytes and what they leave out, float32 of the shape of `values`; None where the largest
         has more than 8 bits, or the step suits no scale.
         """
+        if not MIN_SCALE <= step < 2.0**119:
+            return None
         peak = float(np.abs(values).max(initial=0.0))
         scale = float(np.float32(step))
-        if not MIN_SCALE <= scale < 2.0**119 or peak > (_MOST + 0.49) * scale:
+        if peak > (_MOST + 0.49) * scale:
             return None
         bits = max(round(peak / scale).bit_length() + 1, 2)
         codes = _quantise(values, bits, scale, None)
