@@ -102,7 +102,7 @@ def grids(draw: st.DrawFn) -> tuple[Kept, int, Steps]:
 
 
 @given(grids())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_levels_come_back_bit_for_bit(case):
     kept, columns, steps = case
     part = written(kept, columns, steps)
