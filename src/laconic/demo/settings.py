@@ -20,9 +20,11 @@ class Settings(msgspec.Struct, frozen=True):
     """Share of a device's samples that are of its own class."""
     up: str | dict[str, Any] = "small"
     down: str | dict[str, Any] = "small"
-    gate_mode: str = "running"
-    gate_threshold: float = 0.8
-    gate_force_after: int = 4
+    gate_mode: str = "model"
+    gate_threshold: float = 0.05
+    gate_loss_factor: float = 2.0
+    gate_force_after: int = 100
+    """The gate of docs/decisions/0016-silence-is-zero-by-measurement.md."""
     deadline_s: float = 60.0
     board: str = "rpi_4b"
     radio: str = "wifi_2012"
@@ -31,4 +33,4 @@ class Settings(msgspec.Struct, frozen=True):
 
 def uncompressed(settings: Settings) -> Settings:
     """The same run as plain FedAvg: every value as float32, every device every round, both ways."""
-    return msgspec.structs.replace(settings, up="exact", down="exact", gate_threshold=0.0)
+    return msgspec.structs.replace(settings, up="exact", down="exact", gate_threshold=0.0, gate_loss_factor=0.0)

@@ -60,7 +60,12 @@ def write_files(site: Site, name: str, split: Split, settings: Settings) -> None
                 "learning_rate_decay": s.learning_rate_decay,
             },
             compression={"up": s.up, "down": s.down},
-            gate={"mode": s.gate_mode, "threshold": s.gate_threshold, "force_after": s.gate_force_after},
+            gate={
+                "mode": s.gate_mode,
+                "threshold": s.gate_threshold,
+                "loss_factor": s.gate_loss_factor,
+                "force_after": s.gate_force_after,
+            },
         )
     )
     charges = np.linspace(1.0, 0.55, len(names))
