@@ -33,4 +33,6 @@ class Settings(msgspec.Struct, frozen=True):
 
 def uncompressed(settings: Settings) -> Settings:
     """The same run as plain FedAvg: every value as float32, every device every round, both ways."""
-    return msgspec.structs.replace(settings, up="exact", down="exact", gate_threshold=0.0, gate_loss_factor=0.0)
+    return msgspec.structs.replace(
+        settings, up="exact", down="exact", gate_threshold=0.0, gate_loss_factor=0.0
+    )
