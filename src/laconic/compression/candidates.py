@@ -11,6 +11,7 @@ import numpy as np
 from laconic.compression.factorise import Matrix, principal, quantise_factors
 from laconic.compression.plain import PEAK, exact
 from laconic.compression.quantisers.float32 import FLOAT32
+from laconic.compression.quantisers.planes import FLOAT_PLANES
 from laconic.compression.quantisers.uniform import UNIFORM
 from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
@@ -81,6 +82,8 @@ def candidates(
         yield from _grid(stretch, total, step, price, bound)
     if 2 * np.count_nonzero(np.abs(values) > step / 2) > values.size:
         yield from _uniform(values, step)
+    if total > price * 8 * values.size and np.abs(values).max() <= PEAK:
+        yield from _truncated(values)
     # Where even the finest ladder leaves out more than the bits of float32 cost, or a scale would overflow.
     if total > price * 32 * values.size or float(np.abs(values).max()) > PEAK:
         yield Candidate(exact(values), (DENSE.name, FLOAT32.name), 0.0)
@@ -111,11 +114,22 @@ def _grid_at(stretch: Stretch, total: float, step: float, price: float, bound: f
 
 
 def _uniform(values: Vector, step: float) -> Iterator[Candidate]:
-    """Multiples of the step, most of which are not zero; none where the largest is beyond 8 bits."""
-    part = UNIFORM.write_multiples(values, step, LEVEL)
+    """Multiples of the step, most of which are not zero; of a coarser one where 8 bits do not reach."""
+    reach = float(np.abs(values).max()) / UNIFORM.most
+    part = UNIFORM.write_multiples(values, max(step, reach), LEVEL)
     if part is not None:
         quantised, left = part
         yield Candidate(DENSE.write(quantised), (DENSE.name, UNIFORM.name), squared(left))
+
+
+def _truncated(values: Vector) -> Iterator[Candidate]:
+    """Float32 with fewer bits of mantissa: between levels of 8 bits and every bit there is nothing else."""
+    bits = values.view(np.uint32)
+    for dropped in (16, 8):
+        rounded = (bits + np.uint32(1 << (dropped - 1))) >> np.uint32(dropped) << np.uint32(dropped)
+        kept: Vector = rounded.view(np.float32)
+        part = DENSE.write(FLOAT_PLANES.write(kept, LEVEL))
+        yield Candidate(part, (DENSE.name, FLOAT_PLANES.name), squared(values - kept))
 
 
 def _sampled_cost(stretch: Stretch, step: float, price: float) -> float:

@@ -60,6 +60,8 @@ class Uniform:
 
     number: int = 0x11
     name: str = "uniform"
+    most: int = _MOST
+    """The largest multiple of the scale that a code stands for."""
 
     def write(self, values: Vector, bits: int, level: int, rng: np.random.Generator | None) -> bytes:
         """Quantise to `bits` (1 to 8) and code; `level` is zstd's.
