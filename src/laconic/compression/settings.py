@@ -147,7 +147,10 @@ PRESETS: Mapping[str, CodecSettings] = MappingProxyType(
 * "dense8": at most 8 bits a value; needs no error feedback.
 * "fast": one in a hundred values, the largest, with 4 bits each; 0.7 GB/s of float32 on one core, and 2.8 to
   decode. With error feedback only.
-* "small": about a fiftieth of float32 on a small CNN, at the accuracy of float32 to within half a point. With
+* "small": a 146th to a 360th of float32 in whole runs of small CNNs, at its accuracy to within half a point.
+With
   error feedback only.
-* "tiny": about 1/150, at one to two points; where bytes are dearer than rounds. With error feedback only.
+* "tiny": a 256th to a 733rd; as accurate on digits, 1 to 8 points below on MNIST. With error feedback only.
+
+The runs: docs/choosing-a-preset.md.
 """
