@@ -30,7 +30,7 @@ from laconic.compression.factors import (
 )
 from laconic.compression.frame import wrap
 from laconic.compression.quantisers.ladder import LADDER
-from laconic.compression.selection import dead_zone
+from laconic.compression.selection import fitted
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.low_rank import LOW_RANK
 from laconic.compression.transforms.sparse import SPARSE
@@ -86,7 +86,8 @@ def section(part: bytes, shape: tuple[int, ...]) -> bytes:
 
 
 def rest_of(values: np.ndarray, step: float) -> bytes:
-    rungs = dead_zone(values, step, 8)
+    mask = np.abs(values) >= 0.6 * step
+    rungs = fitted(values, mask, 8) if mask.any() else None
     if rungs is None:
         return ZERO.write()
     return SPARSE.write(rungs.mask, LADDER.write(rungs.negative, rungs.levels, rungs.ladder, 3), 3)

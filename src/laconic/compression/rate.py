@@ -24,9 +24,9 @@ from laconic.errors import LimitExceeded
 from laconic.schema import Schema, Vector
 
 PRICE = 0.09
-"""Squared error that a bit must save, in squared steps. Of the uniform quantisers with a dead zone those
-whose step is about three times the root of the price are the best at rates below one bit a value (Sullivan,
-"Efficient scalar quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
+"""Squared error that a bit must save, in squared steps. On real updates any price from 0.06 to 0.12 gave
+frames of the same error and, within a few percent, the same size; above, coarse steps lose whole tensors at
+once."""
 
 STATISTIC_STEP_RMS = 0.1
 """Step of a statistic, in root mean squares of its own change, where the settings' step is coarser: a

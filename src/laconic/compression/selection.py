@@ -15,12 +15,6 @@ from laconic.compression.stages import BLOCK, DOT, blocks
 from laconic.compression.wire import MIN_SCALE
 from laconic.schema import Vector
 
-DEAD = 0.6
-"""Half the width of the zone around zero that is not sent, in steps. Half a step would be the nearest
-multiple; values just above it cost more bits than their squared error is worth (Sullivan, "Efficient scalar
-quantization of exponential and Laplacian random variables", IEEE Trans. IT 42(5), 1996)."""
-
-_MAX_STEP = 2.0**127
 _LLOYD_ROUNDS = 12
 _TOP_INTEGER = 65535
 
@@ -122,36 +116,6 @@ def beyond(values: Vector, threshold: float) -> NDArray[np.int64]:
         positions += start
         found.append(positions)
     return np.concatenate(found)
-
-
-def dead_zone(values: Vector, step: float, bits: int) -> Rungs | None:
-    """Quantise to multiples of `step`, the values within `DEAD` steps of zero being left out.
-
-    Rungs lie at the centroids of what they stand for. `values`: finite float32, shape `(values,)`. At most
-    `2 ** (bits - 1)` rungs; larger values go to the last. None if no value is beyond the dead zone, or if
-    the step is too small for float32.
-    """
-    if step / RUNG < MIN_SCALE:
-        return None
-    # Huge tensors elsewhere in the vector may lift the common step beyond float32.
-    a = np.abs(values) / np.float32(min(step, _MAX_STEP))
-    mask = a >= np.float32(DEAD)
-    if not mask.any():
-        return None
-    kept = a[mask].astype(np.float64)
-    rungs = min(1 << (bits - 1), MAX_RUNGS)
-    q = np.minimum(np.maximum(np.floor(kept + (1 - DEAD)), 1), rungs).astype(np.int64)
-    rungs = int(q.max())
-    counts = np.bincount(q, minlength=rungs + 1)
-    sums = np.bincount(q, weights=kept, minlength=rungs + 1)
-    listed: list[int] = []
-    for rung in range(1, min(rungs, LISTED) + 1):
-        # The last listed rung carries those above it, which stand at multiples of the step.
-        centred = counts[rung] and not (rung == LISTED and rungs > LISTED)
-        centre = sums[rung] / counts[rung] if centred else rung
-        listed.append(min(max(round(centre * RUNG), listed[-1] + 1 if listed else 1), _TOP_INTEGER))
-    ladder = Ladder(tuple(listed), rungs, float(np.float32(step / RUNG)))
-    return Rungs(mask, values[mask] < 0, (q - 1).astype(np.uint8), ladder)
 
 
 def fitted(values: Vector, mask: Mask, bits: int) -> Rungs | None:
