@@ -214,7 +214,8 @@ def test_a_section_cannot_ask_for_more_than_its_tensor():
 @pytest.mark.parametrize(
     ("chosen", "stage"),
     [
-        (replace(PRESETS["small"], step_rms=0.01), "float32"),
+        (replace(PRESETS["small"], step_rms=0.01), "planes"),
+        (PRESETS["exact"], "float32"),
         (replace(PRESETS["small"], step_rms=0.5), "low rank"),
         (replace(PRESETS["small"], step_rms=0.5, low_rank=False), "grid"),
         (replace(PRESETS["small"], step_rms=4.0, low_rank=False), "grid"),
