@@ -168,7 +168,7 @@ def test_stationary_streams_are_near_their_entropy(name, count, share):
     stream = SymbolStream(symbols, None, alphabet)
     body = encode_streams([stream])
     assert len(body) <= (1 + share) * entropy_bytes(stream)
-    assert adaptive.cost_bits(symbols, None, alphabet=alphabet) / 8 == pytest.approx(len(body), rel=0.01)
+    assert adaptive.stream_cost_bits(stream) / 8 == pytest.approx(len(body), rel=0.01)
     assert (decoded(body, [stream])[0] == symbols).all()
 
 

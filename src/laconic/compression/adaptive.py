@@ -84,13 +84,8 @@ def decode(
     return symbols
 
 
-def cost_bits(symbols: Codes, contexts: Codes | None, *, alphabet: int, contexts_count: int = 1) -> float:
-    """Bits that `encode` needs, to about 8 and 1 %, without coding."""
-    return stream_cost_bits(SymbolStream(symbols, contexts, alphabet, contexts_count))
-
-
 def stream_cost_bits(stream: SymbolStream) -> float:
-    """Bits that a stream adds to a body."""
+    """Bits that a stream adds to a body, to about 8 and 1 %, without coding."""
     return _bits(_modelled(stream)[1])
 
 

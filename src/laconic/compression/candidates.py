@@ -84,7 +84,7 @@ def candidates(
         yield from _uniform(values, step)
     if total > price * 8 * values.size and np.abs(values).max() <= PEAK:
         yield from _truncated(values)
-    # Where even the finest ladder leaves out more than the bits of float32 cost, or a scale would overflow.
+    # Where nothing sent costs more than the bits of float32, or where a scale would overflow.
     if total > price * 32 * values.size or float(np.abs(values).max()) > PEAK:
         yield Candidate(exact(values), (DENSE.name, FLOAT32.name), 0.0)
 
