@@ -33,6 +33,9 @@ LONGEST_RUN = 2048
 FREE_SYMBOLS = 1 << 17
 SYMBOLS_A_BYTE = 64
 
+MAX_PRIOR = 1 << 20
+"""The largest weight of a symbol in a prior: no product of weights leaves 64 bits."""
+
 BARE_BYTES = 512
 """Up to this many bytes a body is range coded, and no byte says so."""
 
@@ -42,15 +45,19 @@ class SymbolStream:
     """Symbols to be coded: uint8, shape `(count,)`, below `alphabet` (1 to 256).
 
     `contexts`: uint8, shape `(count,)`, below `contexts_count` (1 to 256), or None where all are 0.
+    `prior`: weights of the symbols (1 to `MAX_PRIOR`) from which the first frequencies follow, context after
+    context, `contexts_count * alphabet` of them; in the background 512 weigh as much as a symbol that came.
+    None for weights that fall by a quarter from symbol to symbol.
     """
 
     symbols: Codes
     contexts: Codes | None
     alphabet: int
     contexts_count: int = 1
+    prior: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_sizes(self.symbols.size, self.contexts, self.alphabet, self.contexts_count)
+        _check_sizes(self.symbols.size, self.contexts, self.alphabet, self.contexts_count, self.prior)
         if self.symbols.size and int(self.symbols.max()) >= self.alphabet:
             raise ValueError(f"symbol {int(self.symbols.max())} of an alphabet of {self.alphabet}")
 
@@ -149,11 +156,19 @@ class StreamDecoder:
         else:
             self._range = RangeDecoder(reader.take(reader.left, "coded symbols"))
 
-    def symbols(self, contexts: Codes | None, count: int, *, alphabet: int, contexts_count: int = 1) -> Codes:
+    def symbols(
+        self,
+        contexts: Codes | None,
+        count: int,
+        *,
+        alphabet: int,
+        contexts_count: int = 1,
+        prior: tuple[int, ...] | None = None,
+    ) -> Codes:
         """The next stream: uint8, shape `(count,)`, each below `alphabet`. Raises `Malformed`."""
-        _check_sizes(count, contexts, alphabet, contexts_count)
+        _check_sizes(count, contexts, alphabet, contexts_count, prior)
         out = np.empty(count, np.uint8)
-        model = Model(alphabet, contexts_count)
+        model = Model(alphabet, contexts_count, prior)
         for a, b in runs_of(count):
             which = None if contexts is None else contexts[a:b]
             self._run(model.frequencies(), which, out[a:b])
@@ -210,7 +225,7 @@ def _modelled(stream: SymbolStream) -> tuple[Slots, Slots]:
     """Start and frequency of each symbol under the frequencies of its run."""
     count = stream.symbols.size
     starts, frequencies = np.empty(count, np.uint16), np.empty(count, np.uint16)
-    model = Model(stream.alphabet, stream.contexts_count)
+    model = Model(stream.alphabet, stream.contexts_count, stream.prior)
     for a, b in runs_of(count):
         symbols = stream.symbols[a:b]
         contexts = None if stream.contexts is None else stream.contexts[a:b]
@@ -222,7 +237,9 @@ def _modelled(stream: SymbolStream) -> tuple[Slots, Slots]:
     return starts, frequencies
 
 
-def _check_sizes(count: int, contexts: Codes | None, alphabet: int, contexts_count: int) -> None:
+def _check_sizes(
+    count: int, contexts: Codes | None, alphabet: int, contexts_count: int, prior: tuple[int, ...] | None
+) -> None:
     if not 1 <= alphabet <= 256 or not 1 <= contexts_count <= 256:
         raise ValueError(f"{alphabet} symbols, {contexts_count} contexts: 1 to 256 of each")
     if contexts is not None:
@@ -230,3 +247,8 @@ def _check_sizes(count: int, contexts: Codes | None, alphabet: int, contexts_cou
             raise ValueError(f"{contexts.shape} contexts of {count} symbols")
         if count and int(contexts.max()) >= contexts_count:
             raise ValueError(f"context {int(contexts.max())} of {contexts_count}")
+    if prior is not None:
+        if len(prior) != contexts_count * alphabet:
+            raise ValueError(f"{len(prior)} weights of {contexts_count} times {alphabet} symbols")
+        if not 1 <= min(prior) <= max(prior) <= MAX_PRIOR:
+            raise ValueError(f"weights from {min(prior)} to {max(prior)}: 1 to {MAX_PRIOR}")

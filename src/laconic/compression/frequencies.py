@@ -30,8 +30,10 @@ _NARROW = 32
 class Model:
     """Counts of symbols by context, and the frequencies that follow from them."""
 
-    def __init__(self, alphabet: int, contexts_count: int) -> None:
+    def __init__(self, alphabet: int, contexts_count: int, prior: tuple[int, ...] | None = None) -> None:
         self.counts = np.zeros((contexts_count, alphabet), np.int64)
+        self._prior = _falling(alphabet) if prior is None else _rows(prior, alphabet)
+        self._prior_sums = self._prior.sum(axis=1, keepdims=True)
         self._rows = np.arange(contexts_count)
         self._ceiling = 1024 + 64 * alphabet
         self._learnt = 0
@@ -47,20 +49,22 @@ class Model:
     def frequencies(self) -> Frequencies:
         """What the next run is coded with.
 
-        The weight of a symbol is its count and a *background*: the counts of its neighbours and a prior that
-        falls by a quarter from symbol to symbol, smoothed twice with the kernel (1, 2, 1). Symbols here are
-        magnitudes, whose neighbours come about as often: streams of 20 to 500 symbols need a quarter less
-        of what they cost beyond their entropy than with equal weights.
+        The weight of a symbol is its count and a *background*: the counts of its neighbours, smoothed twice
+        with the kernel (1, 2, 1), and a prior. Symbols here are magnitudes, whose neighbours come about as
+        often: streams of 20 to 500 symbols need a quarter less of what they cost beyond their entropy than
+        with equal weights.
         """
         if self.counts.size <= _PLAIN:
-            return np.array([_plain(row) for row in self.counts.tolist()], np.int64)
+            priors = self._prior.tolist()
+            both = zip(self.counts.tolist(), priors * (len(self.counts) // len(priors)), strict=True)
+            return np.array([_plain(row, prior) for row, prior in both], np.int64)
         alphabet = self.counts.shape[1]
         seen = self.counts * _SEEN
-        near = seen + np.array(_prior(alphabet), np.int64)
-        near = near @ _kernel(alphabet) if alphabet <= _NARROW else _smoothed(_smoothed(near))
+        near = seen @ _kernel(alphabet) if alphabet <= _NARROW else _smoothed(_smoothed(seen))
+        near += self._prior
         near *= _BACKGROUND * alphabet
         # The kernel keeps 4 times the sum, and 4 times again.
-        near //= (seen.sum(axis=1, keepdims=True) + sum(_prior(alphabet))) * 16
+        near //= seen.sum(axis=1, keepdims=True) * 16 + self._prior_sums
         near += seen
         near += 1
         scaled: Frequencies = near * (TOTAL - alphabet)
@@ -79,11 +83,17 @@ def first_slots(frequencies: Frequencies) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=256)
-def _prior(alphabet: int) -> tuple[int, ...]:
+def _falling(alphabet: int) -> NDArray[np.int64]:
+    """Where nothing is known: falling by a quarter from symbol to symbol, smoothed; `(1, alphabet)`."""
     weights = [32]
     while len(weights) < alphabet:
         weights.append(max(weights[-1] * 3 // 4, 2))
-    return tuple(weights)
+    return _smoothed(_smoothed(np.array([weights], np.int64)))
+
+
+@lru_cache(maxsize=256)
+def _rows(prior: tuple[int, ...], alphabet: int) -> NDArray[np.int64]:
+    return np.array(prior, np.int64).reshape(-1, alphabet)
 
 
 @lru_cache(maxsize=_NARROW)
@@ -101,13 +111,14 @@ def _smoothed(weights: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-def _plain(counts: list[int]) -> list[int]:
+def _plain(counts: list[int], prior: list[int]) -> list[int]:
     """The frequencies of one context, as `Model.frequencies` has them."""
     alphabet = len(counts)
     seen = [_SEEN * n for n in counts]
-    near = [a + b for a, b in zip(seen, _prior(alphabet), strict=True)]
+    near = seen
     for _ in range(2):
         near = [a + b + b + c for a, b, c in zip([near[0], *near], near, [*near[1:], near[-1]], strict=False)]
+    near = [a + b for a, b in zip(near, prior, strict=True)]
     whole, background = sum(near), _BACKGROUND * alphabet
     weights = [a + b * background // whole + 1 for a, b in zip(seen, near, strict=True)]
     whole, spread = sum(weights), TOTAL - alphabet
