@@ -80,25 +80,25 @@ def test_the_oldest_gives_way_and_is_asked_for_again() -> None:
         for i, piece in enumerate(pieces):
             inbox.add(device, HASH, i, piece)
     promise = fin(data, 2)
-    assert inbox.missing("a", HASH, promise) == [0, 1]
-    assert inbox.missing("c", HASH, promise) == []
+    assert inbox.missing("a", HASH, promise, limit_bytes=10**6) == [0, 1]
+    assert inbox.missing("c", HASH, promise, limit_bytes=10**6) == []
     assert inbox.take("c", promise) == data
-    assert inbox.missing("c", HASH, promise) == [0, 1], "what was taken is gone"
+    assert inbox.missing("c", HASH, promise, limit_bytes=10**6) == [0, 1], "what was taken is gone"
 
 
 def test_a_new_update_of_a_device_replaces_its_older_one() -> None:
     inbox = Inbox(update_limit_bytes=4000, total_limit_bytes=6000)
     inbox.add("a", HASH, 0, b"old")
     inbox.add("a", HASH[::-1], 0, b"new")
-    assert inbox.missing("a", HASH, fin(b"old", 1)) == [0]
-    assert inbox.missing("a", HASH[::-1], fin(b"new", 1)) == []
+    assert inbox.missing("a", HASH, fin(b"old", 1), limit_bytes=10**6) == [0]
+    assert inbox.missing("a", HASH[::-1], fin(b"new", 1), limit_bytes=10**6) == []
 
 
 @pytest.mark.parametrize(("size", "chunks"), [(4001, 1), (2**48, 1), (10, 11), (0, 2)])
 def test_a_promise_that_cannot_be_kept_is_refused(size: int, chunks: int) -> None:
     with pytest.raises(LimitExceeded):
         Inbox(update_limit_bytes=4000, total_limit_bytes=6000).missing(
-            "a", HASH, Fin(HASH, HASH, size, chunks, bytes(32), 1)
+            "a", HASH, Fin(HASH, HASH, size, chunks, bytes(32), 1), limit_bytes=4000
         )
 
 

@@ -32,6 +32,9 @@ from laconic.schema import Vector
 from laconic.storage import MemoryStore
 from laconic.transport.broker import Delivery
 
+_OWN = "c/default/"
+_UPDATE = _OWN + "update/"
+
 Host = Any
 """`laconic.device_sim.world` keeps its hosts to itself."""
 
@@ -161,9 +164,9 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         if host != "coordinator":
             continue
         for key, blob in entries.items():
-            if key.startswith("update/") and blob is not None:
+            if key.startswith(_UPDATE) and blob is not None:
                 c = msgspec.msgpack.decode(blob, type=Committed)
-                assert key == f"update/{c.device}"
+                assert key == _UPDATE + c.device
                 assert c.update not in seen, f"update {c.update} of {c.device} was committed twice"
                 seen.add(c.update)
                 waiting[c.device] = c
@@ -171,9 +174,9 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         records = [
             msgspec.msgpack.decode(blob, type=ModelRecord)
             for key, blob in entries.items()
-            if key.startswith("model/") and blob is not None
+            if key.startswith(_OWN + "model/") and blob is not None
         ]
-        taken = {key.removeprefix("update/") for key, blob in entries.items() if _is_taken(key, blob)}
+        taken = {key.removeprefix(_UPDATE) for key, blob in entries.items() if _is_taken(key, blob)}
         for record in records:
             if record.version == 0:
                 assert record.weights == versions[0].digest
@@ -186,7 +189,7 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
     assert not waiting, "a committed update is in no version"
 
     newest = versions[-1]
-    raw = world.stores["coordinator"].get(f"weights/{len(versions) - 1:08d}")
+    raw = world.stores["coordinator"].get(f"c/default/weights/{len(versions) - 1:08d}")
     assert raw == newest.weights.astype("<f4").tobytes()
     by_digest = {v.digest: v.weights.tobytes() for v in versions}
     for name, frames in sent.items():
@@ -207,7 +210,7 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
 
 
 def _is_taken(key: str, blob: bytes | None) -> bool:
-    return key.startswith("update/") and blob is None
+    return key.startswith(_UPDATE) and blob is None
 
 
 def _sum(vectors: list[Vector]) -> Any:

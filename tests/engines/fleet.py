@@ -9,7 +9,7 @@ import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings
 from laconic.coordinator.advance import Score
-from laconic.coordinator.campaign import Campaign
+from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.device_sim.world import Connection, Speed, World
@@ -89,6 +89,7 @@ class Fleet:
     keep_versions: int = 8
     learner: Callable[[int], Learner] = LinearLearner
     retry_s: float = 2.0
+    max_devices: int = 100_000
 
     def campaign(self) -> Campaign:
         return Campaign(
@@ -115,13 +116,11 @@ class Fleet:
         )
 
     def coordinator(self) -> CoordinatorEngine:
-        return CoordinatorEngine(
-            self.campaign(),
-            SCHEMA,
-            bundle=BUNDLE,
-            initial=np.zeros(SIZE, np.float32),
-            evaluate=lambda w: Score(distance(w), None),
-        )
+        return CoordinatorEngine([(self.campaign(), self.subject())], max_devices=self.max_devices)
+
+    def subject(self) -> Subject:
+        initial = np.zeros(SIZE, np.float32)
+        return Subject(BUNDLE, SCHEMA, initial, lambda w: Score(distance(w), None))
 
     def device(self, i: int) -> DeviceEngine:
         settings = DeviceSettings(

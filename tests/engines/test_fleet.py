@@ -40,7 +40,7 @@ def coordinator_of(world: object) -> CoordinatorEngine:
 
 def newest(store: MemoryStore) -> bytes:
     """The newest version's weights on a coordinator's disk."""
-    return store.get(sorted(store.keys("weights/"))[-1]) or b""
+    return store.get(sorted(store.keys("c/default/weights/"))[-1]) or b""
 
 
 def test_a_fleet_learns_what_no_device_could_learn_alone() -> None:
@@ -182,7 +182,7 @@ def test_those_chosen_who_vanish_do_not_hold_a_round_for_ever() -> None:
     gone: set[str] = set()
 
     def vanish() -> None:
-        gone.update(coordinator_of(world)._book.expected)
+        gone.update(coordinator_of(world).courses["default"].book.expected)
         for name in gone:
             world.cut(name, 10_000.0)
 

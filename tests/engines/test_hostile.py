@@ -50,7 +50,7 @@ def undisturbed() -> bytes:
 
 def final(world: LoggedWorld) -> bytes:
     store = world.stores["coordinator"]
-    return store.get(sorted(store.keys("weights/"))[-1]) or b""
+    return store.get(sorted(store.keys("c/default/weights/"))[-1]) or b""
 
 
 def complaints(world: LoggedWorld) -> list[tuple[str, dict[str, Any]]]:
@@ -360,8 +360,7 @@ def test_a_device_raises_for_nothing(data: st.DataObject) -> None:
 @given(st.lists(st.tuples(TOPICS, PAYLOADS), max_size=30), st.integers(1, 3))
 def test_a_coordinator_raises_for_nothing(attacks: list[tuple[str, bytes]], max_devices: int) -> None:
     """Its ledger is soon full, which is the harder case; the books stay right."""
-    coordinator = Fleet(devices=1).coordinator()
-    coordinator._campaign.__dict__["max_devices"] = max_devices
+    coordinator = Fleet(devices=1, max_devices=max_devices).coordinator()
     coordinator.handle(Started(MemoryStore()), 0.0)
     coordinator.handle(Connected(), 0.1)
     coordinator.handle(Received(topics.state("d0"), m.encode(m.State(True, samples=1))), 0.2)
@@ -369,10 +368,11 @@ def test_a_coordinator_raises_for_nothing(attacks: list[tuple[str, bytes]], max_
     for topic, payload in attacks:
         now += 0.1
         coordinator.handle(Received(topic, payload), now)
-        state = coordinator._round
+        course = coordinator.courses["default"]
+        state = course.round
         assert 0 <= state.reported <= state.expected
-        assert len(coordinator._ledger) <= max_devices
-        assert coordinator._book.fold.updates == len(coordinator._book.committed)
+        assert len(course.ledger) <= max_devices
+        assert course.book.fold.updates == len(course.book.committed)
 
 
 # --- a model that is not what it should be -----------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_silence_counts_with_its_weight_in_the_mean() -> None:
     loud, quiet = FadingLearner(0), FadingLearner(1, calls=[1] * 5)
     fleet.learner = lambda i: (loud, quiet)[i]
     settle(fleet, world)
-    weights = np.frombuffer(world.stores["coordinator"].get("weights/00000001") or b"", "<f4")
+    weights = np.frombuffer(world.stores["coordinator"].get("c/default/weights/00000001") or b"", "<f4")
     np.testing.assert_allclose(weights, 0.5 * 0.25 * TRUTH, rtol=1e-5)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fleet import Fleet, LinearLearner
 
+from laconic.coordinator.campaign import Campaign
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.device_sim.world import World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
@@ -43,7 +44,7 @@ def engine(world: World, name: str) -> DeviceEngine:
 def newest(world: World, name: str = "coordinator") -> str:
     node = world.node(name)
     assert isinstance(node, CoordinatorEngine)
-    return node._registry.current.name
+    return node.courses["default"].registry.current.name
 
 
 def test_two_coordinators_on_one_broker_do_not_answer_for_each_other() -> None:
@@ -53,10 +54,8 @@ def test_two_coordinators_on_one_broker_do_not_answer_for_each_other() -> None:
     for cohort in ("a", "b"):
         campaign = replace(fleet.campaign(), cohort=cohort, fleet=cohort)
 
-        def coordinator(campaign: object = campaign) -> CoordinatorEngine:
-            made = fleet.coordinator()
-            made._campaign = campaign  # type: ignore[assignment]
-            return made
+        def coordinator(campaign: Campaign = campaign) -> CoordinatorEngine:
+            return CoordinatorEngine([(campaign, fleet.subject())])
 
         world.add(f"coordinator-{cohort}", coordinator)
         for i in range(2):
@@ -106,8 +105,8 @@ def test_the_number_of_kept_versions_may_change(before: int, after: int) -> None
     for name in ("d0", "d1", "newcomer"):
         assert engine(again, name).model.name == newest(again), name
     if after < before:
-        assert len(list(copy.keys("weights/"))) == after
-        assert len(list(copy.keys("delta/"))) <= after
+        assert len(list(copy.keys("c/default/weights/"))) == after
+        assert len(list(copy.keys("c/default/delta/"))) <= after
 
 
 def test_a_days_limit_bounds_what_is_fetched() -> None:

@@ -205,14 +205,12 @@ def test_a_round_that_changes_nothing_makes_no_version() -> None:
     versions = [n.fields["version"] for _, _, n in world.notes if n.kind == "version"]
     assert versions == [0]
     assert [n.fields["updates"] for _, _, n in world.notes if n.kind == "closed"] == [3, 3, 3]
-    assert not list(world.stores["coordinator"].keys("update/"))
+    assert not list(world.stores["coordinator"].keys("c/default/update/"))
 
 
 def test_a_full_ledger_does_not_spoil_the_books() -> None:
     """Recorded: the update of a device that the ledger refused had been folded already."""
-    fleet = Fleet(devices=1)
-    coordinator = fleet.coordinator()
-    coordinator._campaign.__dict__["max_devices"] = 1
+    coordinator = Fleet(devices=1, max_devices=1).coordinator()
     coordinator.handle(Started(MemoryStore()), 0.0)
     opened = coordinator.handle(Received(topics.state("d0"), m.encode(m.State(True, samples=9))), 0.1)
     task = next(m.decode(Offer, e.payload) for e in opened if isinstance(e, Send))
@@ -224,6 +222,7 @@ def test_a_full_ledger_does_not_spoil_the_books() -> None:
     assert [e.fields["error"] for e in effects if isinstance(e, Note)] == ["LimitExceeded"]
     skip = m.Skip(task.task, task.model, "gate", 5)
     coordinator.handle(Received(topics.skip("d9"), m.encode(skip)), 1.0)
-    assert (coordinator._book.fold.updates, coordinator._book.fold.weight) == (0, 0)
-    assert coordinator._round.expected == 1
-    assert weights_hash(coordinator._registry.weights, SCHEMA)[:8].hex() == task.model
+    course = coordinator.courses["default"]
+    assert (course.book.fold.updates, course.book.fold.weight) == (0, 0)
+    assert course.round.expected == 1
+    assert weights_hash(course.registry.weights, SCHEMA)[:8].hex() == task.model

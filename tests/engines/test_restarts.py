@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fleet import BUNDLE, SCHEMA, Fleet
 
-from laconic.coordinator.campaign import Progress
+from laconic.coordinator.campaign import Progress, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.device_sim.world import World
 from laconic.errors import StorageError
@@ -35,9 +35,9 @@ def test_a_finished_campaign_goes_on_when_more_rounds_are_asked_for() -> None:
     for i in range(fleet.devices):
         world.add(f"d{i}", lambda i=i: longer.device(i))
     longer.run(world)
-    progress = msgspec.msgpack.decode(again.get("progress") or b"", type=Progress)
+    progress = msgspec.msgpack.decode(again.get("c/default/progress") or b"", type=Progress)
     assert (progress.number, progress.finished) == (4, True)
-    assert len(list(again.keys("model/"))) == 5
+    assert len(list(again.keys("c/default/model/"))) == 5
 
 
 def test_a_finished_campaign_stays_finished() -> None:
@@ -51,22 +51,24 @@ def test_a_finished_campaign_stays_finished() -> None:
 def test_the_store_of_another_bundle_is_refused() -> None:
     """Recorded: one with the same names and shapes was taken for one's own."""
     fleet, _, store = finished(1)
-    other = CoordinatorEngine(
-        fleet.campaign(),
-        SCHEMA,
-        bundle="cd" * 8,
-        initial=fleet.device(0).model.weights,
-        evaluate=lambda w: None,
-    )
+    subject = Subject("cd" * 8, SCHEMA, fleet.device(0).model.weights, lambda w: None)
+    other = CoordinatorEngine([(fleet.campaign(), subject)])
     with pytest.raises(StorageError, match=BUNDLE):
         other.handle(Started(store), 0.0)
 
 
 @pytest.mark.parametrize(
-    "key", ["progress", "model/00000001", "weights/00000001", "server-residual", "device/d0"]
+    "key",
+    [
+        "c/default/progress",
+        "c/default/model/00000001",
+        "c/default/weights/00000001",
+        "c/default/server-residual",
+        "device/d0",
+    ],
 )
 def test_a_damaged_entry_is_named(key: str) -> None:
     fleet, _, store = finished(1)
     store.write({key: b"\xc1"})
-    with pytest.raises(StorageError, match=key.split("/")[0]):
+    with pytest.raises(StorageError, match=key.removeprefix("c/default/").split("/")[0]):
         fleet.coordinator().handle(Started(store), 0.0)

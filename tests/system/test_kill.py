@@ -11,6 +11,7 @@ from processes import Ear, Process, free_port, laconic, mosquitto, until, wait_f
 
 from laconic.compression import PRESETS, decode, whole
 from laconic.coordinator.advance import advance
+from laconic.coordinator.compartment import compartment_of
 from laconic.coordinator.fold import Fold
 from laconic.coordinator.registry import ModelRecord
 from laconic.demo.data import Split, split_digits
@@ -105,7 +106,8 @@ def _check(folder: Path, coordinator: Process, ear: Ear) -> None:
     """Fold what devices were heard to send, as far as it was committed, in another order: the same bits."""
     bundle = Bundle.read((folder / "model.bundle").read_bytes())
     store = SqliteStore(folder / "coordinator.db")
-    records = [msgspec.msgpack.decode(store.get(k) or b"", type=ModelRecord) for k in store.keys("model/")]
+    own = compartment_of(store, "default")
+    records = [msgspec.msgpack.decode(own.get(k) or b"", type=ModelRecord) for k in own.keys("model/")]
     assert [r.round for r in records] == list(range(ROUNDS + 1))
     committed = _committed(coordinator)
     sent = _sent(ear)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from laconic.compression import CodecSettings
+from laconic.coordinator.advance import Evaluate
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
+from laconic.schema import Schema, Vector
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,23 @@ class Campaign:
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     keep_versions: int = 16
-    max_devices: int = 100_000
-    max_arriving_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a campaign trains."""
+
+    bundle: str
+    """Short hash of the training bundle."""
+    schema: Schema
+    initial: Vector
+    """Weights of version 0."""
+    evaluate: Evaluate
+
+
+def update_limit_bytes(schema: Schema) -> int:
+    """No frame of an update is longer: a frame that says every value raw stays below twice the dense size."""
+    return 8 * schema.size + 4096 + 256 * len(schema.tensors)
 
 
 class Committed(msgspec.Struct, frozen=True):

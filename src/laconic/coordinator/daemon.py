@@ -12,8 +12,9 @@ from laconic.compression import CodecSettings
 from laconic.compression.gate import GateSettings
 from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.coordinator.advance import Evaluate, Score
-from laconic.coordinator.campaign import Campaign
+from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
+from laconic.coordinator.migrations import upgrade
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.selection import Budget
 from laconic.errors import ConfigError
@@ -169,7 +170,6 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
         key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=c.chunk_bytes,
         keep_versions=config.keep_versions,
-        max_devices=config.max_devices,
     )
 
 
@@ -188,14 +188,10 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
             limit=0,
             remedy="prepare the bundle with --proximal",
         )
-    engine = CoordinatorEngine(
-        campaign,
-        bundle.schema,
-        bundle=bundle.hash[:16],
-        initial=bundle.initial,
-        evaluate=_evaluator(bundle, config, folder),
-    )
+    subject = Subject(bundle.hash[:16], bundle.schema, bundle.initial, _evaluator(bundle, config, folder))
+    engine = CoordinatorEngine([(campaign, subject)], max_devices=config.max_devices)
     store = SqliteStore(folder / config.store)
+    upgrade(store, campaign.cohort)
     link = MqttLink(address_of(config.broker, folder), f"coordinator-{campaign.fleet}", persistent=True)
     who = f"coordinator-{campaign.fleet}"
     driver = Driver(engine, link, store, observe=lambda note, now: show(who, note, now))

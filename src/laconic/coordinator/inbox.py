@@ -20,6 +20,7 @@ class Inbox:
     """
 
     def __init__(self, *, update_limit_bytes: int, total_limit_bytes: int) -> None:
+        """`update_limit_bytes` is the longest update of any campaign."""
         self._update_limit_bytes = update_limit_bytes
         self._total_limit_bytes = total_limit_bytes
         self._arriving: dict[str, tuple[str, Assembly]] = {}
@@ -40,13 +41,14 @@ class Inbox:
                 oldest = next(name for name in self._arriving if name != device)
                 self.discard(oldest)
 
-    def missing(self, device: str, update: str, fin: Fin) -> list[int]:
-        """Which chunks of a promised update are not here. Raises `LimitExceeded` for a promise too large."""
-        if fin.size > self._update_limit_bytes or fin.chunks > max(1, fin.size):
+    def missing(self, device: str, update: str, fin: Fin, *, limit_bytes: int) -> list[int]:
+        """Which chunks of a promised update are not here.
+
+        Raises `LimitExceeded` for a promise of more than `limit_bytes`.
+        """
+        if fin.size > limit_bytes or fin.chunks > max(1, fin.size):
             raise LimitExceeded(
-                "size of an update in bytes",
-                value=f"{fin.size} in {fin.chunks} chunks",
-                limit=self._update_limit_bytes,
+                "size of an update in bytes", value=f"{fin.size} in {fin.chunks} chunks", limit=limit_bytes
             )
         held = self._arriving.get(device)
         if held is None or held[0] != update:

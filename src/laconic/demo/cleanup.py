@@ -13,6 +13,7 @@ import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from laconic.coordinator.compartment import compartment_of
 from laconic.coordinator.registry import ModelRecord
 from laconic.protocol import topics
 from laconic.storage import SqliteStore
@@ -37,8 +38,9 @@ class Traces:
         if not self.store.exists():
             return
         saved = SqliteStore(self.store)
-        for key in saved.keys("model/"):
-            record = msgspec.msgpack.decode(saved.get(key) or b"", type=ModelRecord)
+        own = compartment_of(saved, self.cohort)
+        for key in own.keys("model/"):
+            record = msgspec.msgpack.decode(own.get(key) or b"", type=ModelRecord)
             yield topics.manifest(record.name)
             for blob in (record.full, record.delta):
                 if blob is not None:

@@ -1,0 +1,342 @@
+"""The course of one campaign: its rounds, who is expected in them, and the models that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+
+from laconic.compression import pieces
+from laconic.coordinator import notes, rounds, selection
+from laconic.coordinator.advance import Version, advance, first
+from laconic.coordinator.campaign import Campaign, Committed, Progress, Subject
+from laconic.coordinator.compartment import compartment_of
+from laconic.coordinator.ledger import Ledger, online
+from laconic.coordinator.offering import offer_of
+from laconic.coordinator.open_round import OpenRound
+from laconic.coordinator.registry import Registry
+from laconic.coordinator.rounds import Action, Phase
+from laconic.errors import StorageError, WireError
+from laconic.node import Compute, Effect, Note, Save, Send, StoreView
+from laconic.protocol import topics
+from laconic.protocol.identity import task_id
+from laconic.protocol.messages import encode
+
+_NOBODY_WORKED_S = 60.0
+_RESUME_GRACE_S = 5.0
+"""How long a resumed round stays open at least: the devices must find the coordinator again."""
+
+ADVANCE = "advance/"
+"""Jobs that compute a campaign's next version are named so, with the cohort."""
+
+
+class Course:
+    """What a campaign has come to, restored from the store, and what is to be done next.
+
+    An open round's updates are folded as they are committed; a restart folds what is saved.
+    """
+
+    def __init__(self, campaign: Campaign, subject: Subject, ledger: Ledger, store: StoreView) -> None:
+        """Raises `StorageError` for records that cannot be read or are of another bundle."""
+        self.campaign, self.schema, self.ledger = campaign, subject.schema, ledger
+        self._subject = subject
+        self._compartment = compartment_of(store, campaign.cohort)
+        self.registry = Registry(
+            self._compartment,
+            subject.schema,
+            bundle=subject.bundle,
+            key=campaign.key,
+            chunk_bytes=campaign.chunk_bytes,
+            keep_versions=campaign.keep_versions,
+        )
+        self.progress = self._saved_progress()
+        self.round = rounds.begin(self.progress.number)
+        self.book = OpenRound(self.schema.size)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of an update as float32."""
+        return 4 * self.schema.size
+
+    @property
+    def wake_at(self) -> float | None:
+        """When the round wants `timed_out`, in seconds on the driver's clock; None for never."""
+        return self.round.deadline
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last round is over."""
+        return self.round.phase is Phase.FINISHED
+
+    @property
+    def collecting(self) -> bool:
+        """Whether reports are taken."""
+        return self.round.phase is Phase.COLLECTING
+
+    # --- life
+
+    def start(self, now: float) -> list[Effect]:
+        """Make version 0 if there is none, and go on with the round that was open."""
+        effects: list[Effect] = []
+        if self.registry.empty:
+            version = first(self._subject.initial, self.schema, self._subject.evaluate)
+            entries = self.registry.add(version, now, round_number=0, updates=0, silent=0, samples=0)
+            effects += [self.save(entries), notes.version(self.registry.current)]
+        if self.progress.finished and self.progress.number < self.campaign.plan.rounds:
+            # More rounds have been asked for since.
+            self.progress = Progress(number=self.progress.number + 1)
+        if self.progress.finished:
+            self.round = rounds.Round(self.progress.number, Phase.FINISHED)
+            return effects
+        self.round = rounds.begin(self.progress.number)
+        if self.progress.open:
+            self._resume(now)
+            effects.append(
+                Note("resumed", {"round": self.round.number, "committed": dict(self.book.committed)})
+            )
+            effects += self.step(rounds.Resumed(), now)
+        return effects
+
+    def republish(self) -> list[Effect]:
+        """Everything that should lie at the broker, which may have lost it."""
+        effects = list(self.registry.publish_all())
+        if self.collecting:
+            effects += self.offer(self.book.unheard())
+        elif self.finished:
+            effects += self.offer([], work=False)
+        return effects
+
+    def save(self, entries: dict[str, bytes | None]) -> Effect:
+        """Write `entries` of this campaign, and whatever the ledger has not saved yet."""
+        return Save({**self._compartment.entries(entries), **self.ledger.unsaved()})
+
+    def _saved_progress(self) -> Progress:
+        saved = self._compartment.get("progress")
+        if saved is None:
+            return Progress()
+        try:
+            return msgspec.msgpack.decode(saved, type=Progress)
+        except msgspec.DecodeError as e:
+            raise StorageError(f"record progress ({e})", remedy="restore the store from a copy") from e
+
+    def _resume(self, now: float) -> None:
+        """Put an open round back to where it was: its committed updates are expected, reported and folded."""
+        self.book = OpenRound(self.schema.size, self.progress.expected)
+        for key in self._compartment.keys("update/"):
+            try:
+                c = msgspec.msgpack.decode(self._compartment.get(key) or b"", type=Committed)
+                update = tuple(pieces(c.frame, self.schema, limit_bytes=self.dense_bytes))
+            except (msgspec.DecodeError, WireError) as e:
+                raise StorageError(
+                    f"committed update {key} ({e})", remedy="restore the store from a copy"
+                ) from e
+            self.book.commit(c.device, c.update, update, c.weight)
+        deadline = max(self.progress.opened_at + self.campaign.plan.deadline_s, now + _RESUME_GRACE_S)
+        self.round = rounds.resume(
+            self.progress.number,
+            expected=len(self.book.expected),
+            reported=len(self.book.committed),
+            deadline=deadline,
+        )
+
+    # --- devices
+
+    def arrived(self, device: str, now: float) -> list[Effect]:
+        """Word of a device of the cohort: if it is here, expect it in the open round if it is chosen."""
+        if self.round.phase is Phase.WAITING:
+            return self.try_open(now)
+        if not self.collecting or not self.ledger[device].online:
+            return []
+        effects: list[Effect] = []
+        if device not in self.book.expected:
+            if device not in self._choose([device]):
+                return []
+            self.book.expected.add(device)
+            effects += self.step(rounds.Joined(), now)
+        if self.campaign.targeted and self.book.awaits(device):
+            effects += self.offer([device])
+        return effects
+
+    def left(self, device: str, now: float) -> list[Effect]:
+        """A device has gone, or has answered in a way that cannot be used: the round does not wait for it."""
+        if not self.collecting or not self.book.awaits(device):
+            return []
+        self.book.expected.discard(device)
+        return self.step(rounds.Left(), now)
+
+    def reported(self, *, was_expected: bool, was_heard: bool, now: float) -> list[Effect]:
+        """A report has been entered into the book: count it, once."""
+        effects: list[Effect] = []
+        if not was_expected:
+            effects += self.step(rounds.Joined(), now)
+        if not was_heard:
+            effects += self.step(rounds.Reported(), now)
+        return effects
+
+    def tell_current(self, device: str) -> list[Effect]:
+        """Tell a device that has answered a task of the past what there is to do now, if anything."""
+        return self.offer([device], work=self.collecting and self.book.awaits(device), direct=True)
+
+    # --- rounds
+
+    def timed_out(self, now: float) -> list[Effect]:
+        """The moment of `wake_at` has come."""
+        return self.step(rounds.TimedOut(), now)
+
+    def step(self, given: rounds.Input, now: float) -> list[Effect]:
+        """Give the round machine an input and do what it says."""
+        self.round, action = rounds.step(self.campaign.plan, self.round, given, now)
+        match action:
+            case Action.OPEN:
+                return self._open(now)
+            case Action.CLOSE:
+                return self._close(now)
+            case Action.EXTEND:
+                note = Note("extended", {"round": self.round.number, "reported": self.round.reported})
+                return [note, *self._ask_more(now)]
+            case Action.FINISH:
+                return [Note("finished", {"rounds": self.round.number})]
+            case None if isinstance(given, rounds.TimedOut):
+                return self.try_open(now)
+            case None:
+                return []
+
+    def try_open(self, now: float) -> list[Effect]:
+        """Open the next round, if enough devices are here and it is due."""
+        here = online(self.ledger, self.campaign.cohort)
+        return self.step(rounds.Present(len(here)), now) if here else []
+
+    def _choose(self, among: Iterable[str]) -> list[str]:
+        c = self.campaign
+        records = [self.ledger[name] for name in among]
+        able = [r for r in records if selection.refusal(r, c.eligibility, c.budget) is None]
+        # In a cohort's offer the budgets of the ledger cannot exclude anyone: the device's own limits do.
+        return selection.chosen(able if c.targeted else records, self.progress.task, self.progress.share)
+
+    def _open(self, now: float) -> list[Effect]:
+        base = self.registry.current
+        task = task_id(self.campaign.fleet, self.round.number, base.name)
+        c, here = self.campaign, online(self.ledger, self.campaign.cohort)
+        self.progress = Progress(number=self.round.number, open=True, opened_at=now, task=task, share=c.share)
+        chosen = self._choose(r.name for r in here)
+        while len(chosen) < min(c.plan.min_reports, len(here)) and self._widen():
+            chosen = self._choose(r.name for r in here)
+        self.progress = msgspec.structs.replace(self.progress, expected=chosen)
+        self.book = OpenRound(self.schema.size, chosen)
+        effects: list[Effect] = [
+            self.save({"progress": msgspec.msgpack.encode(self.progress)}),
+            Note(
+                "opened",
+                {"round": self.round.number, "task": task, "version": base.version, "asked": len(chosen)},
+            ),
+            *self.offer(chosen),
+        ]
+        for _ in chosen:
+            effects += self.step(rounds.Joined(), now)
+        return effects
+
+    def _widen(self) -> bool:
+        """Double the share; False when everybody is asked already."""
+        share = self.progress.share
+        self.progress = msgspec.structs.replace(self.progress, share=min(1.0, 2 * max(share, 0.01)))
+        return share < 1.0
+
+    def _ask_more(self, now: float) -> list[Effect]:
+        """Too few have reported: ask a larger share, and those who owe an answer once more, by name.
+
+        The hash would choose the same few for ever, and an offer may have been lost or displaced.
+        """
+        wider = self._widen()
+        here = [r.name for r in online(self.ledger, self.campaign.cohort)]
+        new = [name for name in self._choose(here) if name not in self.book.expected]
+        owing = [name for name in here if self.book.awaits(name)]
+        self.book.expected.update(new)
+        effects = self.offer(new) if new or wider else []
+        effects += self.offer(owing, direct=True)
+        for _ in new:
+            effects += self.step(rounds.Joined(), now)
+        return effects
+
+    def offer(self, devices: list[str], *, work: bool = True, direct: bool = False) -> list[Effect]:
+        """The open round's task, to the cohort or (`direct`, or in a targeted campaign) to `devices`.
+
+        Without `work` it is word of the newest model.
+        """
+        c, base = self.campaign, self.registry.current
+        offer = offer_of(c, self.progress, self.round.number, base, bundle=self._subject.bundle, work=work)
+        if direct or (c.targeted and work):
+            return [Send(topics.device_task(name), encode(offer)) for name in devices]
+        return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
+
+    def _close(self, now: float) -> list[Effect]:
+        """Compute the next version away from the event loop, from values that no later message changes."""
+        c, registry = self.campaign, self.registry
+        if not self.book.committed:
+            # Nobody had anything to say: the next round starts from the same version.
+            return self._end_round({}, [], now)
+        mean = self.book.fold.mean()
+        weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
+        schema, evaluate, full = self.schema, self._subject.evaluate, registry.wants_full()
+
+        def compute() -> Version:
+            return advance(
+                weights,
+                residual,
+                mean,
+                schema,
+                codec=c.delta_codec,
+                server_learning_rate=c.server_learning_rate,
+                seed=seed,
+                full=full,
+                evaluate=evaluate,
+            )
+
+        return [Compute(ADVANCE + c.cohort, compute)]
+
+    def advanced(self, result: object, now: float) -> list[Effect]:
+        """The next version has been computed: save it, publish it, and end the round."""
+        if isinstance(result, Exception):
+            # Nothing is lost: the updates are in the store, and a restart comes back to this point.
+            raise result
+        assert isinstance(result, Version)
+        taken: dict[str, bytes | None] = {f"update/{device}": None for device in self.book.committed}
+        if result.digest == self.registry.current.weights:
+            # A version is known by its weights: one that changed nothing would be its own parent.
+            return self._end_round({**self.registry.keep(result), **taken}, [], now)
+        entries = self.registry.add(
+            result,
+            now,
+            round_number=self.round.number,
+            updates=len(self.book.committed),
+            silent=self.book.silent,
+            samples=self.book.fold.weight,
+        )
+        publication = [*self.registry.publish_newest(result), notes.version(self.registry.current)]
+        return self._end_round({**entries, **taken}, publication, now)
+
+    def _end_round(
+        self, entries: dict[str, bytes | None], publication: list[Effect], now: float
+    ) -> list[Effect]:
+        """One `Save` takes the folded updates out and the new version in; only then is it published."""
+        closed = notes.closed(self.round.number, self.book, seconds=now - self.progress.opened_at)
+        due = self.progress.opened_at + self.campaign.plan.interval_s
+        if not self.book.fold.weight:
+            # Nobody has worked (no battery, no data): asking again at once would not help them.
+            due = max(due, now + min(_NOBODY_WORKED_S, self.campaign.plan.deadline_s))
+        self.book = OpenRound(self.schema.size)
+        after = self.step(rounds.Advanced(), now)
+        self.progress = Progress(
+            number=self.round.number, opened_at=self.progress.opened_at, finished=self.finished
+        )
+        if self.round.phase is Phase.WAITING and due > now:
+            self.round = replace(self.round, deadline=due)
+        entries |= {"progress": msgspec.msgpack.encode(self.progress)}
+        effects = [self.save(entries), *publication, closed, *after]
+        if self.finished:
+            return effects + self.offer([], work=False)
+        opened = self.try_open(now)
+        if not opened and not self.campaign.targeted:
+            # Whoever comes before the next round must not work for the last one.
+            effects.append(Send(topics.cohort_task(self.campaign.cohort), b"", retain=True))
+        return effects + opened
