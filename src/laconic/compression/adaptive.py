@@ -4,6 +4,8 @@ Symbols are coded in runs that grow with what has been coded; the frequencies of
 rules alone, from the symbols of all runs before it. A symbol may have a *context*, which the decoder must
 know beforehand (from streams decoded earlier); each context has frequencies of its own.
 
+The loops over symbols have compiled twins (`laconic.compression.native`), which give the same.
+
 Streams can share one body (`encode_streams`, `StreamDecoder`): then only the last costs an end and a length.
 
 ```python
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from laconic.compression import range_coder, rans
+from laconic.compression import native, range_coder, rans
 from laconic.compression.bits import Codes
 from laconic.compression.frequencies import Frequencies, Model, first_slots
 from laconic.compression.range_coder import PRECISION, RangeDecoder, slot_table
@@ -102,25 +104,25 @@ def _bits(frequencies: Slots) -> float:
 
 def encode_streams(streams: Sequence[SymbolStream]) -> bytes:
     """Several streams to one body; the decoder asks for them in the same order."""
-    starts, frequencies, runs, at = [], [], [], 0
-    for stream in streams:
-        s, f = _modelled(stream)
-        starts.append(s)
-        frequencies.append(f)
-        runs += [(at + a, at + b) for a, b in runs_of(f.size)]
-        at += f.size
-    if not at:
+    if not any(s.symbols.size for s in streams):
         return b""
-    start, frequency = np.concatenate(starts), np.concatenate(frequencies)
+    modelled = [_modelled(s) for s in streams]
+    start, frequency = np.concatenate([s for s, _ in modelled]), np.concatenate([f for _, f in modelled])
     lanes = lanes_for(_bits(frequency))
     if lanes > 1:
         first, cargo = _end_for(start, frequency, 2 * lanes)
+        ends = np.cumsum([f.size for _, f in modelled]).tolist()
+        runs = [
+            (e - f.size + a, e - f.size + b)
+            for e, (_, f) in zip(ends, modelled, strict=True)
+            for a, b in runs_of(f.size)
+        ]
         runs = [(a, min(b, first)) for a, b in runs if a < first]
         body = bytes([lanes.bit_length() - 1]) + varint(first)
         body += rans.encode(start[:first], frequency[:first], runs, lanes, cargo)
         if len(body) > BARE_BYTES:
             return body
-    body = range_coder.encode(start.tolist(), frequency.tolist())
+    body = _number(start, frequency)
     return body if len(body) <= BARE_BYTES else b"\0" + body
 
 
@@ -129,7 +131,15 @@ def _end_for(start: Slots, frequency: Slots, limit_bytes: int) -> tuple[int, byt
     rest = frequency[-(frequency.size // 4) :][::-1]
     bits = np.cumsum(PRECISION - np.log2(rest))
     first = frequency.size - int(np.searchsorted(bits, 8 * limit_bytes - 8))
-    return first, range_coder.encode(start[first:].tolist(), frequency[first:].tolist())
+    return first, _number(start[first:], frequency[first:])
+
+
+def _number(start: Slots, frequency: Slots) -> bytes:
+    if native.ready(start.size):
+        from laconic.compression.native.streams import encode_range
+
+        return encode_range(start, frequency)
+    return range_coder.encode(start.tolist(), frequency.tolist())
 
 
 @dataclass(slots=True)
@@ -169,6 +179,9 @@ class StreamDecoder:
         _check_sizes(count, contexts, alphabet, contexts_count, prior)
         out = np.empty(count, np.uint8)
         model = Model(alphabet, contexts_count, prior)
+        if native.ready(count):
+            self._natively(model, contexts, out)
+            return out
         for a, b in runs_of(count):
             which = None if contexts is None else contexts[a:b]
             self._run(model.frequencies(), which, out[a:b])
@@ -180,6 +193,17 @@ class StreamDecoder:
         if self._left:
             raise Malformed("symbols in lanes", value=self._left, limit=0)
         self._rest().finish()
+
+    def _natively(self, model: Model, contexts: Codes | None, out: Codes) -> None:
+        from laconic.compression.native.streams import native_model
+
+        decoding = native_model(model, contexts, (FIRST_RUN, LONGEST_RUN))
+        in_lanes = min(self._left, out.size)
+        if in_lanes and self._lanes is not None:
+            self._lanes.decode_natively(decoding, in_lanes, out)
+            self._left -= in_lanes
+        if in_lanes < out.size:
+            self._rest().decode_natively(decoding, in_lanes, out)
 
     def _run(self, frequencies: Frequencies, contexts: Codes | None, out: Codes) -> None:
         starts = first_slots(frequencies)
@@ -224,8 +248,12 @@ def lanes_for(bits: float) -> int:
 def _modelled(stream: SymbolStream) -> tuple[Slots, Slots]:
     """Start and frequency of each symbol under the frequencies of its run."""
     count = stream.symbols.size
-    starts, frequencies = np.empty(count, np.uint16), np.empty(count, np.uint16)
     model = Model(stream.alphabet, stream.contexts_count, stream.prior)
+    if native.ready(count):
+        from laconic.compression.native.streams import native_model
+
+        return native_model(model, stream.contexts, (FIRST_RUN, LONGEST_RUN)).modelled(stream.symbols)
+    starts, frequencies = np.empty(count, np.uint16), np.empty(count, np.uint16)
     for a, b in runs_of(count):
         symbols = stream.symbols[a:b]
         contexts = None if stream.contexts is None else stream.contexts[a:b]

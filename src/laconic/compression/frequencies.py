@@ -14,10 +14,10 @@ from laconic.compression.range_coder import TOTAL
 Frequencies: TypeAlias = NDArray[np.int64]
 """Shape `(contexts, alphabet)`, each at least 1, 16384 in each row."""
 
-_SEEN = 32
+SEEN = 32
 """What a symbol that came weighs."""
 
-_BACKGROUND = 24
+BACKGROUND = 24
 """What the background weighs, a symbol of the alphabet: three quarters of a symbol that came."""
 
 _PLAIN = 16
@@ -32,10 +32,10 @@ class Model:
 
     def __init__(self, alphabet: int, contexts_count: int, prior: tuple[int, ...] | None = None) -> None:
         self.counts = np.zeros((contexts_count, alphabet), np.int64)
-        self._prior = _falling(alphabet) if prior is None else _rows(prior, alphabet)
-        self._prior_sums = self._prior.sum(axis=1, keepdims=True)
+        self.prior = _falling(alphabet) if prior is None else _rows(prior, alphabet)
+        self._prior_sums = self.prior.sum(axis=1, keepdims=True)
         self._rows = np.arange(contexts_count)
-        self._ceiling = 1024 + 64 * alphabet
+        self.ceiling = 1024 + 64 * alphabet
         self._learnt = 0
 
     def learn(self, symbols: Codes, contexts: Codes | None) -> None:
@@ -43,8 +43,8 @@ class Model:
         index = symbols if contexts is None else contexts.astype(np.int64) * self.counts.shape[1] + symbols
         self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
         self._learnt += symbols.size
-        if self._learnt > self._ceiling:
-            self.counts[self.counts.sum(axis=1) > self._ceiling] >>= 1
+        if self._learnt > self.ceiling:
+            self.counts[self.counts.sum(axis=1) > self.ceiling] >>= 1
 
     def frequencies(self) -> Frequencies:
         """What the next run is coded with.
@@ -55,14 +55,14 @@ class Model:
         with equal weights.
         """
         if self.counts.size <= _PLAIN:
-            priors = self._prior.tolist()
+            priors = self.prior.tolist()
             both = zip(self.counts.tolist(), priors * (len(self.counts) // len(priors)), strict=True)
             return np.array([_plain(row, prior) for row, prior in both], np.int64)
         alphabet = self.counts.shape[1]
-        seen = self.counts * _SEEN
+        seen = self.counts * SEEN
         near = seen @ _kernel(alphabet) if alphabet <= _NARROW else _smoothed(_smoothed(seen))
-        near += self._prior
-        near *= _BACKGROUND * alphabet
+        near += self.prior
+        near *= BACKGROUND * alphabet
         # The kernel keeps 4 times the sum, and 4 times again.
         near //= seen.sum(axis=1, keepdims=True) * 16 + self._prior_sums
         near += seen
@@ -114,12 +114,12 @@ def _smoothed(weights: NDArray[np.int64]) -> NDArray[np.int64]:
 def _plain(counts: list[int], prior: list[int]) -> list[int]:
     """The frequencies of one context, as `Model.frequencies` has them."""
     alphabet = len(counts)
-    seen = [_SEEN * n for n in counts]
+    seen = [SEEN * n for n in counts]
     near = seen
     for _ in range(2):
         near = [a + b + b + c for a, b, c in zip([near[0], *near], near, [*near[1:], near[-1]], strict=False)]
     near = [a + b for a, b in zip(near, prior, strict=True)]
-    whole, background = sum(near), _BACKGROUND * alphabet
+    whole, background = sum(near), BACKGROUND * alphabet
     weights = [a + b * background // whole + 1 for a, b in zip(seen, near, strict=True)]
     whole, spread = sum(weights), TOTAL - alphabet
     out = [w * spread // whole + 1 for w in weights]

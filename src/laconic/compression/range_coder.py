@@ -11,8 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from laconic.compression.bits import Codes
 from laconic.errors import Malformed
+
+if TYPE_CHECKING:  # imports numba
+    from laconic.compression.native.streams import NativeModel
 
 PRECISION = 14
 """Frequencies of a table sum to `2 ** PRECISION`: a symbol that never came costs 14 bits at most."""
@@ -63,7 +70,7 @@ class RangeDecoder:
         if plain and not plain[-1]:
             raise Malformed("last byte of coded symbols", value=0, limit="1 to 255")
         plain += bytes(6 + len(plain) % 2)
-        words = [high << 8 | low for high, low in zip(plain[::2], plain[1::2], strict=True)]
+        words = np.frombuffer(plain, ">u2").tolist()
         self._code = words[0] << 32 | words[1] << 16 | words[2]
         self._words = words
 
@@ -94,6 +101,15 @@ class RangeDecoder:
                 at += 1
         self._range, self._code, self._read = span, code, 2 * at
         return out
+
+    def decode_natively(self, model: NativeModel, begin: int, out: Codes) -> None:
+        """The symbols of a stream from `begin` on, into `out`. Raises `Malformed` as `decode` does."""
+        words = np.array(self._words, np.uint16)
+        state = self._range, self._code, self._read >> 1
+        self._range, self._code, at, slot = model.decode_range(words, state, begin, out)
+        if slot >= 0:
+            raise Malformed("coded symbol", value=slot, limit=TOTAL - 1)
+        self._read = 2 * at
 
     def finish(self) -> None:
         """Check that the bytes are those that `encode` makes, no others. Raises `Malformed`."""

@@ -12,15 +12,19 @@ otherwise).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression import native
 from laconic.compression.range_coder import PRECISION, TOTAL
 from laconic.errors import Malformed
+
+if TYPE_CHECKING:  # imports numba
+    from laconic.compression.native.streams import NativeModel
 
 MAX_LANES_LOG2 = 12
 
@@ -35,24 +39,35 @@ _HIGH_SHIFT = np.uint32(32 - PRECISION)
 
 
 def encode(
-    starts: Slots, frequencies: Slots, runs: Iterable[tuple[int, int]], lanes: int, cargo: bytes
+    starts: Slots, frequencies: Slots, runs: Sequence[tuple[int, int]], lanes: int, cargo: bytes
 ) -> bytes:
     """The bytes of symbols that own the slots `[start, start + frequency)`.
 
     `lanes`: a power of two, 2 to 4096. `runs`: consecutive bounds over all symbols. `cargo`: at most
     `2 * lanes` bytes, which come out at the end of decoding, with zeros after them.
     """
-    frequency, start = frequencies.astype(np.uint32), starts.astype(np.uint32)
-    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)]
     state = np.frombuffer(cargo.ljust(2 * lanes, b"\0"), "<u2").astype(np.uint32) + np.uint32(_LOW)
+    if native.ready(starts.size):
+        from laconic.compression.native.streams import encode_lanes
+
+        words = encode_lanes(starts, frequencies, runs, state)
+    else:
+        words = _encode(starts, frequencies, runs, state)
+    return _pack_states(state) + words.astype("<u2").tobytes()
+
+
+def _encode(starts: Slots, frequencies: Slots, runs: Sequence[tuple[int, int]], states: States) -> Slots:
+    """The words of symbols, whose lanes begin with `states` and leave there what they end with."""
+    frequency, start, lanes = frequencies.astype(np.uint32), starts.astype(np.uint32), states.size
+    steps = [(a, min(a + lanes, stop)) for begin, stop in runs for a in range(begin, stop, lanes)]
     words = [np.empty(0, np.uint16)]
     for a, b in reversed(steps):
-        x, f = state[: b - a], frequency[a:b]
+        x, f = states[: b - a], frequency[a:b]
         full = (x >> _HIGH_SHIFT) >= f
         words.append(x.astype(np.uint16)[full])
         x >>= full.astype(np.uint32) << np.uint32(4)
         x += x // f * (np.uint32(TOTAL) - f) + start[a:b]
-    return _pack_states(state) + np.concatenate(words[::-1]).astype("<u2").tobytes()
+    return np.concatenate(words[::-1])
 
 
 def _pack_states(states: States) -> bytes:
@@ -140,6 +155,12 @@ class LaneDecoder:
                     raise Malformed("words of coded symbols", value=words.size, limit=at)
                 x[low] = (x[low] << _WORD) | word
         self._at = at
+
+    def decode_natively(self, model: NativeModel, end: int, out: NDArray[np.uint8]) -> None:
+        """The symbols of a stream before `end`, into `out`. Raises `Malformed` as `decode` does."""
+        self._at, lacking = model.decode_lanes(self._words, self._at, self._states, end, out)
+        if lacking >= 0:
+            raise Malformed("words of coded symbols", value=self._words.size - self._at, limit=lacking)
 
     def finish(self) -> bytes:
         """The cargo, once all words are known to be read and all lanes back where they began.
