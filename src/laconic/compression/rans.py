@@ -158,9 +158,9 @@ class LaneDecoder:
 
     def decode_natively(self, model: NativeModel, end: int, out: NDArray[np.uint8]) -> None:
         """The symbols of a stream before `end`, into `out`. Raises `Malformed` as `decode` does."""
-        self._at, lacking = model.decode_lanes(self._words, self._at, self._states, end, out)
-        if lacking >= 0:
-            raise Malformed("words of coded symbols", value=self._words.size - self._at, limit=lacking)
+        self._at = model.decode_lanes(self._words, self._at, self._states, end, out)
+        if self._at > self._words.size:
+            raise Malformed("words of coded symbols", value=self._words.size, limit=self._at)
 
     def finish(self) -> bytes:
         """The cargo, once all words are known to be read and all lanes back where they began.

@@ -211,10 +211,10 @@ def decode_range(
     return -1
 
 
-@compiled(INT, readonly(SHORTS), INTS, WORDS, readonly(BYTES), *MODEL, INT, BYTES)
+@compiled(INT, readonly(SHORTS), INT, WORDS, readonly(BYTES), *MODEL, INT, BYTES)
 def decode_lanes(
     words: Shorts,
-    read: Ints,
+    at: int,
     states: Words,
     contexts: Bytes,
     counts: Ints,
@@ -228,12 +228,11 @@ def decode_lanes(
     end: int,
     out: Bytes,
 ) -> int:
-    """The symbols before `end`; -1, or how many words there would have to be for a step that lacks some.
+    """The symbols before `end`, `at` words being read; how many are then, or more than there are.
 
-    `read`: words read, before and after (before the step that failed). A run that `end` cuts is not learnt
-    from: `decode_range` decodes the rest of it, and does.
+    A run that `end` cuts is not learnt from: `decode_range` decodes the rest of it, and does.
     """
-    at, stop = read[0], 0
+    stop = 0
     while stop < end:
         start, stop = stop, run_end(stop, out.size, rules)
         for step in range(start, min(stop, end), states.size):
@@ -254,14 +253,12 @@ def decode_lanes(
                         state = state << 16 | wide(words[at + needed])
                     needed += 1
                 states[i - step] = state
-            if at + needed > words.size:
-                read[0] = at
-                return wide(at + needed)
             at += needed
+            if at > words.size:
+                return at
         if stop <= end:
             learn(out, contexts, start, stop, counts, sums, fresh, rules[4])
-    read[0] = at
-    return -1
+    return at
 
 
 @compiled(INT, readonly(SHORTS), readonly(SHORTS), WORDS, BYTES)
@@ -312,3 +309,9 @@ def encode_lanes(start_of: Shorts, frequency_of: Shorts, runs: Ints, states: Wor
                 state >>= 16
             states[lane] = state + state // frequency * (TOTAL - frequency) + wide(start_of[i])
     return at
+
+
+def folder() -> str:
+    """Where numba keeps what it compiled: beside this file, or else where its user's caches are."""
+    path: str = modelled.stats.cache_path  # type: ignore[attr-defined]
+    return path

@@ -30,11 +30,9 @@ class NativeModel:
         kernels.modelled(np.ascontiguousarray(symbols), self.contexts, *self.arrays, starts, frequencies)
         return starts, frequencies
 
-    def decode_lanes(self, words: Shorts, at: int, states: Words, end: int, out: Codes) -> tuple[int, int]:
-        """The symbols before `end`, from lanes: words read; -1, or how many there would have to be."""
-        read = np.array([at], np.int64)
-        lacking = kernels.decode_lanes(words, read, states, self.contexts, *self.arrays, end, out)
-        return int(read[0]), int(lacking)
+    def decode_lanes(self, words: Shorts, at: int, states: Words, end: int, out: Codes) -> int:
+        """The symbols before `end`, from lanes: how many words are read then, or would have to be there."""
+        return int(kernels.decode_lanes(words, at, states, self.contexts, *self.arrays, end, out))
 
     def decode_range(
         self, words: Shorts, state: tuple[int, int, int], begin: int, out: Codes
