@@ -16,6 +16,7 @@ from laconic.compression import PRESETS, adaptive, decode, encode, native, range
 from laconic.compression.adaptive import MAX_PRIOR, StreamDecoder, SymbolStream, encode_streams
 from laconic.compression.frequencies import Model
 from laconic.compression.native.streams import encode_lanes, encode_range, native_model
+from laconic.compression.transforms.grid import quantise
 from laconic.errors import WireError
 from laconic.schema import Schema, TensorSpec
 
@@ -150,6 +151,29 @@ def test_both_refuse_long_bodies_in_lanes_alike(seed):
         cut = bytes(changed[: len(changed) - int(rng.integers(0, 50))])
         found.append(same(lambda cut=cut: symbols_of(cut, of)))
     assert sum(isinstance(f, tuple) for f in found) >= 15
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from([0.02, 0.5, 1.3, 4.0]),
+    st.sampled_from([0.0, 0.03, 0.09, 0.5]),
+)
+@settings(deadline=None, max_examples=200)
+def test_both_choose_the_same_levels(seed, rows, columns, step, price):
+    rng = np.random.default_rng(seed)
+    scales = rng.lognormal(0, 1.5, (rows, 1)) * rng.lognormal(0, 1, columns)
+    matrix = scales * rng.standard_t(3, (rows, columns)) * (rng.random((rows, 1)) < 0.8)
+    # Many alike, and halves of steps: where costs are equal both must take the same.
+    tensor = np.where(rng.random(matrix.shape) < 0.2, np.round(2 * matrix) * step / 2, matrix)
+    vector = tensor.astype(np.float32).ravel()
+
+    def levels() -> tuple[list[int], list[int], object] | None:
+        found = quantise(vector, columns, step, price)
+        return found and (found[0].positions.tolist(), found[0].levels.tolist(), found[1])
+
+    same(levels)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 400))

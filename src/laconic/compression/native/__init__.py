@@ -1,8 +1,8 @@
-"""Compiled kernels for the adaptive coder, where numba is installed (extra `native`); the same bytes, sooner.
+"""Compiled kernels for the encoder's loops, where numba is installed (extra `native`): the same bytes.
 
-The coder in plain Python is the reference, does without any of this, and is what tests compare the kernels
-with. `LACONIC_NATIVE=0` in the environment keeps to it; `LACONIC_NATIVE=1` loads the kernels at once. By
-default they are loaded when a process has coded so much that loading would have paid.
+Python with NumPy is the reference, does without any of this, and is what tests compare the kernels with.
+`LACONIC_NATIVE=0` in the environment keeps to it; `LACONIC_NATIVE=1` loads the kernels at once. By default
+they are loaded when a process has coded so much that loading would have paid.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def ready(symbols: int) -> bool:
 def load() -> bool:
     """Load the kernels, compiled if not in numba's cache on disk. False, with a warning, if that fails."""
     try:
-        importlib.import_module("laconic.compression.native.kernels")
+        for name in ("streams", "choice"):
+            importlib.import_module(f"laconic.compression.native.{name}")
     except Exception as error:  # numba, llvmlite, the cache's folder: whatever is wrong, there is another way
         _LOG.warning(
             "numba is installed but cannot be used, so updates are coded more slowly: %s: %s. "

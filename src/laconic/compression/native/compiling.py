@@ -18,6 +18,11 @@ WORDS = types.Array(types.uint32, 1, "C")
 INTS = types.Array(types.int64, 1, "C")
 TABLE = types.Array(types.int64, 2, "C")
 BYTE_TABLE = types.Array(types.uint8, 2, "C")
+FLOAT = types.float32
+FLOATS = types.Array(types.float32, 1, "C")
+SUMS = types.Array(types.float64, 1, "C")
+LEVELS = types.Array(types.int16, 1, "C")
+FLAGS = types.Array(types.boolean, 1, "C")
 RULES = types.UniTuple(INT, 5)
 
 if getattr(numba.config, "DISABLE_JIT", 0):
@@ -32,8 +37,8 @@ def readonly(array: Any) -> Any:
 def compiled(result: Any, *arguments: Any) -> Callable[[Kernel], Kernel]:
     """Compile for these types and no others, now: what can go wrong goes wrong here and not in a call.
 
-    Kernels compute with int64 alone, in which no value of theirs overflows; they raise nothing, look at no
-    bounds and hold no lock of the interpreter's.
+    Kernels raise nothing, look at no bounds and do not hold the interpreter's lock. They compute with int64,
+    in which nothing of theirs overflows.
     """
     made = numba.njit((result or types.void)(*arguments), cache=True, nogil=True, error_model="numpy")
     return cast("Callable[[Kernel], Kernel]", made)

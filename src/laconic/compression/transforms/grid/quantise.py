@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression import native
+from laconic.compression.transforms.grid.choosing import Candidates, cheaper
 from laconic.compression.transforms.grid.gaps import Integers
-from laconic.compression.transforms.grid.steps import LISTED, MAX_RUNGS, Levels, Steps, fitted, grid_step
+from laconic.compression.transforms.grid.steps import MAX_RUNGS, Levels, Steps, fitted, grid_step
 from laconic.schema import Vector
 
 ROUNDS = 6
@@ -28,8 +30,8 @@ _DEAD = 0.6
 _FIRST = 0.75
 """The threshold before the first pass: 3 % fewer bytes at the same error than from 0.6 on."""
 
-_MOST_LIKELY = -0.7
-"""Rows times columns may say more than a certainty; a place is never taken to be likelier than 2**-0.7."""
+_SYMBOLS_WORTH = 32
+"""Values of which to choose levels takes about as long as to code one symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def quantise(tensor: Vector, columns: int, step: float, price: float) -> tuple[K
     first = _FIRST if price > 0 else _DEAD
     levels = np.minimum(a + np.float32(1 - first), MAX_RUNGS).astype(np.int16)
     if price > 0:
-        candidates = _Candidates(a, tensor[near] < 0, near // columns, near % columns)
+        candidates = Candidates.of(a, tensor[near] < 0, near, columns)
+        natively = native.ready(near.size // _SYMBOLS_WORTH)
         shape = tensor.size // columns, columns
         for turn in range(ROUNDS):
             if turn >= _ROUNDS_OVER_ALL:
@@ -84,7 +87,7 @@ def quantise(tensor: Vector, columns: int, step: float, price: float) -> tuple[K
                 near, levels, candidates = near[chosen], levels[chosen], candidates.among(chosen)
             if not levels.any():
                 return None
-            before, levels = levels, _cheaper(candidates, levels, shape, price)
+            before, levels = levels, cheaper(candidates, levels, shape, price, natively=natively)
             if np.array_equal(before, levels):
                 break
         a = candidates.magnitudes
@@ -109,59 +112,3 @@ def estimated_bits(kept: Kept, columns: int) -> float:
     place = total * np.log2(total) - share[0] - share[1] + total * np.log2(np.e)
     anywhere = total * np.log2(kept.values * np.e / total)
     return float(min(place, anywhere) + total + total * np.log2(total) - share[2])
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Values that may be kept, all of shape `(candidates,)`; magnitudes are in steps."""
-
-    magnitudes: Vector
-    negative: NDArray[np.bool_]
-    rows: Integers
-    columns: Integers
-
-    def among(self, chosen: Integers) -> _Candidates:
-        """Those at `chosen`."""
-        return _Candidates(
-            self.magnitudes[chosen], self.negative[chosen], self.rows[chosen], self.columns[chosen]
-        )
-
-
-def _cheaper(values: _Candidates, levels: Levels, shape: tuple[int, int], price: float) -> Levels:
-    """Levels again, at the costs of positions, signs and levels that follow from `levels`."""
-    chosen = np.flatnonzero(levels)
-    counts = np.bincount(levels[chosen], minlength=MAX_RUNGS + 2)
-    sums = np.bincount(levels[chosen], weights=values.magnitudes[chosen], minlength=MAX_RUNGS + 2)
-    centres = np.arange(MAX_RUNGS + 2, dtype=np.float32)
-    low = slice(1, LISTED)
-    centres[low] = np.where(counts[low] > 0, sums[low] / np.maximum(counts[low], 1), centres[low])
-    # A level that never came costs 3 bits more than one that came once.
-    level_bits = np.log2(chosen.size / np.maximum(counts, 0.125)).astype(np.float32)
-    bits = _place_bits(values, chosen, shape) + _sign_bits(values, chosen, shape[0])
-    nearest = np.clip(np.rint(values.magnitudes), 1, MAX_RUNGS).astype(np.int16)
-    best, result = np.square(values.magnitudes), np.zeros_like(levels)
-    for level in (nearest, np.maximum(nearest - 1, 1)):
-        cost = np.square(values.magnitudes - centres[level]) + np.float32(price) * (bits + level_bits[level])
-        better = cost < best
-        best[better] = cost[better]
-        result[better] = level[better]
-    return result
-
-
-def _place_bits(values: _Candidates, chosen: Integers, shape: tuple[int, int]) -> Vector:
-    """What it costs that a value is kept and not left out, if rows and columns are independent."""
-    rows = np.log2(np.bincount(values.rows[chosen], minlength=shape[0]) + 0.1).astype(np.float32)
-    columns = np.log2(np.bincount(values.columns[chosen], minlength=shape[1]) + 0.1).astype(np.float32)
-    likely: Vector = rows[values.rows] + columns[values.columns] - np.float32(np.log2(chosen.size + 1))
-    np.minimum(likely, np.float32(_MOST_LIKELY), out=likely)
-    bits: Vector = np.log2(1 - np.exp2(likely)) - likely
-    return bits
-
-
-def _sign_bits(values: _Candidates, chosen: Integers, height: int) -> Vector:
-    """What a value's sign costs in its row, whose kept values may agree."""
-    kept = np.bincount(values.rows[chosen], minlength=height) + 1.6
-    minus = np.bincount(values.rows[chosen], weights=values.negative[chosen], minlength=height) + 0.8
-    by_sign = -np.log2(np.stack([1 - minus / kept, minus / kept], 1)).astype(np.float32)
-    bits: Vector = by_sign[values.rows, values.negative.view(np.uint8)]
-    return bits
