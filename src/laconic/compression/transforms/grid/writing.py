@@ -20,17 +20,26 @@ from laconic.compression.transforms.grid.gaps import (
     symbols_of,
 )
 from laconic.compression.transforms.grid.layout import Layout
+from laconic.compression.transforms.grid.priors import gap_prior, level_prior, sign_prior
 from laconic.compression.transforms.grid.quantise import Kept
 from laconic.compression.transforms.grid.steps import Steps
 
 _BLOCK_BITS = 10.0
 _SIGN_CUTS = (
+    (),
     (0.5,),
     (0.15, 0.85),
     (0.05, 0.3, 0.7, 0.95),
     (0.02, 0.1, 0.25, 0.4, 0.6, 0.75, 0.9, 0.98),
 )
-"""Shares of negative values at which the sign classes of rows end, for 2, 3, 5 and 9 classes."""
+"""Shares of negative values at which the sign classes of rows end, for 1, 2, 3, 5 and 9 classes."""
+
+_SIGN_EDGES = np.unique(np.concatenate(_SIGN_CUTS))
+_CLASS_OF = np.stack([np.searchsorted(c, np.append(0, _SIGN_EDGES), side="right") for c in _SIGN_CUTS])
+"""The class of a row whose share lies between two edges, for each way to cut: shape `(ways, edges + 1)`."""
+
+_MEMBERS = (_CLASS_OF[:, None, :] == np.arange(9)[:, None]).astype(np.float64)
+"""The same as sums: shape `(ways, 9, edges + 1)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +81,25 @@ def written(kept: Kept, columns: int, steps: Steps) -> tuple[Layout, bytes, byte
     of_row, classes = _sign_classes(row, negative, cells.shape[0])
     if not classes:
         low, widths = np.concatenate([low, negative]), np.concatenate([widths, np.ones(row.size, np.int64)])
-    layout = Layout(kept.values, columns, steps, counts, int(symbols.max()) + 1, classes)
+    if counts.size == 1 and classes < 2:
+        # Nothing depends on the columns, so that they need not be said.
+        columns = kept.values
+        row_sizes, column_sizes = np.array([1]), np.array([columns])
+    layout = Layout(kept.values, columns, steps, counts, classes)
     gap_contexts = layout.gap_contexts(row_sizes, column_sizes)
+    gap_alphabet = layout.gap_alphabet(row_sizes, column_sizes)
     streams = [stream(a.classes, None, a.count) for a in (rows, cols) if a.classes is not None]
-    streams.append(stream(symbols, gap_contexts, layout.gap_alphabet, CONTEXTS))
+    streams.append(stream(symbols, gap_contexts, gap_alphabet, CONTEXTS, gap_prior(gap_alphabet)))
     if steps.rungs > 1:
-        contexts = layout.level_contexts()
-        streams.append(stream(level, contexts, steps.rungs, layout.level_contexts_count))
+        count = layout.level_contexts_count
+        prior = level_prior(steps.rungs, layout.kept, count)
+        streams.append(stream(level, layout.level_contexts(), steps.rungs, count, prior))
     if classes > 1:
         filled = np.flatnonzero(np.bincount(row, minlength=cells.shape[0]))
         streams.append(stream(of_row[filled], None, classes))
-        streams.append(stream(negative, of_row[row], 2, classes))
+        streams.append(stream(negative, of_row[row], 2, classes, sign_prior(classes)))
     elif classes:
-        streams.append(stream(negative, None, 2))
+        streams.append(stream(negative, None, 2, 1, sign_prior(1)))
     return layout, encode_streams(streams), pack_widths(low, widths)
 
 
@@ -101,16 +116,22 @@ def _axes(cells: _Cells) -> tuple[Axis, Axis]:
         rows.append(classed(row_counts, int(np.count_nonzero(column_counts))))
     if 1 < width <= longest:
         columns.append(classed(column_counts, int(np.count_nonzero(row_counts))))
+    counts = _counts(cells, rows[-1], columns[-1])
     pairs = [(r, c) for r in rows for c in columns]
-    return min(pairs, key=lambda pair: _bits(cells, *pair))
+    return min(pairs, key=lambda pair: _bits(counts, *pair))
 
 
-def _bits(cells: _Cells, rows: Axis, columns: Axis) -> float:
-    """What positions cost with these classes, about."""
-    counts = _counts(cells, rows, columns)
+def _bits(counts: Integers, rows: Axis, columns: Axis) -> float:
+    """What positions cost with these classes, about; `counts` with classes of both axes if there are any."""
+    if rows.classes is None:
+        counts = counts.sum(axis=0, keepdims=True)
+    if columns.classes is None:
+        counts = counts.sum(axis=1, keepdims=True)
     sizes = np.outer(rows.sizes(), columns.sizes())
     bits = float((sizes * binary_entropy(counts / np.maximum(sizes, 1))).sum())
     for axis in (rows, columns):
+        if axis.classes is None:
+            continue
         shares = axis.sizes() / axis.length
         bits -= axis.length * float((shares * np.log2(np.maximum(shares, 1e-12))).sum())
         bits += 8 * (axis.count - 1)
@@ -152,26 +173,23 @@ def _sign_classes(row: Integers, negative: Codes, height: int) -> tuple[Codes, i
     """Classes of rows by their share of negative values, and how many; 0 where plain bits are less."""
     kept = np.bincount(row, minlength=height)
     minus = np.bincount(row, weights=negative, minlength=height)
-    filled = kept > 0
-    share = minus / np.maximum(kept, 1)
-    best, of_row, count = float(row.size), np.zeros(height, np.uint8), 0
-    for cuts in ((), *_SIGN_CUTS):
-        classes = np.searchsorted(np.array(cuts), share, side="right").astype(np.uint8)
-        bits = _adaptive_bits(np.bincount(classes[filled], minlength=len(cuts) + 1)[None])
-        members = np.bincount(classes, weights=kept, minlength=len(cuts) + 1)
-        members_minus = np.bincount(classes, weights=minus, minlength=len(cuts) + 1)
-        bits += _adaptive_bits(np.stack([members - members_minus, members_minus], 1))
-        if bits < best:
-            best, of_row, count = bits, classes, len(cuts) + 1
-    return of_row, count
+    between = np.searchsorted(_SIGN_EDGES, minus / np.maximum(kept, 1), side="right")
+    sums = [np.bincount(between, weights=w, minlength=_CLASS_OF.shape[1]) for w in (kept > 0, kept, minus)]
+    rows, values, negatives = np.moveaxis(_MEMBERS @ np.stack(sums, 1), 2, 0)
+    bits = _adaptive_bits(rows[:, None]) + _adaptive_bits(np.stack([values - negatives, negatives], 2))
+    way = int(bits.argmin())
+    if bits[way] >= row.size:
+        return np.zeros(height, np.uint8), 0
+    return _CLASS_OF[way, between].astype(np.uint8), len(_SIGN_CUTS[way]) + 1
 
 
-def _adaptive_bits(counts: NDArray[np.generic]) -> float:
-    """The order-0 entropy of symbols by context, and about what learning it costs.
+def _adaptive_bits(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The order-0 entropy of symbols by context, and about what learning it costs: shape `(ways,)`.
 
-    `counts`: shape `(contexts, alphabet)`.
+    `counts`: shape `(ways, contexts, alphabet)`.
     """
-    sums = counts.sum(axis=1, keepdims=True)
-    bits = -(counts * np.log2(np.maximum(counts, 1) / np.maximum(sums, 1))).sum()
-    learning = (np.count_nonzero(counts, axis=1) - 0.5) * np.log2(sums[:, 0] + 1)
-    return float(bits + np.maximum(learning, 0).sum())
+    sums = counts.sum(axis=2)
+    bits = -(counts * np.log2(np.maximum(counts, 1) / np.maximum(sums, 1)[:, :, None])).sum(axis=(1, 2))
+    learning = (np.count_nonzero(counts, axis=2) - 0.5) * np.log2(sums + 1)
+    total: NDArray[np.float64] = bits + np.maximum(learning, 0).sum(axis=1)
+    return total
