@@ -61,9 +61,8 @@ def stc(density: float) -> Codec:
 def stc_encode(target: Vector, density: float) -> bytes:
     """`target`, float32 `(n,)`, as: count u32, mean magnitude f32, length of the unary part u32, the unary
     part of the gaps, their low bits, signs."""
-    mask = largest(target, round(density * target.size))
-    places = np.flatnonzero(mask)
-    mean = np.float32(np.abs(target[mask]).mean()) if places.size else np.float32(0)
+    places = largest(target, round(density * target.size))
+    mean = np.float32(np.abs(target[places]).mean()) if places.size else np.float32(0)
     gaps = np.diff(places, prepend=-1) - 1
     shift = _golomb_shift(density)
     ends = np.cumsum((gaps >> shift) + 1) - 1
@@ -71,7 +70,7 @@ def stc_encode(target: Vector, density: float) -> bytes:
     unary[ends] = 1
     head = np.array([places.size, unary.size, shift], "<u4").tobytes() + mean.tobytes()
     low = [((gaps >> bit) & 1).astype(np.uint8) for bit in range(shift)]
-    streams = [unary, *low, (target[mask] < 0).astype(np.uint8)]
+    streams = [unary, *low, (target[places] < 0).astype(np.uint8)]
     return head + pack(np.concatenate(streams), 1)
 
 

@@ -77,7 +77,7 @@ def by_stages() -> Iterator[tuple[str, Schema, bytes]]:
         values += coded_by(coder, signs, 1) + coded_by(coder, levels, 4)
         bitmap = coded_by(coder, mask.view(np.uint8), 1)
         listing = varint(kept) + coded_by(coder, gaps.astype(np.uint8), 8)
-        rice = POSITIONS.stages[2].encode(mask, 9)
+        rice = POSITIONS.stages[2].encode(np.flatnonzero(mask), mask.size, 9)
         assert rice is not None
         for position, body in ((0x20, bitmap), (0x21, listing), (0x22, rice)):
             part = b"\x03" + varint(kept) + bytes([position]) + body + values
@@ -132,8 +132,8 @@ def products() -> Iterator[tuple[str, Schema, bytes]]:
     schema = schema_of((rows, columns))
     levels = levels_of(rows, columns, 3, 0.02, 5)
     grid = GRID.write(Kept.of(levels), columns, Steps(2.0**-8, 3, (70,)))
-    mask: Mask = levels != 0
-    sparse = SPARSE.write(mask, FLOAT32.write(levels[mask].astype(np.float32)), 9)
+    positions = np.flatnonzero(levels)
+    sparse = SPARSE.write(positions, levels.size, FLOAT32.write(levels[positions].astype(np.float32)), 9)
     for name, rank, nested in (("zero", 1, ZERO.write()), ("sparse", 5, sparse), ("grid", 3, grid)):
         assert nested is not None
         sizes = [6000, 40, 11, 3, 1][:rank]
@@ -167,6 +167,8 @@ def pools() -> Iterator[tuple[str, Schema, bytes]]:
     levels = np.where(np.arange(45) % 4 == 1, np.arange(45) % 5 - 2, 0)
     part = GRID.write(Kept.of(levels), 45, Steps(0.5, 2, ()))
     assert part is not None
+    few = SPARSE.write(np.array([0, 8, 44]), 45, FLOAT32.write(np.array([1, -2, 0.5], np.float32)), 9)
+    yield "pool-sparse", schema, wrap(schema, range(len(sizes)), [few])
     yield "pool-grid", schema, wrap(schema, range(len(sizes)), [part])
 
 
@@ -264,7 +266,7 @@ def wrong_products() -> Iterator[tuple[str, Schema, bytes]]:
 
     good = part()
     assert decode(wrap(schema, (), [good]), schema, limit_bytes=48).any()
-    overflow = SPARSE.write(np.arange(12) == 0, FLOAT32.write(np.array([3.4e38], np.float32)), 9)
+    overflow = SPARSE.write(np.array([0]), 12, FLOAT32.write(np.array([3.4e38], np.float32)), 9)
     cases = {
         "columns that do not divide": good[:1] + b"\x05" + good[2:],
         "no columns": good[:1] + b"\x00" + good[2:],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from laconic.compression import rate
 from laconic.compression.candidates import Memory
-from laconic.compression.frame import unwrap, wrap
-from laconic.compression.plain import parts
+from laconic.compression.decoder import decode
+from laconic.compression.frame import wrap
+from laconic.compression.plain import Written, sections
 from laconic.compression.rate import Choice
-from laconic.compression.selection import squared
+from laconic.compression.selection import energy, squared
 from laconic.compression.settings import CodecSettings
-from laconic.compression.stages import TensorPart, finite
+from laconic.compression.wire import varint
 from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.schema import Schema, Vector
 
@@ -73,7 +75,9 @@ def encode(
             value=(update.shape, str(update.dtype)),
             limit=((schema.size,), "float32"),
         )
-    if not finite(update):
+    # Sums of squares of float32 values stay within float64: one that is not finite has a value that is not.
+    energies = _energies(update, schema)
+    if not math.isfinite(sum(energies)):
         raise NonFinite("value of an update", value="NaN or infinity", remedy="drop this update")
     budget_bytes = budget_bytes if budget_bytes is not None else settings.budget_bytes or None
     max_error = max_error if max_error is not None else settings.max_error or None
@@ -84,7 +88,7 @@ def encode(
         return Encoded(
             plan.frame,
             plan.choices,
-            _relative(plan.error, _energies(update, schema), importance),
+            _relative(plan.error, energies, importance),
             plan.memory,
         )
     if budget_bytes is not None or max_error is not None:
@@ -94,42 +98,20 @@ def encode(
             limit="kind 'deadzone'",
             remedy="use kind 'deadzone', whose step is searched for",
         )
-    return _plain(update, schema, settings, rng, importance, seed)
+    pool, made = sections(update, schema, settings, rng, seed, energies)
+    frame = wrap(schema, pool, [s.part for s in made])
+    choices = tuple(_choice(s, schema) for s in made)
+    if weights is None:
+        return Encoded(frame, choices, _relative(sum(s.error for s in made), energies, importance))
+    # A section may hold tensors of several weights.
+    left = update - decode(frame, schema, limit_bytes=update.nbytes)
+    error = sum(w * squared(left[where]) for w, where in zip(weights, schema.slices, strict=True))
+    return Encoded(frame, choices, _relative(error, energies, importance))
 
 
-def _plain(
-    update: Vector,
-    schema: Schema,
-    settings: CodecSettings,
-    rng: np.random.Generator,
-    importance: Sequence[float],
-    seed: int | None,
-) -> Encoded:
-    """The kinds whose size follows from the settings alone: one section a tensor, no choice among stages."""
-    energies = _energies(update, schema)
-    frame = wrap(schema, (), parts(update, schema, settings, rng, seed, energies))
-    errors: list[float] = []
-    choices: list[Choice] = []
-    for section, where in zip(unwrap(frame, schema).sections, schema.slices, strict=True):
-        errors.append(_left_out(update[where], energies[len(errors)], section.part))
-        choices.append(Choice(section.tensors, section.part.stages, section.bytes, errors[-1]))
-    error = sum(e * w for e, w in zip(errors, importance, strict=True))
-    return Encoded(frame, tuple(choices), _relative(error, energies, importance))
-
-
-def _left_out(values: Vector, energy: float, part: TensorPart) -> float:
-    """Sum of squares of what a section leaves out; of few sent values without decoding the many zeros.
-
-    `energy` is the sum of squares of `values`.
-    """
-    entries = part.entries()
-    if entries is None:
-        decoded = np.zeros(values.size, np.float32)
-        part.fill(decoded)
-        return squared(values - decoded)
-    positions, sent = entries
-    own = values[positions]
-    return max(energy - squared(own), 0.0) + squared(own - sent)
+def _choice(section: Written, schema: Schema) -> Choice:
+    head = len(varint(sum(schema.tensors[i].size for i in section.tensors)))
+    return Choice(section.tensors, section.stages, head + len(section.part), section.error)
 
 
 def _importance(weights: Sequence[float] | None, schema: Schema) -> Sequence[float]:
@@ -144,7 +126,8 @@ def _importance(weights: Sequence[float] | None, schema: Schema) -> Sequence[flo
 
 
 def _energies(update: Vector, schema: Schema) -> Sequence[float]:
-    return [squared(update[where]) for where in schema.slices]
+    """Each tensor's sum of squares; NaN or infinite where a value is."""
+    return [energy(update[where]) for where in schema.slices]
 
 
 def _relative(error: float, energies: Sequence[float], importance: Sequence[float]) -> float:

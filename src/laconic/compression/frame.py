@@ -59,10 +59,19 @@ def layout(tensors: int, pool: Collection[int]) -> tuple[tuple[int, ...], ...]:
 
 
 def gathered(vector: Vector, schema: Schema, tensors: tuple[int, ...]) -> Vector:
-    """The values of some tensors, one after the other: a view if it is one tensor."""
-    if len(tensors) == 1:
-        return vector[schema.slices[tensors[0]]]
+    """The values of some tensors, one after the other: a view if they lie so in the vector."""
+    stretch = together(schema, tensors)
+    if stretch is not None:
+        return vector[stretch]
     return np.concatenate([vector[schema.slices[i]] for i in tensors])
+
+
+def together(schema: Schema, tensors: tuple[int, ...]) -> slice | None:
+    """Where some tensors (at least one) lie in the vector, if nothing lies between them."""
+    first, last = tensors[0], tensors[-1]
+    if last - first != len(tensors) - 1:
+        return None
+    return slice(schema.slices[first].start, schema.slices[last].stop)
 
 
 def wrap(schema: Schema, pool: Collection[int], parts: Sequence[bytes]) -> bytes:

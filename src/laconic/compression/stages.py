@@ -90,8 +90,11 @@ class PositionSet(Protocol):
 class PositionCoder(Stage, Protocol):
     """A set of positions to bytes and back."""
 
-    def encode(self, mask: Mask, level: int) -> bytes | None:
-        """The bytes after the coder's number; None if this coder does not suit the mask."""
+    def encode(self, positions: NDArray[np.int64], values: int, level: int) -> bytes | None:
+        """The bytes after the coder's number; None if this coder does not suit so many positions.
+
+        `positions`: rising, at least one, each below `values`. `level`: zstd's, 1 to 19.
+        """
         ...
 
     def read(self, reader: Reader, values: int, kept: int) -> PositionSet:

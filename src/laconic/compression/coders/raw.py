@@ -40,6 +40,9 @@ class Raw:
         return RawStream(reader.take(count, "raw codes"), width)
 
 
+RAW = Raw()
+
+
 def checked(codes: Codes, width: int) -> Codes:
     """`codes`, once each is known to be below `2 ** width`. Raises `Malformed`."""
     if width < 8 and codes.size and int(codes.max()) >> width:

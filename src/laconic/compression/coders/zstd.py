@@ -48,12 +48,7 @@ class Zstd:
 
     def encode(self, codes: Codes, width: int, level: int) -> bytes:
         """Compress at `level`, with the content's size in the header and no checksum."""
-        plain = pack(codes, width) if self.packed else codes.tobytes()
-        params = zstandard.ZstdCompressionParameters.from_level(
-            level, source_size=len(plain), write_content_size=1, write_checksum=0, write_dict_id=0
-        )
-        body = zstandard.ZstdCompressor(compression_params=params).compress(plain)[len(_MAGIC) :]
-        return varint(len(body)) + body
+        return deflate(pack(codes, width) if self.packed else codes.tobytes(), level)
 
     def read(self, reader: Reader, count: int, width: int) -> ZstdStream:
         """Take the length and the frame."""
@@ -65,11 +60,20 @@ ZSTD = Zstd(0x32, "zstd", packed=False)
 PACKED_ZSTD = Zstd(0x33, "packed+zstd", packed=True)
 
 
+def deflate(plain: bytes, level: int) -> bytes:
+    """A varint length, then one zstd frame without its magic number."""
+    params = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=len(plain), write_content_size=1, write_checksum=0, write_dict_id=0
+    )
+    body = zstandard.ZstdCompressor(compression_params=params).compress(plain)[len(_MAGIC) :]
+    return varint(len(body)) + body
+
+
 def inflate(body: memoryview, size: int) -> bytes:
     """Decompress one zstd frame that must hold exactly `size` bytes.
 
-    zstd allocates what a frame declares, so what it declares is compared first; the read is bounded as well,
-    because a frame may hold more than it declares. Raises `Malformed` for anything that is not one whole
+    zstd allocates what a frame declares, so what it declares is compared first; a frame that holds more than
+    it declares does not fit what was allocated. Raises `Malformed` for anything that is not one whole
     frame of `size` bytes, `LimitExceeded` for a window beyond 8 MiB or the content.
     """
     frame = _MAGIC + bytes(body)
@@ -84,15 +88,7 @@ def inflate(body: memoryview, size: int) -> bytes:
             raise LimitExceeded("window of a zstd stream", value=header.window_size, limit=_MAX_WINDOW)
         window = max(_MAX_WINDOW, 1 << max(size - 1, 1).bit_length())
         decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-        with decompressor.stream_reader(frame, read_across_frames=False) as stream:
-            plain = stream.read(size + 1)
-        if len(plain) != size:
-            raise Malformed("content of a zstd stream", value=len(plain), limit=size)
-        # The stream is now known to hold `size` bytes: a second, strict pass finds a missing end or a tail.
-        strict = decompressor.decompressobj()
-        strict.decompress(frame)
-        if not strict.eof or strict.unused_data:
-            raise Malformed("end of a zstd stream", value=len(strict.unused_data), limit=0)
+        plain = decompressor.decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Malformed(f"zstd stream: {error}") from error
     return plain

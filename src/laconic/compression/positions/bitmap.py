@@ -46,9 +46,11 @@ class Bitmap:
     number: int = 0x20
     name: str = "bitmap"
 
-    def encode(self, mask: Mask, level: int) -> bytes | None:
+    def encode(self, positions: NDArray[np.int64], values: int, level: int) -> bytes | None:
         """Codes of one bit, through the smallest coder."""
-        return write_codes(mask.view(np.uint8), 1, level)
+        codes = np.zeros(values, np.uint8)
+        codes[positions] = 1
+        return write_codes(codes, 1, level)
 
     def read(self, reader: Reader, values: int, kept: int) -> BitmapPositions:
         """Take the bitmap's codes."""

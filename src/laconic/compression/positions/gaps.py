@@ -56,16 +56,16 @@ class Gaps:
     number: int = 0x21
     name: str = "gaps"
 
-    def encode(self, mask: Mask, level: int) -> bytes | None:
+    def encode(self, positions: NDArray[np.int64], values: int, level: int) -> bytes | None:
         """The varint number of bytes, then the bytes as codes of 8 bits through the smallest coder."""
-        positions = np.flatnonzero(mask)
-        if positions.size > most_kept(mask.size):
+        if positions.size > most_kept(values):
             return None
-        gaps = np.diff(positions, prepend=-1) - 1
-        ends = np.cumsum(gaps // ESCAPE + 1) - 1
-        codes = np.full(int(ends[-1]) + 1, ESCAPE, np.uint8)
-        codes[ends] = gaps % ESCAPE
-        return varint(codes.size) + write_codes(codes, 8, level)
+        gaps = gaps_of(positions)
+        escapes = gaps // ESCAPE
+        ends = np.cumsum(escapes + 1) - 1
+        escaped = np.full(int(ends[-1]) + 1, ESCAPE, np.uint8)
+        escaped[ends] = gaps - ESCAPE * escapes
+        return varint(escaped.size) + write_codes(escaped, 8, level)
 
     def read(self, reader: Reader, values: int, kept: int) -> GapPositions:
         """Take the number of bytes and the codes. Raises `Malformed` beyond what `kept` gaps can need."""
@@ -80,6 +80,13 @@ class Gaps:
 def most_kept(values: int) -> int:
     """How many values of a tensor may be kept when their positions are listed: bounds scratch memory."""
     return (values + 7) // 8
+
+
+def gaps_of(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many values are left out before each of the rising positions."""
+    gaps = positions.copy()
+    gaps[1:] -= positions[:-1] + 1
+    return gaps
 
 
 def inside(positions: NDArray[np.int64], values: int) -> NDArray[np.int64]:

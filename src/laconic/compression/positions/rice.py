@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.compression.bits import Mask, pack, packed_size, unpack
-from laconic.compression.positions.gaps import inside, mask_of, most_kept
+from laconic.compression.positions.gaps import gaps_of, inside, mask_of, most_kept
 from laconic.compression.wire import Reader, varint
 from laconic.errors import Malformed
 
@@ -64,12 +64,11 @@ class Rice:
     number: int = 0x22
     name: str = "rice"
 
-    def encode(self, mask: Mask, level: int) -> bytes | None:
+    def encode(self, positions: NDArray[np.int64], values: int, level: int) -> bytes | None:
         """The shift, the varint number of unary bits, the unary bits, the packed low bits."""
-        positions = np.flatnonzero(mask)
-        if positions.size > most_kept(mask.size):
+        if positions.size > most_kept(values):
             return None
-        gaps = np.diff(positions, prepend=-1) - 1
+        gaps = gaps_of(positions)
         costs = [int((gaps >> s).sum()) + gaps.size * (1 + s) for s in range(MAX_SHIFT + 1)]
         shift = int(np.argmin(costs))
         ends = np.cumsum((gaps >> shift) + 1) - 1

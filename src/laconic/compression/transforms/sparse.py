@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
-from laconic.compression.bits import Mask
 from laconic.compression.positions import read_positions, write_positions
 from laconic.compression.quantisers import read_values
 from laconic.compression.stages import BLOCK, Entries, PositionSet, TensorPart, Values, entropy_bits
@@ -66,10 +66,11 @@ class Sparse:
     number: int = 0x03
     name: str = "sparse"
 
-    def write(self, mask: Mask, quantised: bytes, level: int) -> bytes:
-        """`mask`: bool, shape `(values,)`, at least one true; `quantised`: what a quantiser wrote there."""
-        _, positions = write_positions(mask, level)
-        return bytes([self.number]) + varint(int(np.count_nonzero(mask))) + positions + quantised
+    def write(self, positions: NDArray[np.int64], values: int, quantised: bytes, level: int) -> bytes:
+        """`positions`: rising, at least one, each below `values`; `quantised`: what a quantiser wrote for the
+        values there."""
+        head = bytes([self.number]) + varint(positions.size)
+        return head + write_positions(positions, values, level) + quantised
 
     def read(self, reader: Reader, values: int) -> TensorPart:
         """Take count, positions and values. Raises `Malformed` for a count of zero or beyond the tensor."""
