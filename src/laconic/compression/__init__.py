@@ -7,11 +7,12 @@ residual = commit(target, sent)
 ```
 """
 
-from laconic.compression.decoder import Piece, decode, pieces, whole
+from laconic.compression.decoder import decode, pieces
 from laconic.compression.encoder import Encoded, encode
 from laconic.compression.feedback import cap, carry, commit, no_residual, norm
 from laconic.compression.gate import GateDecision, GateMode, GateSettings, GateState, decide
 from laconic.compression.inspection import FrameInfo, SectionInfo, entropies, inspect
+from laconic.compression.piece import Given, Piece, whole
 from laconic.compression.settings import PRESETS, CodecSettings, Kind
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "GateMode",
     "GateSettings",
     "GateState",
+    "Given",
     "Kind",
     "Piece",
     "SectionInfo",

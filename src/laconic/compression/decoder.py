@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.compression.frame import Section, unwrap
+from laconic.compression.frame import Section, together, unwrap
+from laconic.compression.piece import Given, Piece
+from laconic.compression.transforms.low_rank import LowRankPart
 from laconic.errors import LimitExceeded
 from laconic.schema import Schema, Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some of an update's values: those at `where`, a stretch or int64 positions, each at most once."""
-
-    where: slice | NDArray[np.int64]
-    values: Vector
-
-
-def whole(update: Vector) -> tuple[Piece]:
-    """A dense vector as its only piece."""
-    return (Piece(slice(0, update.size), update),)
 
 
 def decode(frame: bytes, schema: Schema, *, limit_bytes: int) -> Vector:
@@ -40,8 +28,9 @@ def decode(frame: bytes, schema: Schema, *, limit_bytes: int) -> Vector:
     sections = _sections(frame, schema, limit_bytes)
     out = np.zeros(schema.size, np.float32)
     for section in sections:
-        if len(section.tensors) == 1:
-            section.part.fill(out[schema.slices[section.tensors[0]]])
+        stretch = together(schema, section.tensors)
+        if stretch is not None:
+            section.part.fill(out[stretch])
         else:
             for where, values in _filled(section, schema):
                 out[where] = values
@@ -49,21 +38,23 @@ def decode(frame: bytes, schema: Schema, *, limit_bytes: int) -> Vector:
 
 
 def pieces(frame: bytes, schema: Schema, *, limit_bytes: int) -> Iterator[Piece]:
-    """What `decode` would return, without the zeros of tensors of which few values are sent.
+    """What `decode` would return, for a sum: most zeros are left out, and products are made when asked for.
 
-    No value comes twice; what does not come is zero. For folding many updates, most of whose values are zero.
-    The bounds and errors of `decode`; errors come while iterating, so take all before using any.
+    No value comes twice; what does not come is zero. The bounds and errors of `decode`; errors come while
+    iterating, so take all before using any.
     """
     for section in _sections(frame, schema, limit_bytes):
+        stretch = together(schema, section.tensors)
+        if stretch is not None and isinstance(section.part, LowRankPart):
+            yield section.part.piece(stretch.start)
+            continue
         entries = section.part.entries()
         if entries is None:
             for where, values in _filled(section, schema):
-                yield Piece(where, values)
-        elif len(section.tensors) == 1:
-            positions, values = entries
-            yield Piece(positions + schema.slices[section.tensors[0]].start, values)
+                yield Given(where, values)
         else:
-            yield Piece(_places(section, schema)[entries[0]], entries[1])
+            positions, values = entries
+            yield Given(_placed(positions, section, schema), values)
 
 
 def _sections(frame: bytes, schema: Schema, limit_bytes: int) -> tuple[Section, ...]:
@@ -84,7 +75,16 @@ def _filled(section: Section, schema: Schema) -> Iterator[tuple[slice, Vector]]:
         at += size
 
 
-def _places(section: Section, schema: Schema) -> NDArray[np.int64]:
-    """Where each value of a section lies in the flat vector."""
-    stretches = [schema.slices[i] for i in section.tensors]
-    return np.concatenate([np.arange(s.start, s.stop, dtype=np.int64) for s in stretches])
+def _placed(positions: NDArray[np.int64], section: Section, schema: Schema) -> NDArray[np.int64]:
+    """Positions in a section as positions in the flat vector."""
+    stretch = together(schema, section.tensors)
+    ahead: NDArray[np.int64] | int
+    if stretch is not None:
+        ahead = stretch.start
+    else:
+        stretches = [schema.slices[i] for i in section.tensors]
+        ends = np.cumsum([s.stop - s.start for s in stretches])
+        lead = np.array([s.stop for s in stretches]) - ends
+        ahead = lead[np.searchsorted(ends, positions, side="right")]
+    placed: NDArray[np.int64] = positions + ahead
+    return placed

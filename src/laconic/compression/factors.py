@@ -7,6 +7,7 @@ float32 in whatever order it is taken, so any matrix product gives the same bits
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,7 @@ TOKENS = 35
 """Tokens of the magnitudes 0 to `MAX_INTEGER`."""
 
 Integers = NDArray[np.int32]
+Operand = NDArray[np.float32]
 
 
 def multiplier(code: int) -> int:
@@ -75,8 +77,8 @@ class IntegerFactors:
         right = np.abs(self.right).max(axis=0, initial=0).tolist()
         return sum(multiplier(c) * a * b for c, a, b in zip(self.codes, left, right, strict=True))
 
-    def fill(self, out: Vector) -> None:
-        """Write the product into `out`: float32, shape `(rows * columns,)`, row after row.
+    def bound(self) -> float:
+        """No value of the product, rounded to float32, has a larger magnitude.
 
         Raises `Malformed` where the sums may not be exact, `NonFinite` where a value may overflow.
         """
@@ -84,16 +86,32 @@ class IntegerFactors:
         if ceiling >= EXACT:
             raise Malformed("sum of a low rank part's products", value=ceiling, limit=EXACT - 1)
         with np.errstate(over="ignore"):
-            if not np.isfinite(np.float32(ceiling) * np.float32(self.scale)):
-                raise NonFinite("largest value of a low rank part", value=self.scale)
+            bound = float(np.float32(ceiling) * np.float32(self.scale))
+        if not math.isfinite(bound):
+            raise NonFinite("largest value of a low rank part", value=self.scale)
+        return bound
+
+    def operands(self) -> tuple[Operand, Operand]:
+        """What to multiply, in any order of summation: float32, `(rows, rank)` and `(rank, columns)`.
+
+        The product's values, which `bound` must allow, times `scale` are the matrix.
+        """
         weighted = (self.left * np.array([multiplier(c) for c in self.codes])).astype(np.float32)
-        right = np.ascontiguousarray(self.right.T, np.float32)
-        rows, columns = self.left.shape[0], self.right.shape[0]
+        return weighted, np.ascontiguousarray(self.right.T, np.float32)
+
+    def fill(self, out: Vector) -> None:
+        """Write the product into `out`: float32, shape `(rows * columns,)`, row after row.
+
+        Raises `Malformed` and `NonFinite` as `bound` does.
+        """
+        self.bound()
+        left, right = self.operands()
+        rows, columns = len(left), right.shape[1]
         grid = out.reshape(rows, columns)
         high = max(BLOCK // columns, 1)
         for start in range(0, rows, high):
             block = grid[start : start + high]
-            np.matmul(weighted[start : start + high], right, out=block)
+            np.matmul(left[start : start + high], right, out=block)
             np.multiply(block, np.float32(self.scale), out=block)
             # A sum of zeros can be -0 in one order and +0 in another; this makes it +0.
             np.add(block, np.float32(0), out=block)

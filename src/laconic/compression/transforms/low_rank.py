@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.compression.factors import (
     MAX_CODE,
@@ -23,7 +24,8 @@ from laconic.compression.factors import (
     symbol_entropy_bits,
     write_factors,
 )
-from laconic.compression.stages import Registry, TensorPart, Transform
+from laconic.compression.piece import Given, Piece, Product
+from laconic.compression.stages import Entries, Registry, TensorPart, Transform
 from laconic.compression.transforms.grid import GRID
 from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
@@ -52,20 +54,39 @@ class LowRankPart:
 
     def fill(self, out: Vector) -> None:
         """Write the product and add the rest. Raises `WireError`."""
-        self.factors.decode().fill(out)
+        self._fill(out, self.factors.decode(), *self._rest())
+
+    def entries(self) -> None:
+        """None: most values of a product are not zero."""
+        return None
+
+    def piece(self, start: int) -> Piece:
+        """The tensor for a sum, at `start` in the flat vector, made when it is added. Raises `WireError`."""
+        factors = self.factors.decode()
+        positions, values = self._rest()
+        # Rounding keeps the order, so this bounds all sums.
+        bound = np.float32(factors.bound())
+        with np.errstate(over="ignore"):
+            bound += np.abs(values).max(initial=np.float32(0))
+        if np.isfinite(bound):
+            return Product(start, factors, positions, values, float(bound))
+        out = np.empty(self.factors.rows * self.factors.columns, np.float32)
+        self._fill(out, factors, positions, values)
+        return Given(slice(start, start + out.size), out)
+
+    def _rest(self) -> Entries:
         entries = self.rest.entries()
         if entries is None:
             raise TypeError(f"{self.rest.stages[0]} has no entries: not for NESTED")
-        where, values = entries
+        return entries
+
+    def _fill(self, out: Vector, factors: IntegerFactors, where: NDArray[np.int64], values: Vector) -> None:
+        factors.fill(out)
         with np.errstate(over="ignore"):
             sums = out[where] + values
         if not np.isfinite(sums).all():
             raise NonFinite("value of a low rank tensor", value="a sum beyond float32")
         out[where] = sums
-
-    def entries(self) -> None:
-        """None: most values of a product are not zero."""
-        return None
 
     def entropy_bits(self) -> float:
         """Of the integers as symbols, and of the rest. Raises `WireError`."""
