@@ -19,6 +19,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# The plain coder is what tests hold to the specification, and memory is measured without numba's in between;
+# tests/compression/test_native.py holds the kernels against it. With LACONIC_NATIVE=1 all tests run on them.
+os.environ.setdefault("LACONIC_NATIVE", "0")
+
 # Debian keeps daemons out of an ordinary user's PATH.
 DAEMON_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
