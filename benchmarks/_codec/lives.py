@@ -13,7 +13,8 @@ from _codec import long_lives
 
 SKEWS = (0.0, 0.9)
 SEEDS = (0, 1, 2)
-RECOMMENDED = next(name for name, gate in long_lives.GATES.items() if gate is long_lives.RECOMMENDED)
+RECOMMENDED = next(n for n, way in long_lives.WAYS.items() if way == long_lives.Way(long_lives.RECOMMENDED))
+ECHOED = next(n for n, way in long_lives.WAYS.items() if way is long_lives.ECHOED)
 
 QUIET = 0.1
 """Share of rounds in which a device may speak while nothing changes."""
@@ -33,6 +34,7 @@ def measure(pool: Executor) -> dict[str, Any]:
                 tables.setdefault(skew, {}).setdefault(name, []).extend(found)
     return {
         "recommended": RECOMMENDED,
+        "echoed": ECHOED,
         "rounds": long_lives.ROUNDS,
         "drift_after": long_lives.DRIFT,
         "gates": tables,
@@ -40,11 +42,11 @@ def measure(pool: Executor) -> dict[str, Any]:
 
 
 def bars(found: dict[str, Any]) -> list[Bar]:
-    """On the recommended gate, the worst or the mean over seeds."""
+    """On the recommended gate, and on it with an echo, the worst or the mean over seeds."""
     made = []
-    for skew, gates in found["gates"].items():
-        seeds = gates[found["recommended"]]
-        name = f"lives, {skew}, gate {found['recommended']!r}"
+    for (skew, gates), way in combinations(found["gates"].items(), (found["recommended"], found["echoed"])):
+        seeds = gates[way]
+        name = f"lives, {skew}, gate {way!r}"
         words = max(s["first_word"] or float("inf") for s in seeds)
         made += [
             at_most(
