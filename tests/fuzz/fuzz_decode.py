@@ -3,7 +3,8 @@
 `python tests/fuzz/fuzz_decode.py CORPUS [libFuzzer's options]`, or through `scripts/fuzz`. Needs atheris
 (`pip install laconic[fuzz]`). The golden frames are written into the folder CORPUS as seeds; with a file in
 its place, that input alone is run. An input is a frame with a byte before it that says against which schema
-it is decoded and whether digest and checksum are put right: a fuzzer cannot guess CRC-32.
+it is decoded and whether digest and checksum are put right: a fuzzer cannot guess CRC-32. Every frame is
+decoded twice, by plain Python and by the compiled kernels, which must say the same.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["laconic"]):
-    from laconic.compression import decode, inspect
+    from laconic.compression import decode, inspect, native
     from laconic.errors import LimitExceeded, WireError
     from laconic.schema import Schema, TensorSpec
+
+if not native.load():
+    raise SystemExit("the compiled kernels cannot be loaded")
 
 GOLDEN = Path(__file__).parents[1] / "compression" / "golden"
 LIMIT_BYTES = 1 << 20
@@ -37,6 +41,18 @@ def schemas() -> tuple[Schema, ...]:
 SCHEMAS = schemas()
 
 
+def outcome(frame: bytes, schema: Schema, *, natively: bool) -> bytes | tuple[type[WireError], str]:
+    """The vector's bytes, or the refusal."""
+    native.ready = lambda symbols: natively
+    try:
+        out = decode(frame, schema, limit_bytes=LIMIT_BYTES)
+    except WireError as error:
+        return type(error), str(error)
+    assert out.shape == (schema.size,)
+    assert abs(out).max(initial=0) < float("inf")
+    return out.tobytes()
+
+
 def one_input(data: bytes) -> None:
     """Decode and inspect; what a frame promises must hold for what is decoded."""
     if not data:
@@ -46,13 +62,8 @@ def one_input(data: bytes) -> None:
     if choice & 1 and len(frame) >= 17:
         body = frame[:5] + schema.digest + frame[13:-4]
         frame = body + zlib.crc32(body).to_bytes(4, "little")
-    try:
-        out = decode(frame, schema, limit_bytes=LIMIT_BYTES)
-    except WireError:
-        pass
-    else:
-        assert out.shape == (schema.size,)
-        assert abs(out).max(initial=0) < float("inf")
+    plain, compiled = (outcome(frame, schema, natively=n) for n in (False, True))
+    assert compiled == plain, f"{compiled!r} by the kernels, {plain!r} without"
     try:
         info = inspect(frame)
     except WireError:
