@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,13 +52,15 @@ class SqliteStore:
     """A store in one SQLite file.
 
     Write-ahead log with `synchronous=FULL`: a write is on the disk when `write` returns, and a kill at any
-    moment leaves the last complete write. One process at a time holds the file.
+    moment leaves the last complete write. One process at a time holds the file; its threads may share the
+    store, since long computations read what they need when they need it.
 
     Raises `StorageError` wherever SQLite reports a fault.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._one_at_a_time = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -85,18 +88,8 @@ class SqliteStore:
 
     def write(self, entries: Mapping[str, bytes | None]) -> None:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for key, blob in entries.items():
-                    if blob is None:
-                        self._db.execute("DELETE FROM entries WHERE key = ?", (key,))
-                    else:
-                        self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", (key, blob))
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            with self._one_at_a_time:
+                self._write(entries)
         except sqlite3.Error as e:
             raise StorageError(
                 f"cannot write to the store {self.path} ({e})", remedy="is the disk full or read-only?"
@@ -106,9 +99,24 @@ class SqliteStore:
         """Close the file; the write-ahead log is folded in."""
         self._db.close()
 
+    def _write(self, entries: Mapping[str, bytes | None]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for key, blob in entries.items():
+                if blob is None:
+                    self._db.execute("DELETE FROM entries WHERE key = ?", (key,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", (key, blob))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
     def _read(self, sql: str, *arguments: str) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(sql, arguments).fetchall()
+            with self._one_at_a_time:
+                return self._db.execute(sql, arguments).fetchall()
         except sqlite3.Error as e:
             raise StorageError(
                 f"cannot read the store {self.path} ({e})",
