@@ -99,8 +99,8 @@ class IntegerFactors:
         weighted = (self.left * np.array([multiplier(c) for c in self.codes])).astype(np.float32)
         return weighted, np.ascontiguousarray(self.right.T, np.float32)
 
-    def fill(self, out: Vector) -> None:
-        """Write the product into `out`: float32, shape `(rows * columns,)`, row after row.
+    def fill(self, out: Vector, *, add: bool = False) -> None:
+        """Write the product into `out`, or add it: float32, shape `(rows * columns,)`, row after row.
 
         Raises `Malformed` and `NonFinite` as `bound` does.
         """
@@ -110,11 +110,15 @@ class IntegerFactors:
         grid = out.reshape(rows, columns)
         high = max(BLOCK // columns, 1)
         for start in range(0, rows, high):
-            block = grid[start : start + high]
+            there = grid[start : start + high]
+            block = np.empty_like(there) if add else there
             np.matmul(left[start : start + high], right, out=block)
             np.multiply(block, np.float32(self.scale), out=block)
             # A sum of zeros can be -0 in one order and +0 in another; this makes it +0.
             np.add(block, np.float32(0), out=block)
+            if add:
+                with np.errstate(over="ignore"):
+                    np.add(there, block, out=there)
 
 
 def write_factors(factors: IntegerFactors) -> tuple[int, bytes] | None:
@@ -173,23 +177,28 @@ class FactorBytes:
         tokens = decoder.symbols(
             _classes(self.codes, count), count * rank, alphabet=self.alphabet, contexts_count=_CLASSES
         )
-        bases, widths = _bases(tokens)
-        wide = widths > 0
+        # Indices, not masks: a small tensor's decoding is a few dozen calls, and its speed is theirs.
+        magnitudes = _BASES.take(tokens)
+        wide = (tokens >= _DIRECT).nonzero()[0]
+        widths = _WIDTHS.take(tokens.take(wide))
         low_bits = int(widths.sum(dtype=np.int64))
         self._check(low_bits)
         low = decoder.symbols(None, low_bits, alphabet=2)
-        bases[wide] += _from_low_bits(low, widths[wide])
-        sent = bases > 0
+        if wide.size:
+            magnitudes[wide] += _from_low_bits(low, widths)
+        sent = tokens.nonzero()[0]
+        taken = live.nonzero()[0]
         negative = decoder.symbols(
-            _sign_contexts(column[live], rank)[sent],
-            int(np.count_nonzero(sent)),
+            _sign_contexts(column.take(taken), rank).take(sent),
+            sent.size,
             alphabet=2,
             contexts_count=2 * _SIGN_COMPONENTS,
         )
         decoder.finish()
-        bases[sent] *= 1 - 2 * negative.astype(np.int32)
+        below = sent.take(negative.nonzero()[0])
+        magnitudes[below] = -magnitudes.take(below)
         both = np.zeros((order.size, rank), np.int32)
-        both[order[live]] = bases.reshape(count, rank)
+        both[order.take(taken)] = magnitudes.reshape(count, rank)
         return IntegerFactors(both[: self.rows], both[self.rows :], self.codes, self.scale)
 
     def _check(self, symbols: int) -> None:
@@ -214,13 +223,13 @@ def _order(count: int) -> NDArray[np.int64]:
 
 def _classes(codes: tuple[int, ...], count: int) -> Codes:
     """The contexts of `count` entities' magnitudes: components with about the same multiplier share one."""
-    return np.tile(np.minimum(np.array(codes) // 2, _CLASSES - 1).astype(np.uint8), count)
+    return np.frombuffer(bytearray(min(c // 2, _CLASSES - 1) for c in codes) * count, np.uint8)
 
 
 def _sign_contexts(kinds: Codes, rank: int) -> Codes:
     """The contexts of the signs, before those of zeros are taken out."""
-    component = np.minimum(np.arange(rank), _SIGN_COMPONENTS - 1)
-    return (2 * component[None, :] + kinds[:, None]).astype(np.uint8).ravel()
+    component = [2 * min(k, _SIGN_COMPONENTS - 1) for k in range(rank)]
+    return (np.array(component, np.uint8) + kinds[:, None]).ravel()
 
 
 def _tokens(magnitudes: Integers) -> tuple[Codes, Codes]:
@@ -236,13 +245,16 @@ def _tokens(magnitudes: Integers) -> tuple[Codes, Codes]:
     return tokens.astype(np.uint8), np.where(direct, 0, top - 1).astype(np.uint8)
 
 
-def _bases(tokens: Codes) -> tuple[Integers, Codes]:
+def _token_tables() -> tuple[Integers, Codes]:
     """The least magnitude of each token, and how many low bits it leaves out."""
     table = np.arange(TOKENS)
     above = np.maximum(table - (_DIRECT - 1), 0)
     widths = np.where(above > 0, 2 + above // 2, 0)
     bases = np.where(above > 0, (2 + above % 2) << widths, table)
-    return bases.astype(np.int32)[tokens], widths.astype(np.uint8)[tokens]
+    return bases.astype(np.int32), widths.astype(np.uint8)
+
+
+_BASES, _WIDTHS = _token_tables()
 
 
 def _low_bits(magnitudes: Integers, widths: Codes) -> Codes:

@@ -90,9 +90,10 @@ class Product:
         high, width = max(FOLD_BLOCK // columns, 1), min(columns, FOLD_BLOCK)
         corners = [(r, c) for r in range(0, len(left), high) for c in range(0, columns, width)]
         # From here on places are counted without the rows that are left out.
-        row = self.positions // columns
-        among = self.positions - stretches.left_out(row) * columns
-        firsts = [*np.searchsorted(among, [r * columns + c for r, c in corners]).tolist(), among.size]
+        among, firsts = self.positions, [0] * (len(corners) + 1)
+        if among.size:
+            among = among - stretches.left_out(among // columns) * columns
+            firsts = [*np.searchsorted(among, [r * columns + c for r, c in corners]).tolist(), among.size]
         scratch = np.empty(high * width, np.float32)
         for (r, c), first, last in zip(corners, firsts[:-1], firsts[1:], strict=True):
             rows, wide = left[r : r + high], right[:, c : c + width]
@@ -108,7 +109,8 @@ class Product:
     def _live(self) -> Mask:
         """Which rows are not all zero."""
         live: Mask = np.asarray(self.factors.left.any(axis=1))
-        live[self.positions // len(self.factors.right)] = True
+        if self.positions.size:
+            live[self.positions // len(self.factors.right)] = True
         return live
 
 
@@ -123,11 +125,16 @@ class _Stretches:
     @classmethod
     def of(cls, live: Mask, shortest_gap: int) -> _Stretches:
         """Stretches of live rows, and of dead ones in gaps that are shorter than `shortest_gap`."""
-        edges = np.flatnonzero(np.diff(live, prepend=False, append=False))
+        fenced = np.zeros(live.size + 2, np.bool_)
+        fenced[1:-1] = live
+        edges = (fenced[1:] != fenced[:-1]).nonzero()[0]
+        if edges.size > 2:
+            # Of the edges between the first and the last, those of a short gap go.
+            inner = edges[1:-1].reshape(-1, 2)
+            wide = inner[inner[:, 1] - inner[:, 0] >= shortest_gap].ravel()
+            edges = np.concatenate([edges[:1], wide, edges[-1:]])
         starts, stops = edges[::2], edges[1::2]
-        apart = starts[1:] - stops[:-1] >= shortest_gap
-        starts, stops = np.append(starts[:1], starts[1:][apart]), np.append(stops[:-1][apart], stops[-1:])
-        return cls(starts, stops, np.cumsum(stops - starts))
+        return cls(starts, stops, (stops - starts).cumsum())
 
     def rows(self) -> NDArray[np.int64]:
         """All rows that are taken, in their order."""
@@ -144,7 +151,7 @@ class _Stretches:
         `ahead`: where the matrix begins there.
         """
         found = []
-        i = int(np.searchsorted(self.ends, start // columns, side="right"))
+        i = int(self.ends.searchsorted(start // columns, side="right"))
         while start < stop:
             end = min(int(self.ends[i]) * columns, stop)
             offset = ahead + int(self.stops[i] - self.ends[i]) * columns
