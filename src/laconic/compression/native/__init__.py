@@ -15,7 +15,7 @@ from importlib.util import find_spec
 VARIABLE = "LACONIC_NATIVE"
 
 LOADING_COST = 600_000
-"""What loading the kernels costs, in symbols: about half a second, and 90 MB that are not given back."""
+"""What loading the kernels costs, in symbols: 0.6 seconds, and 130 MB that are not given back."""
 
 STREAM_COST = 300
 """What a stream costs beside its symbols, in symbols of the plain coder: its runs are short at first."""
