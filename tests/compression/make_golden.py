@@ -33,6 +33,7 @@ from laconic.compression.stages import Coder
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.grid import GRID, Kept, Steps
 from laconic.compression.transforms.low_rank import LOW_RANK
+from laconic.compression.transforms.multiples import MULTIPLES
 from laconic.compression.transforms.random_k import RANDOM_K
 from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
@@ -125,6 +126,28 @@ def grids() -> Iterator[tuple[str, Schema, bytes]]:
         yield f"grid-{name}", schema, wrap(schema, (), [part])
 
 
+def every_value() -> Iterator[tuple[str, Schema, bytes]]:
+    """Multiples: classes or none, low bits or none, signs as bits, as one class and as many."""
+    rng = np.random.default_rng(11)
+    spread = np.outer(2.0 ** rng.uniform(-3, 5, 50), 2.0 ** rng.uniform(-2, 2, 40))
+    heavy = np.rint(spread * rng.laplace(size=(50, 40))).astype(np.int64)
+    largest = np.zeros(30, np.int64)
+    largest[[0, 7, 29]] = 98303, -98303, 1
+    alike = -rng.integers(0, 3, 600)
+    by_row = np.where(rng.random((40, 25)) < rng.choice([0.02, 0.5, 0.98], (40, 1)), -1, 1)
+    cases = {
+        "classes": (heavy.ravel(), 40, Steps(2.0**-12, 1, (50, 70, 60, 64))),
+        "largest": (largest, 30, Steps(2.0**-20 * 1.5, 1, ())),
+        "signs-alike": (alike, 20, Steps(2.0**-9, 1, (80,))),
+        "signs-of-rows": ((by_row * rng.integers(0, 12, (40, 25))).ravel(), 25, Steps(2.0**-9, 1, (255, 0))),
+    }
+    for name, (levels, columns, steps) in cases.items():
+        schema = schema_of((levels.size // columns, columns))
+        part = MULTIPLES.write(levels, columns, steps)
+        assert part is not None
+        yield f"multiples-{name}", schema, wrap(schema, (), [part])
+
+
 def products() -> Iterator[tuple[str, Schema, bytes]]:
     """Low rank with every transform that may hold the rest; ranks one to five; magnitudes beyond 2**12."""
     rng = np.random.default_rng(4)
@@ -134,7 +157,15 @@ def products() -> Iterator[tuple[str, Schema, bytes]]:
     grid = GRID.write(Kept.of(levels), columns, Steps(2.0**-8, 3, (70,)))
     positions = np.flatnonzero(levels)
     sparse = SPARSE.write(positions, levels.size, FLOAT32.write(levels[positions].astype(np.float32)), 9)
-    for name, rank, nested in (("zero", 1, ZERO.write()), ("sparse", 5, sparse), ("grid", 3, grid)):
+    full = rng.integers(-3, 3, rows * columns, endpoint=True)
+    multiples = MULTIPLES.write(full, columns, Steps(2.0**-8, 3, (70,)))
+    nested_parts = (
+        ("zero", 1, ZERO.write()),
+        ("sparse", 5, sparse),
+        ("grid", 3, grid),
+        ("multiples", 2, multiples),
+    )
+    for name, rank, nested in nested_parts:
         assert nested is not None
         sizes = [6000, 40, 11, 3, 1][:rank]
         left, right = (
@@ -215,6 +246,7 @@ def refused() -> Iterator[tuple[str, Schema, bytes]]:
         for name, (part, _) in cases.items():
             yield f"{values} values, {name}", schema, wrap(schema, (), [part])
     yield from wrong_grids()
+    yield from wrong_multiples()
     yield from wrong_products()
     yield from wrong_bodies()
     yield from wrong_envelopes()
@@ -252,6 +284,36 @@ def wrong_grids() -> Iterator[tuple[str, Schema, bytes]]:
     long = schema_of((1, 1 << 20))
     part = b"\x04\x00" + good[2:9] + varint(1 << 18) + good[10:]
     yield "grid, few bytes for many symbols", long, wrap(long, (), [part])
+
+
+def wrong_multiples() -> Iterator[tuple[str, Schema, bytes]]:
+    """One byte or two of good multiples changed; good: 6 columns, scale 1/128, levels -2 to 9."""
+    schema = schema_of((4, 6))
+    good = MULTIPLES.write(np.arange(24) % 12 - 2, 6, Steps(2.0**-7, 1, (66,)))
+    assert good is not None
+    assert good[:8] == bytes.fromhex("07 06 20 10 09 00 3c 42")
+    assert decode(wrap(schema, (), [good]), schema, limit_bytes=96).any()
+    edits = {
+        "columns that do not divide": (1, "05"),
+        "more columns than values": (1, "19"),
+        "more offsets than there can be": (3, "50"),
+        "one token": (4, "01"),
+        "too many tokens": (4, "24"),
+        "a scale of zero": (5, "0000"),
+        "a scale that is infinite": (5, "807f"),
+        "a scale whose largest value is": (5, "7f7f"),
+        "no symbols": (8, "00"),
+    }
+    for name, (at, new) in edits.items():
+        part = good[:at] + bytes.fromhex(new) + good[at + len(new) // 2 :]
+        yield f"multiples, {name}", schema, wrap(schema, (), [part])
+    yield "multiples, cut short", schema, wrap(schema, (), [good[:-1]])
+    low = 9 + good[8]
+    longer = good[:low] + bytes([good[low] + 1]) + good[low + 1 :] + b"\0"
+    yield "multiples, low bits too many", schema, wrap(schema, (), [longer])
+    long = schema_of((1, 1 << 20))
+    part = b"\x07\x00\x00\x00\x02\x00\x3c\x00\x00"
+    yield "multiples, few bytes for many symbols", long, wrap(long, (), [part])
 
 
 def wrong_products() -> Iterator[tuple[str, Schema, bytes]]:
@@ -372,7 +434,7 @@ def write_refused() -> None:
 def main() -> int:
     """Write what is missing; say what was written."""
     FOLDER.mkdir(exist_ok=True)
-    every = (by_settings(), by_stages(), grids(), products(), pools(), coded(), seeded())
+    every = (by_settings(), by_stages(), grids(), every_value(), products(), pools(), coded(), seeded())
     for name, schema, frame in chain.from_iterable(every):
         binary, description = FOLDER / f"{name}.frame", FOLDER / f"{name}.json"
         if binary.exists() or description.exists():

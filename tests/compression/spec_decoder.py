@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import zstandard
 from spec_grid import grid
 from spec_low_rank import low_rank
+from spec_multiples import multiples
 
 
 class Frame:
@@ -71,6 +72,8 @@ class Frame:
             return grid(self, size, Body)
         if transform == 0x05:
             return low_rank(self, size, Body)
+        if transform == 0x07:
+            return multiples(self, size, Body)
         assert transform in (0x03, 0x06)
         kept = self.varint()
         positions = self.positions(size, kept) if transform == 0x03 else support(self.u64(), size, kept)
@@ -252,13 +255,16 @@ class Body:
             assert not bits
             self.words = frame
 
-    def stream(self, contexts: list[int], alphabet: int, contexts_count: int) -> list[int]:
+    def stream(
+        self, contexts: list[int], alphabet: int, contexts_count: int, prior: list[list[int]] | None = None
+    ) -> list[int]:
+        background = sum(map(sum, prior)) // contexts_count // 128 if prior else 24 * alphabet
         n = [[0] * alphabet for _ in range(contexts_count)]
         out: list[int] = []
         while len(out) < len(contexts):
             size = min(max(len(out) // 4, 4), 2048)
             run = contexts[len(out) : len(out) + size]
-            f = {c: frequencies(n[c]) for c in set(run)}
+            f = {c: frequencies(n[c], prior[c] if prior else None, background) for c in set(run)}
             symbols = self.run([f[c] for c in run])
             for c, s in zip(run, symbols, strict=True):
                 n[c][s] += 1
@@ -297,16 +303,21 @@ class Body:
         self.rest().end()
 
 
-def frequencies(n: list[int]) -> list[int]:
+def smooth(w: list[int]) -> list[int]:
+    wide = [w[0], *w, w[-1]]
+    return [wide[s] + 2 * wide[s + 1] + wide[s + 2] for s in range(len(w))]
+
+
+def frequencies(n: list[int], prior: list[int] | None, background: int) -> list[int]:
     """Of one context, from its counts."""
-    alphabet, prior = len(n), [32]
-    while len(prior) < alphabet:
-        prior.append(max(prior[-1] * 3 // 4, 2))
-    near = [32 * a + b for a, b in zip(n, prior, strict=True)]
-    for _ in range(2):
-        wide = [near[0], *near, near[-1]]
-        near = [wide[s] + 2 * wide[s + 1] + wide[s + 2] for s in range(alphabet)]
-    weight = [32 * n[s] + near[s] * 24 * alphabet // sum(near) + 1 for s in range(alphabet)]
+    alphabet = len(n)
+    if prior is None:
+        falling = [32]
+        while len(falling) < alphabet:
+            falling.append(max(falling[-1] * 3 // 4, 2))
+        prior = smooth(smooth(falling))
+    near = [a + b for a, b in zip(smooth(smooth([32 * x for x in n])), prior, strict=True)]
+    weight = [32 * n[s] + near[s] * background // sum(near) + 1 for s in range(alphabet)]
     f = [w * (16384 - alphabet) // sum(weight) + 1 for w in weight]
     f[weight.index(max(weight))] += 16384 - sum(f)
     return f

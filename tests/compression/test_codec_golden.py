@@ -116,7 +116,16 @@ def test_golden_frames_use_every_way_of_a_stage():
     assert {(g["row_classes"] > 1, g["column_classes"] > 1) for g in grids} >= {(False, False), (True, True)}
     assert {1, 255} <= {g["rungs"] for g in grids}
     assert {1} < {g["rows"] for g in grids}
-    assert {s.stages[1] for s in every if s.stages[0] == "low rank"} == {"zero", "sparse", "grid"}
+    assert {s.stages[1] for s in every if s.stages[0] == "low rank"} == {
+        *("zero", "sparse", "grid", "multiples"),
+    }
+    multiples = [dict(s.params) for s in every if s.stages == ("multiples",)]
+    assert {min(m["sign_classes"], 2) for m in multiples} == {0, 1, 2}
+    assert {(m["row_classes"] > 1, m["column_classes"] > 1) for m in multiples} >= {
+        (False, False),
+        (True, True),
+    }
+    assert max(m["tokens"] for m in multiples) == 35
     rotated = [dict(s.params) for s in every if "rotated" in s.stages]
     assert {(r["bits"], r["rounds"]) for r in rotated} == {(b, r) for b in (1, 2, 3, 4) for r in (1, 2)}
     assert {s.params["bits"] for s in every if "uniform" in s.stages} >= {1, 2, 4, 8}

@@ -111,7 +111,7 @@ def sections() -> dict[str, tuple[bytes, type[WireError]]]:
     exact = b"\x10" + np.ones(8, "<f4").tobytes()
     nan = np.full(800, np.nan, "<f4").tobytes()
     return {
-        "unknown transform": (b"\x07", UnsupportedVersion),
+        "unknown transform": (b"\x0f", UnsupportedVersion),
         "unknown quantiser": (b"\x02\x13", UnsupportedVersion),
         "unknown position coder": (b"\x03\x08\x23", UnsupportedVersion),
         "unknown coder": (b"\x02\x11\x08" + float32(1.0) + b"\x35", UnsupportedVersion),
@@ -214,9 +214,11 @@ def test_a_section_cannot_ask_for_more_than_its_tensor():
 @pytest.mark.parametrize(
     ("chosen", "stage"),
     [
-        (replace(PRESETS["small"], step_rms=0.01), "planes"),
+        (PRESETS["lossless"], "planes"),
         (PRESETS["exact"], "float32"),
         (replace(PRESETS["small"], step_rms=0.5), "low rank"),
+        (replace(PRESETS["small"], step_rms=0.01), "multiples"),
+        (replace(PRESETS["small"], step_rms=0.1, low_rank=False), "multiples"),
         (replace(PRESETS["small"], step_rms=0.5, low_rank=False), "grid"),
         (replace(PRESETS["small"], step_rms=4.0, low_rank=False), "grid"),
         (CodecSettings(kind="topk", density=0.02, bits=4, zstd_level=1), "gaps"),
@@ -321,6 +323,7 @@ def test_many_short_sections_cost_no_more_than_their_tensors():
     grid = b"\x04\x00\x00\x01\x01\x00\x3f\xff" + varint(1 << 16) + b"\x00\x00"
     uniform = b"\x02\x11\x08" + float32(1.0) + b"\x34\x00"
     started = time.process_time()
-    decode(wrap(schema, (), [grid, uniform] * 4), schema, limit_bytes=1 << 22)
+    multiples = b"\x07\x00\x00\x00\x23\x00\x3f\x00\x00"
+    decode(wrap(schema, (), [grid, uniform, multiples, multiples] * 2), schema, limit_bytes=1 << 22)
     # Measured: 0.35 s.
     assert time.process_time() - started < 4

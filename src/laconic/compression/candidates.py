@@ -11,14 +11,13 @@ import numpy as np
 from laconic.compression.factorise import Matrix, principal, quantise_factors
 from laconic.compression.plain import PEAK, exact
 from laconic.compression.quantisers.float32 import FLOAT32
-from laconic.compression.quantisers.planes import FLOAT_PLANES
-from laconic.compression.quantisers.uniform import UNIFORM
 from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
 from laconic.compression.transforms.dense import DENSE
 from laconic.compression.transforms.grid import GRID, estimated_bits, quantise
-from laconic.compression.transforms.grid.steps import MAX_RUNGS
+from laconic.compression.transforms.grid.steps import MAX_RUNGS, fitted, grid_step
 from laconic.compression.transforms.low_rank import LOW_RANK
+from laconic.compression.transforms.multiples import MOST, MULTIPLES, magnitudes_of
 from laconic.compression.transforms.zero import ZERO
 from laconic.schema import Vector
 
@@ -38,8 +37,8 @@ SAMPLED = 1 << 18
 
 SAMPLE = 16
 
-LEVEL = 9
-"""zstd's, for multiples of the step: the adaptive coder is shorter nearly always."""
+ROUND = 0.45
+"""What is added to a magnitude in steps before it is cut to an integer: a little more zeros pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +79,6 @@ def candidates(
             yield way
     if stretch.values.size < SAMPLED or _sampled_cost(stretch, step, price) < bound:
         yield from _grid(stretch, total, step, price, bound)
-    if 2 * np.count_nonzero(np.abs(values) > step / 2) > values.size:
-        yield from _uniform(values, step)
-    if total > price * 8 * values.size and np.abs(values).max() <= PEAK:
-        yield from _truncated(values)
     # Where nothing sent costs more than the bits of float32, or where a scale would overflow.
     if total > price * 32 * values.size or float(np.abs(values).max()) > PEAK:
         yield Candidate(exact(values), (DENSE.name, FLOAT32.name), 0.0)
@@ -97,6 +92,8 @@ def _grid(stretch: Stretch, total: float, step: float, price: float, bound: floa
     peak = max(float(stretch.values.max()), -float(stretch.values.min()))
     for own in (step, peak / MAX_RUNGS) if peak > (MAX_RUNGS + 0.5) * step else (step,):
         yield from _grid_at(stretch, total, own, price, bound)
+    if peak > (MAX_RUNGS + 0.5) * step:
+        yield from _multiples(stretch, max(step, peak / MOST))
 
 
 def _grid_at(stretch: Stretch, total: float, step: float, price: float, bound: float) -> Iterator[Candidate]:
@@ -108,28 +105,29 @@ def _grid_at(stretch: Stretch, total: float, step: float, price: float, bound: f
     error = total - squared(originals) + squared(originals - steps.values(kept.levels))
     if error + price * OVERSTATED * estimated_bits(kept, stretch.columns) > bound:
         return
-    part = GRID.write(kept, stretch.columns, steps)
+    part, name = GRID.write(kept, stretch.columns, steps), GRID.name
+    if part is None:
+        part, name = MULTIPLES.write(kept.dense(), stretch.columns, steps), MULTIPLES.name
     if part is not None:
-        yield Candidate(part, (GRID.name,), max(error, 0.0))
+        yield Candidate(part, (name,), max(error, 0.0))
 
 
-def _uniform(values: Vector, step: float) -> Iterator[Candidate]:
-    """Multiples of the step, most of which are not zero; of a coarser one where 8 bits do not reach."""
-    reach = float(np.abs(values).max()) / UNIFORM.most
-    part = UNIFORM.write_multiples(values, max(step, reach), LEVEL)
+def _multiples(stretch: Stretch, step: float) -> Iterator[Candidate]:
+    """Every value at a step so fine that the largest is beyond a grid's levels."""
+    exact_step = grid_step(step)
+    if exact_step is None:
+        return
+    scaled = stretch.values / np.float32(exact_step)
+    magnitudes = np.abs(scaled)
+    levels = (magnitudes + np.float32(ROUND)).astype(np.int32)
+    if not levels.any():
+        return
+    sent = np.flatnonzero(levels)
+    steps = fitted(exact_step, magnitudes[sent], levels[sent])
+    decoded = np.copysign(magnitudes_of(levels, steps), stretch.values)
+    part = MULTIPLES.write(np.copysign(levels, stretch.values).astype(np.int32), stretch.columns, steps)
     if part is not None:
-        quantised, left = part
-        yield Candidate(DENSE.write(quantised), (DENSE.name, UNIFORM.name), squared(left))
-
-
-def _truncated(values: Vector) -> Iterator[Candidate]:
-    """Float32 with fewer bits of mantissa: between levels of 8 bits and every bit there is nothing else."""
-    bits = values.view(np.uint32)
-    for dropped in (16, 8):
-        rounded = (bits + np.uint32(1 << (dropped - 1))) >> np.uint32(dropped) << np.uint32(dropped)
-        kept: Vector = rounded.view(np.float32)
-        part = DENSE.write(FLOAT_PLANES.write(kept, LEVEL))
-        yield Candidate(part, (DENSE.name, FLOAT_PLANES.name), squared(values - kept))
+        yield Candidate(part, (MULTIPLES.name,), squared(stretch.values - decoded))
 
 
 def _sampled_cost(stretch: Stretch, step: float, price: float) -> float:

@@ -24,9 +24,6 @@ from laconic.schema import Vector
 _CLIPS = (1.0, 0.85, 0.7, 0.55, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1)
 _SAMPLE = 1 << 14
 
-# The largest code of 8 bits.
-_MOST = 127
-
 
 @dataclass(frozen=True, slots=True)
 class UniformValues:
@@ -60,8 +57,6 @@ class Uniform:
 
     number: int = 0x11
     name: str = "uniform"
-    most: int = _MOST
-    """The largest multiple of the scale that a code stands for."""
 
     def write(self, values: Vector, bits: int, level: int, rng: np.random.Generator | None) -> bytes:
         """Quantise to `bits` (1 to 8) and code; `level` is zstd's.
@@ -74,23 +69,6 @@ class Uniform:
         scale = _covering(values, top) if rng is not None else _best_scale(values, bits, top)
         codes = _quantise(values, bits, scale, rng)
         return bytes([self.number, bits]) + float32(scale) + write_codes(codes, bits, level)
-
-    def write_multiples(self, values: Vector, step: float, level: int) -> tuple[bytes, Vector] | None:
-        """Quantise to the nearest multiples of `step` (a float32), with as few bits as hold the largest.
-
-        Returns the bytes and what they leave out, float32 of the shape of `values`; None where the largest
-        has more than 8 bits, or the step suits no scale.
-        """
-        if not MIN_SCALE <= step < 2.0**119:
-            return None
-        peak = float(np.abs(values).max(initial=0.0))
-        scale = float(np.float32(step))
-        if peak > (_MOST + 0.49) * scale:
-            return None
-        bits = max(round(peak / scale).bit_length() + 1, 2)
-        codes = _quantise(values, bits, scale, None)
-        left: Vector = values - _table(bits, scale)[codes]
-        return bytes([self.number, bits]) + float32(scale) + write_codes(codes, bits, level), left
 
     def read(self, reader: Reader, count: int) -> UniformValues:
         """Take bits, scale and codes."""

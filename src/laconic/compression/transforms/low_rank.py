@@ -25,16 +25,17 @@ from laconic.compression.factors import (
     write_factors,
 )
 from laconic.compression.piece import Given, Piece, Product
-from laconic.compression.stages import Entries, Registry, TensorPart, Transform
+from laconic.compression.stages import Registry, TensorPart, Transform, finite
 from laconic.compression.transforms.grid import GRID
+from laconic.compression.transforms.multiples import MULTIPLES
 from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
 from laconic.compression.wire import Reader, float32, varint
 from laconic.errors import Malformed, NonFinite
 from laconic.schema import Vector
 
-NESTED: Registry[Transform] = Registry("nested transform", range(0x01, 0x10), (ZERO, SPARSE, GRID))
-"""What may hold the rest: transforms that send few values."""
+NESTED: Registry[Transform] = Registry("nested transform", range(0x01, 0x10), (ZERO, SPARSE, GRID, MULTIPLES))
+"""What may hold the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,12 @@ class LowRankPart:
 
     def fill(self, out: Vector) -> None:
         """Write the product and add the rest. Raises `WireError`."""
-        self._fill(out, self.factors.decode(), *self._rest())
+        entries = self.rest.entries()
+        factors = self.factors.decode()
+        if entries is None:
+            self._fill_both(out, factors)
+        else:
+            self._fill(out, factors, *entries)
 
     def entries(self) -> None:
         """None: most values of a product are not zero."""
@@ -63,7 +69,12 @@ class LowRankPart:
     def piece(self, start: int) -> Piece:
         """The tensor for a sum, at `start` in the flat vector, made when it is added. Raises `WireError`."""
         factors = self.factors.decode()
-        positions, values = self._rest()
+        entries = self.rest.entries()
+        if entries is None:
+            out = np.zeros(self.factors.rows * self.factors.columns, np.float32)
+            self._fill_both(out, factors)
+            return Given(slice(start, start + out.size), out)
+        positions, values = entries
         # Rounding keeps the order, so this bounds all sums.
         bound = np.float32(factors.bound())
         with np.errstate(over="ignore"):
@@ -74,11 +85,12 @@ class LowRankPart:
         self._fill(out, factors, positions, values)
         return Given(slice(start, start + out.size), out)
 
-    def _rest(self) -> Entries:
-        entries = self.rest.entries()
-        if entries is None:
-            raise TypeError(f"{self.rest.stages[0]} has no entries: not for NESTED")
-        return entries
+    def _fill_both(self, out: Vector, factors: IntegerFactors) -> None:
+        """A rest that has every value is written first: no second vector is needed."""
+        self.rest.fill(out)
+        factors.fill(out, add=True)
+        if not finite(out):
+            raise NonFinite("value of a low rank tensor", value="a sum beyond float32")
 
     def _fill(self, out: Vector, factors: IntegerFactors, where: NDArray[np.int64], values: Vector) -> None:
         factors.fill(out)

@@ -78,7 +78,7 @@ def written(kept: Kept, columns: int, steps: Steps) -> tuple[Layout, bytes, byte
     level = (np.abs(kept.levels) - 1).astype(np.uint8)
     if order is not None:
         negative, level, row = negative[order], level[order], row[order]
-    of_row, classes = _sign_classes(row, negative, cells.shape[0])
+    of_row, classes = sign_classes(row, negative, cells.shape[0])
     if not classes:
         low, widths = np.concatenate([low, negative]), np.concatenate([widths, np.ones(row.size, np.int64)])
     if counts.size == 1 and classes < 2:
@@ -169,7 +169,7 @@ def _by_block(cells: _Cells, rows: Axis, columns: Axis) -> tuple[Integers, Integ
     return counts, place
 
 
-def _sign_classes(row: Integers, negative: Codes, height: int) -> tuple[Codes, int]:
+def sign_classes(row: Integers, negative: Codes, height: int) -> tuple[Codes, int]:
     """Classes of rows by their share of negative values, and how many; 0 where plain bits are less."""
     kept = np.bincount(row, minlength=height)
     minus = np.bincount(row, weights=negative, minlength=height)
