@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.coordinator.rounds import (
+    EVERYBODY,
     TABLE,
     Action,
     Advanced,
+    Held,
     Input,
     Joined,
     Left,
@@ -20,6 +22,7 @@ from laconic.coordinator.rounds import (
     Round,
     TimedOut,
     begin,
+    buffered,
     resume,
     step,
 )
@@ -31,6 +34,8 @@ PLANS = st.builds(
     st.integers(1, 5),
     st.floats(0.5, 100.0),
     st.floats(0.0, 100.0),
+    st.just(0) | st.integers(1, 5),
+    st.just(1.3) | st.just(EVERYBODY),
 )
 INPUTS: st.SearchStrategy[Input] = st.one_of(
     st.builds(Present, st.integers(1, 8)),
@@ -42,6 +47,8 @@ INPUTS: st.SearchStrategy[Input] = st.one_of(
     st.just(Resumed()),
     st.just(TimedOut()),
     st.just(Advanced()),
+    st.just(Advanced(reached=True)),
+    st.builds(Held, st.none() | st.floats(0.0, 1000.0)),
 )
 HISTORIES = st.lists(st.tuples(INPUTS, st.floats(0.0, 30.0)), max_size=80)
 
@@ -83,13 +90,17 @@ def test_every_history_keeps_the_laws(plan: Plan, history: list[tuple[Input, flo
         if action is Action.CLOSE:
             assert state.phase is Phase.ADVANCING
             assert state.reported >= plan.min_reports
-            assert isinstance(event, TimedOut) or state.reported >= state.expected
+            assert isinstance(event, TimedOut) or state.reported >= plan.enough(state.expected)
             assert state.deadline is None, "nothing is waited for but the computation"
         if action is Action.EXTEND:
             assert isinstance(event, TimedOut)
             assert state.reported < plan.min_reports
         if action is Action.FINISH:
-            assert state.number == plan.rounds
+            assert isinstance(event, Advanced)
+            assert state.number == plan.rounds or event.reached
+        if state.phase is Phase.PAUSED and before.phase is not Phase.PAUSED:
+            assert isinstance(event, Held)
+            assert (before.phase, state.deadline) == (Phase.WAITING, event.until), "an open round is finished"
         assert (action is Action.CLOSE) == (
             before.phase is Phase.COLLECTING and state.phase is Phase.ADVANCING
         )
@@ -97,6 +108,7 @@ def test_every_history_keeps_the_laws(plan: Plan, history: list[tuple[Input, flo
             before.phase is not Phase.FINISHED and state.phase is Phase.FINISHED
         )
         if isinstance(event, TimedOut):
+            assert state.phase is not Phase.PAUSED, "every pause has an end"
             assert state.deadline is None or (
                 before.deadline is not None and state.deadline > before.deadline
             )
@@ -121,11 +133,12 @@ def test_a_resumed_round_is_closed_exactly_when_an_undisturbed_one_would_be(
 @given(PLANS, st.integers(1, 8))
 def test_when_all_report_a_campaign_runs_to_its_end(plan: Plan, devices: int) -> None:
     devices = max(devices, plan.min_devices, plan.min_reports)
+    enough = plan.enough(devices)
     state, now = begin(1), 0.0
     for number in range(1, plan.rounds + 1):
         state, action = step(plan, state, Present(devices), now)
         assert action is Action.OPEN
-        for event in [Joined()] * devices + [Reported()] * (devices - 1):
+        for event in [Joined()] * devices + [Reported()] * (enough - 1):
             state, action = step(plan, state, event, now)
             assert action is None
         state, action = step(plan, state, Reported(), now)
@@ -151,4 +164,46 @@ def test_too_few_reports_are_waited_for_however_long(plan: Plan, reported: int, 
 
 def test_every_phase_but_the_last_has_a_way_out_and_every_input_a_row() -> None:
     assert {phase for phase, _ in TABLE} == set(Phase) - {Phase.FINISHED}
-    assert {kind for _, kind in TABLE} == {Present, Joined, Reported, Left, Resumed, TimedOut, Advanced}
+    assert {kind for _, kind in TABLE} == {
+        Present,
+        Held,
+        Joined,
+        Reported,
+        Left,
+        Resumed,
+        TimedOut,
+        Advanced,
+    }
+
+
+@given(st.integers(1, 500), st.floats(1.0, 3.0), st.integers(0, 2000))
+def test_a_target_asks_for_more_than_it_needs_and_never_for_more_than_are_here(
+    target: int, over: float, here: int
+) -> None:
+    plan = Plan(1, 1, 1, 1.0, target_reports=target, over_selection=over)
+    asked = plan.asked(here)
+    assert min(target, here) <= asked <= here
+    assert asked <= over * target + 1
+    assert buffered(plan, target).asked(here) == here
+    assert Plan(1, 1, 1, 1.0).asked(here) == here
+
+
+def test_over_selection_is_of_the_target_exactly() -> None:
+    plans = [Plan(1, 1, 1, 1.0, target_reports=10, over_selection=f) for f in (1.0, 1.1, 1.3, 1.31)]
+    assert [p.asked(100) for p in plans] == [10, 11, 13, 14]
+
+
+@given(st.integers(2, 8), st.integers(0, 8), st.integers(1, 3))
+def test_with_a_target_those_who_never_report_cost_nothing(target: int, dead: int, least: int) -> None:
+    """The round closes with the last report that is needed, whoever else was asked; without, it waits."""
+    events: list[Input] = [Joined()] * (target + dead) + [Reported()] * target
+    for plan, ends in (
+        (Plan(1, 1, least, 9.0, target_reports=target), Phase.ADVANCING),
+        (Plan(1, 1, least, 9.0), Phase.COLLECTING if dead or least > target else Phase.ADVANCING),
+    ):
+        state, _ = step(plan, begin(1), Present(99), 0.0)
+        for event in events:
+            state, _ = step(plan, state, event, 1.0)
+        assert state.phase is (ends if least <= target else Phase.COLLECTING)
+        state, _ = step(plan, state, TimedOut(), 9.0)
+        assert least > target or state.phase is Phase.ADVANCING, "and at most the deadline"

@@ -140,50 +140,6 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert f"{chunks.DEFAULT_CHUNK_BYTES:,}".replace(",", " ") + " bytes" in page
 
 
-# --- the round's diagram -----------------------------------------------------------------------------------
-
-
-def transitions() -> list[tuple[str, str, str, str]]:
-    """(phase, input, next phase, action) that `rounds.TABLE` can bring about, found by trying small cases."""
-    found = set()
-    inputs: dict[type, list[rounds.Input]] = {
-        kind: [kind()] for _, kind in rounds.TABLE if kind is not rounds.Present
-    }
-    inputs[rounds.Present] = [rounds.Present(n) for n in range(4)]
-    for (phase, kind), expected, reported, deadline, least in itertools.product(
-        rounds.TABLE, range(4), range(4), (None, 0.0, 10.0), range(1, 4)
-    ):
-        plan = Plan(rounds=2, min_devices=2, min_reports=least, deadline_s=5.0)
-        for given, n in itertools.product(inputs[kind], (1, 2)):
-            if reported > expected or (kind in (rounds.Reported, rounds.Left) and reported == expected):
-                continue
-            state = Round(n, phase, expected, reported, deadline)
-            after, action = rounds.step(plan, state, given, 1.0)
-            found.add((phase.name, kind.__name__, after.phase.name, action.value if action else ""))
-    order = [p.name for p in Phase]
-    names = [kind.__name__ for _, kind in rounds.TABLE]
-    return sorted(found, key=lambda t: (order.index(t[0]), names.index(t[1]), order.index(t[2]), t[3]))
-
-
-def diagram() -> str:
-    """The state diagram of a round, in mermaid."""
-    lines = ["stateDiagram-v2", f"    [*] --> {Phase.WAITING.name}"]
-    lines += [f"    {a} --> {b}: {what}{' / ' + do if do else ''}" for a, what, b, do in transitions()]
-    return "\n".join([*lines, f"    {Phase.FINISHED.name} --> [*]"])
-
-
-def test_the_diagram_on_the_page_is_the_round_machine() -> None:
-    block = re.search(r"```mermaid\n(stateDiagram.*?)\n```", PAGE.read_text(), re.DOTALL)
-    assert block
-    assert block[1] == diagram(), f"docs/spec/protocol.md should hold this diagram:\n{diagram()}"
-
-
-def test_the_diagram_has_a_line_for_every_row_of_the_table() -> None:
-    assert {(a, what) for a, what, _, _ in transitions()} == {
-        (phase.name, kind.__name__) for phase, kind in rounds.TABLE
-    }
-
-
 # --- the worked example ------------------------------------------------------------------------------------
 
 HASH = "0123456789abcdef"

@@ -9,7 +9,9 @@ import msgspec
 from laconic.compression import CodecSettings
 from laconic.coordinator.advance import Evaluate
 from laconic.coordinator.rounds import Plan
+from laconic.coordinator.schedule import Schedule
 from laconic.coordinator.selection import Budget
+from laconic.coordinator.staleness import Lateness, PastTask
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 from laconic.schema import Schema, Vector
@@ -22,6 +24,10 @@ class Campaign:
     fleet: str
     cohort: str
     plan: Plan
+    lateness: Lateness = field(default_factory=Lateness)
+    schedule: Schedule = field(default_factory=Schedule)
+    until_accuracy: float | None = None
+    """The campaign is over when a version is so good on held-out data; None for no such goal."""
     training: Training = field(default_factory=Training)
     codec: CodecSettings = field(default_factory=CodecSettings)
     """How devices encode updates."""
@@ -32,6 +38,7 @@ class Campaign:
     eligibility: Eligibility = field(default_factory=Eligibility)
     budget: Budget = field(default_factory=Budget)
     share: float = 1.0
+    """The part of the cohort that is asked, in a plan without a target."""
     targeted: bool = False
     """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
     learning_rate_decay: float = 1.0
@@ -66,6 +73,14 @@ class Committed(msgspec.Struct, frozen=True):
     device: str
     weight: int
     frame: bytes
+    round: int = 0
+    """The round whose task it answers, not that in which it came; 0 where that was not written down."""
+    base: str = ""
+    """Short hash of the version that it was trained from."""
+    staleness: int = 0
+    """How many versions its base was behind."""
+    discount: float = 1.0
+    """Factor on its values, for its staleness."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -80,3 +95,5 @@ class Progress(msgspec.Struct, frozen=True):
     expected: list[str] = []
     """Who was asked when the round opened; who comes later says so by its birth."""
     finished: bool = False
+    tasks: list[PastTask] = []
+    """Tasks whose updates are still taken, the open one last; none if late updates are refused."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from laconic.compression import pieces
+from laconic.compression import Piece, decode, pieces, whole
 from laconic.coordinator import notes, rounds, selection
 from laconic.coordinator.advance import Version, advance, first
 from laconic.coordinator.campaign import Campaign, Committed, Progress, Subject
@@ -17,10 +17,12 @@ from laconic.coordinator.offering import offer_of
 from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.rounds import Action, Phase
+from laconic.coordinator.schedule import NEVER
+from laconic.coordinator.staleness import PastTask, discounted, remember
 from laconic.errors import StorageError, WireError
 from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
-from laconic.protocol.identity import task_id
+from laconic.protocol.identity import share_for, task_id
 from laconic.protocol.messages import encode
 
 _NOBODY_WORKED_S = 60.0
@@ -70,6 +72,11 @@ class Course:
         return self.round.phase is Phase.FINISHED
 
     @property
+    def advancing(self) -> bool:
+        """Whether the next version is being computed."""
+        return self.round.phase is Phase.ADVANCING
+
+    @property
     def collecting(self) -> bool:
         """Whether reports are taken."""
         return self.round.phase is Phase.COLLECTING
@@ -83,20 +90,34 @@ class Course:
             version = first(self._subject.initial, self.schema, self._subject.evaluate)
             entries = self.registry.add(version, now, round_number=0, updates=0, silent=0, samples=0)
             effects += [self.save(entries), notes.version(self.registry.current)]
-        if self.progress.finished and self.progress.number < self.campaign.plan.rounds:
-            # More rounds have been asked for since.
-            self.progress = Progress(number=self.progress.number + 1)
+        if (
+            self.progress.finished
+            and self.progress.number < self.campaign.plan.rounds
+            and not self._reached()
+        ):
+            # More has been asked for since.
+            self.progress = msgspec.structs.replace(
+                self.progress, number=self.progress.number + 1, finished=False
+            )
         if self.progress.finished:
             self.round = rounds.Round(self.progress.number, Phase.FINISHED)
             return effects
         self.round = rounds.begin(self.progress.number)
+        self._refold()
         if self.progress.open:
             self._resume(now)
             effects.append(
                 Note("resumed", {"round": self.round.number, "committed": dict(self.book.committed)})
             )
             effects += self.step(rounds.Resumed(), now)
+        elif self._held(now):
+            effects += self._hold(now)
         return effects
+
+    def _reached(self) -> bool:
+        """Whether the model is as good as it was to become."""
+        goal, accuracy = self.campaign.until_accuracy, self.registry.current.accuracy
+        return goal is not None and accuracy is not None and accuracy >= goal
 
     def republish(self) -> list[Effect]:
         """Everything that should lie at the broker, which may have lost it."""
@@ -120,23 +141,36 @@ class Course:
         except msgspec.DecodeError as e:
             raise StorageError(f"record progress ({e})", remedy="restore the store from a copy") from e
 
-    def _resume(self, now: float) -> None:
-        """Put an open round back to where it was: its committed updates are expected, reported and folded."""
-        self.book = OpenRound(self.schema.size, self.progress.expected)
-        for key in self._compartment.keys("update/"):
+    def _refold(self) -> None:
+        """Fold what is committed and in no version yet: of the open round, and late updates at any time."""
+        self.book = OpenRound(self.schema.size, self.progress.expected if self.progress.open else ())
+        for key in (*self._compartment.keys("update/"), *self._compartment.keys("late/")):
             try:
                 c = msgspec.msgpack.decode(self._compartment.get(key) or b"", type=Committed)
-                update = tuple(pieces(c.frame, self.schema, limit_bytes=self.dense_bytes))
+                update = self.pieces_of(c.frame, c.discount)
             except (msgspec.DecodeError, WireError) as e:
                 raise StorageError(
                     f"committed update {key} ({e})", remedy="restore the store from a copy"
                 ) from e
-            self.book.commit(c.device, c.update, update, c.weight)
+            if key.startswith("late/"):
+                self.book.commit_late(c.device, c.update, update, c.weight)
+            else:
+                self.book.commit(c.device, c.update, update, c.weight)
+
+    def pieces_of(self, frame: bytes, discount: float) -> tuple[Piece, ...]:
+        """An update as it is folded. Raises `WireError` for a frame that is none."""
+        if discount == 1.0:
+            return tuple(pieces(frame, self.schema, limit_bytes=self.dense_bytes))
+        return whole(discounted(decode(frame, self.schema, limit_bytes=self.dense_bytes), discount))
+
+    def _resume(self, now: float) -> None:
+        """Put an open round back to where it was: its committed updates are expected and reported."""
         deadline = max(self.progress.opened_at + self.campaign.plan.deadline_s, now + _RESUME_GRACE_S)
+        late = len(self.book.late)
         self.round = rounds.resume(
             self.progress.number,
-            expected=len(self.book.expected),
-            reported=len(self.book.committed),
+            expected=len(self.book.expected) + late,
+            reported=len(self.book.committed) + late,
             deadline=deadline,
         )
 
@@ -174,6 +208,14 @@ class Course:
             effects += self.step(rounds.Reported(), now)
         return effects
 
+    def reported_late(self, now: float) -> list[Effect]:
+        """A late update has been entered into the book: one more report, if a round is open."""
+        return self.step(rounds.Joined(), now) + self.step(rounds.Reported(), now)
+
+    def past_task(self, task: str) -> PastTask | None:
+        """A task that has been on offer, if late updates are taken and it is not too long ago."""
+        return next((t for t in self.progress.tasks if t.task == task), None)
+
     def tell_current(self, device: str) -> list[Effect]:
         """Tell a device that has answered a task of the past what there is to do now, if anything."""
         return self.offer([device], work=self.collecting and self.book.awaits(device), direct=True)
@@ -203,9 +245,25 @@ class Course:
                 return []
 
     def try_open(self, now: float) -> list[Effect]:
-        """Open the next round, if enough devices are here and it is due."""
+        """Open the next round, if enough devices are here, it is due and the schedule allows it."""
+        if self.round.phase is not Phase.WAITING:
+            return []
+        if (self.round.deadline is None or now >= self.round.deadline) and self._held(now):
+            return self._hold(now)
         here = online(self.ledger, self.campaign.cohort)
         return self.step(rounds.Present(len(here)), now) if here else []
+
+    def _held(self, now: float) -> bool:
+        return self._opens_at(now) > now
+
+    def _opens_at(self, now: float) -> float:
+        since = self.progress.opened_at or self.registry.began_at
+        return self.campaign.schedule.opens_at(now, since=since)
+
+    def _hold(self, now: float) -> list[Effect]:
+        until = self._opens_at(now)
+        said = {"round": self.round.number, "until": None if until == NEVER else until}
+        return [Note("held", said), *self.step(rounds.Held(None if until == NEVER else until), now)]
 
     def _choose(self, among: Iterable[str]) -> list[str]:
         c = self.campaign
@@ -218,12 +276,20 @@ class Course:
         base = self.registry.current
         task = task_id(self.campaign.fleet, self.round.number, base.name)
         c, here = self.campaign, online(self.ledger, self.campaign.cohort)
-        self.progress = Progress(number=self.round.number, open=True, opened_at=now, task=task, share=c.share)
+        tasks = remember(
+            self.progress.tasks, PastTask(self.round.number, task, base.name, base.version), c.lateness
+        )
+        names = [r.name for r in here]
+        share = share_for(names, task, c.plan.asked(len(names))) if c.plan.target_reports else c.share
+        self.progress = Progress(
+            number=self.round.number, open=True, opened_at=now, task=task, share=share, tasks=tasks
+        )
         chosen = self._choose(r.name for r in here)
         while len(chosen) < min(c.plan.min_reports, len(here)) and self._widen():
             chosen = self._choose(r.name for r in here)
         self.progress = msgspec.structs.replace(self.progress, expected=chosen)
-        self.book = OpenRound(self.schema.size, chosen)
+        # Late updates that came before are in the book already.
+        self.book.expected.update(chosen)
         effects: list[Effect] = [
             self.save({"progress": msgspec.msgpack.encode(self.progress)}),
             Note(
@@ -232,8 +298,11 @@ class Course:
             ),
             *self.offer(chosen),
         ]
+        late = len(self.book.late)
         for _ in chosen:
             effects += self.step(rounds.Joined(), now)
+        for _ in range(late):
+            effects += self.reported_late(now)
         return effects
 
     def _widen(self) -> bool:
@@ -272,7 +341,7 @@ class Course:
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
         c, registry = self.campaign, self.registry
-        if not self.book.committed:
+        if not self.book.updates:
             # Nobody had anything to say: the next round starts from the same version.
             return self._end_round({}, [], now)
         mean = self.book.fold.mean()
@@ -301,6 +370,7 @@ class Course:
             raise result
         assert isinstance(result, Version)
         taken: dict[str, bytes | None] = {f"update/{device}": None for device in self.book.committed}
+        taken |= {f"late/{device}/{update}": None for update, device in self.book.late.items()}
         if result.digest == self.registry.current.weights:
             # A version is known by its weights: one that changed nothing would be its own parent.
             return self._end_round({**self.registry.keep(result), **taken}, [], now)
@@ -308,7 +378,7 @@ class Course:
             result,
             now,
             round_number=self.round.number,
-            updates=len(self.book.committed),
+            updates=self.book.updates,
             silent=self.book.silent,
             samples=self.book.fold.weight,
         )
@@ -325,9 +395,12 @@ class Course:
             # Nobody has worked (no battery, no data): asking again at once would not help them.
             due = max(due, now + min(_NOBODY_WORKED_S, self.campaign.plan.deadline_s))
         self.book = OpenRound(self.schema.size)
-        after = self.step(rounds.Advanced(), now)
+        after = self.step(rounds.Advanced(self._reached()), now)
         self.progress = Progress(
-            number=self.round.number, opened_at=self.progress.opened_at, finished=self.finished
+            number=self.round.number,
+            opened_at=self.progress.opened_at,
+            finished=self.finished,
+            tasks=self.progress.tasks,
         )
         if self.round.phase is Phase.WAITING and due > now:
             self.round = replace(self.round, deadline=due)
@@ -336,7 +409,7 @@ class Course:
         if self.finished:
             return effects + self.offer([], work=False)
         opened = self.try_open(now)
-        if not opened and not self.campaign.targeted:
+        if not self.collecting and not self.campaign.targeted:
             # Whoever comes before the next round must not work for the last one.
             effects.append(Send(topics.cohort_task(self.campaign.cohort), b"", retain=True))
         return effects + opened

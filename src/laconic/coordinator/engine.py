@@ -72,6 +72,11 @@ class CoordinatorEngine:
         return bool(self.courses) and all(c.finished for c in self.courses.values())
 
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        effects = self._handle(event, now)
+        released = [e for reception in self._receptions.values() for e in reception.release(now)]
+        return [*effects, *released] if released else effects
+
+    def _handle(self, event: Event, now: float) -> Sequence[Effect]:
         match event:
             case Started(store):
                 return self._start(store, now)

@@ -39,6 +39,9 @@ class DeviceRecord(msgspec.Struct, frozen=True):
     last_update: str = ""
     """The update that was last committed: it may be announced again long after its round."""
     last_round: int = 0
+    settled_round: int = 0
+    """The newest round whose task the device has had an update committed or rejected for: a late update must
+    be of a later one, so that none is ever counted twice."""
     last_rejected: str = ""
     """The update that was last rejected: its device has given it up, so it must never be committed."""
 

@@ -8,8 +8,10 @@ from laconic.node import Note
 from laconic.protocol.messages import Fin
 
 
-def committed(number: int, device: str, update: str, fin: Fin, *, frame_bytes: int) -> Note:
-    """An update is on disk and counts."""
+def committed(
+    number: int, device: str, update: str, fin: Fin, *, frame_bytes: int, staleness: int, discount: float
+) -> Note:
+    """An update is on disk and counts, in round `number`."""
     return Note(
         "committed",
         {
@@ -25,6 +27,8 @@ def committed(number: int, device: str, update: str, fin: Fin, *, frame_bytes: i
             "seconds": fin.seconds,
             "rate": fin.rate,
             "target": fin.target,
+            "staleness": staleness,
+            "discount": discount,
         },
     )
 
@@ -35,7 +39,8 @@ def closed(number: int, book: OpenRound, *, seconds: float) -> Note:
         "closed",
         {
             "round": number,
-            "updates": len(book.committed),
+            "updates": book.updates,
+            "late": len(book.late),
             "silent": book.silent,
             "absent": book.absent,
             "seconds": seconds,

@@ -29,4 +29,5 @@ def offer_of(
         eligibility=campaign.eligibility,
         work=work,
         feedback=campaign.feedback,
+        max_staleness=campaign.lateness.max_staleness,
     )

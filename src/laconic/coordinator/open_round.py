@@ -9,7 +9,11 @@ from laconic.coordinator.fold import Fold
 
 
 class OpenRound:
-    """The book of one round. A device is in it once, as a committed update or as a silence."""
+    """The book of one round. A device is in it once, as a committed update or as a silence.
+
+    Late updates, of tasks that are over, are in it besides: a device may have one of each such task. They
+    may come before the round opens, too.
+    """
 
     def __init__(self, size: int, expected: Iterable[str] = ()) -> None:
         """`size`: number of values in an update; `expected`: who has been asked."""
@@ -17,7 +21,14 @@ class OpenRound:
         self.expected = set(expected)
         self.committed: dict[str, str] = {}
         """Update by device."""
+        self.late: dict[str, str] = {}
+        """Device by late update."""
         self._silent: dict[str, int] = {}
+
+    @property
+    def updates(self) -> int:
+        """How many updates the sum is of."""
+        return len(self.committed) + len(self.late)
 
     @property
     def silent(self) -> int:
@@ -47,6 +58,11 @@ class OpenRound:
         self.fold.add(pieces, weight)
         self.committed[device] = update
         self.expected.add(device)
+
+    def commit_late(self, device: str, update: str, pieces: Sequence[Piece], weight: int) -> None:
+        """Fold a checked and discounted update of a task that is over."""
+        self.fold.add(pieces, weight)
+        self.late[update] = device
 
     def stay_silent(self, device: str, weight: int) -> None:
         """Count a device that sends nothing, with the samples behind its silence (0 if it did not train)."""

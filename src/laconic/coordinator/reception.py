@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from laconic.compression import Piece, pieces
+from laconic.compression import Piece
 from laconic.coordinator import notes
 from laconic.coordinator.campaign import Committed, update_limit_bytes
 from laconic.coordinator.course import Course
 from laconic.coordinator.inbox import Inbox
+from laconic.coordinator.staleness import discount, staleness
 from laconic.errors import LaconicError, Malformed, RemoteProtocolError
 from laconic.node import Effect, Note, Send
 from laconic.protocol import topics
@@ -29,11 +30,20 @@ class Reception:
 
     def __init__(self, course: Course, inbox: Inbox) -> None:
         self.course, self._ledger, self._inbox = course, course.ledger, inbox
+        self._held_back: dict[str, tuple[str, bytes]] = {}
+        """Late promises that came while a version was computed, one a device: the device would repeat it."""
+
+    def release(self, now: float) -> list[Effect]:
+        """Take the promises that were held back, once there is a round or a pause that they can count in."""
+        if self.course.advancing or not self._held_back:
+            return []
+        waiting, self._held_back = self._held_back, {}
+        return [e for name, (update, fin) in waiting.items() for e in self.promised(name, update, fin, now)]
 
     def promised(self, device: str, update: str, payload: bytes, now: float) -> list[Effect]:
         """A `Fin`: commit the update if all of it is here and it may be taken, and answer in any case."""
         course, record, task = self.course, self._ledger[device], ""
-        if update in (record.last_update, course.book.committed.get(device)):
+        if update in (record.last_update, course.book.committed.get(device)) or update in course.book.late:
             self._inbox.discard(device)
             note = Note("duplicate", {"device": device, "update": update})
             return [note, _ack(device, update, Fate.COMMITTED)]
@@ -46,23 +56,29 @@ class Reception:
             task = fin.task
             if not record.last_seen and task != course.progress.task:
                 # Nobody has told us whose device it is, and it does not work for us: not ours to answer.
-                return self._reject(device, update, _not_this_task(task, course.progress.task))[:1]
+                return self._reject(device, update, task, _not_this_task(task, course.progress.task))[:1]
             self._ledger.admit(device)
-            self._check_admissible(device, update, fin)
+            late = self._admitted(device, update, fin)
+            if late is not None and course.advancing:
+                self._held_back[device] = update, payload
+                return []
             if missing := self._inbox.missing(
                 device, update, fin, limit_bytes=update_limit_bytes(course.schema)
             ):
                 named = missing[:_MAX_MISSING_NAMED]
                 return [_ack(device, update, Fate.MISSING, missing=named)]
             frame = self._inbox.take(device, fin)
-            change = tuple(pieces(frame, course.schema, limit_bytes=course.dense_bytes))
+            factor = 1.0 if late is None else discount(late, course.campaign.lateness.exponent)
+            change = course.pieces_of(frame, factor)
             course.book.fold.check(change, fin.weight)
         except LaconicError as e:
-            effects = self._reject(device, update, e)
+            effects = self._reject(device, update, task, e)
             if task not in ("", course.progress.task):
                 effects += course.tell_current(device)
             # It has answered, if badly: waiting for it would hold the round.
             return effects + (course.left(device, now) if task == course.progress.task else [])
+        if late is not None:
+            return self._commit_late(device, update, fin, frame, change, now, behind=late, factor=factor)
         return self._commit(device, update, fin, frame, change, now)
 
     def skipped(self, device: str, payload: bytes, now: float) -> list[Effect]:
@@ -85,26 +101,56 @@ class Reception:
             *course.reported(was_expected=was_expected, was_heard=False, now=now),
         ]
 
-    def _check_admissible(self, device: str, update: str, fin: Fin) -> None:
+    def _admitted(self, device: str, update: str, fin: Fin) -> int | None:
+        """How many versions a late update is behind; None for one of the open round.
+
+        Raises `Malformed` or `RemoteProtocolError` for one that cannot be taken.
+        """
         course = self.course
         if update != (expected := update_id(device, fin.task, fin.base, fin.sha256)):
             raise Malformed("id of an update", value=update, limit=expected)
-        if not course.collecting or fin.task != course.progress.task:
+        if course.collecting and fin.task == course.progress.task:
+            if fin.base != (current := course.registry.current.name):
+                raise RemoteProtocolError("base of an update", value=fin.base, limit=current)
+            if device in course.book.committed:
+                raise RemoteProtocolError(
+                    "second update of a device in one round",
+                    value=device,
+                    limit=course.book.committed[device],
+                )
+            return None
+        task = course.past_task(fin.task)
+        if task is None or course.finished:
             raise _not_this_task(fin.task, course.progress.task)
-        current = course.registry.current.name
-        if fin.base != current:
-            raise RemoteProtocolError("base of an update", value=fin.base, limit=current)
-        if device in course.book.committed:
+        if fin.base != task.base:
+            raise RemoteProtocolError("base of an update", value=fin.base, limit=task.base)
+        settled = self._ledger[device].settled_round
+        if task.round <= settled:
+            # A message of long ago that comes again: its update has been committed or given up.
             raise RemoteProtocolError(
-                "second update of a device in one round", value=device, limit=course.book.committed[device]
+                "round of a late update", value=task.round, limit=f"after {settled}, which has been settled"
             )
+        return staleness(task, course.registry.current.version, course.campaign.lateness)
 
-    def _reject(self, device: str, update: str, error: LaconicError) -> list[Effect]:
+    def _settled(self, device: str, task: str) -> int:
+        """The newest round that is settled for a device once its update for `task` is."""
+        course, settled = self.course, self._ledger[device].settled_round
+        if course.collecting and task == course.progress.task:
+            return max(settled, course.round.number)
+        past = course.past_task(task)
+        return settled if past is None else max(settled, past.round)
+
+    def _reject(self, device: str, update: str, task: str, error: LaconicError) -> list[Effect]:
         self._inbox.discard(device)
         record = self._ledger[device]
         if record.last_seen:
             self._ledger.put(
-                msgspec.structs.replace(record, rejected=record.rejected + 1, last_rejected=update)
+                msgspec.structs.replace(
+                    record,
+                    rejected=record.rejected + 1,
+                    last_rejected=update,
+                    settled_round=self._settled(device, task),
+                )
             )
         fields = {"device": device, "update": update, "error": type(error).__name__, "why": str(error)}
         return [Note("rejected", fields), _ack(device, update, Fate.REJECTED, why=str(error)[:500])]
@@ -115,24 +161,64 @@ class Reception:
         course = self.course
         was_heard, was_expected = course.book.heard(device), device in course.book.expected
         course.book.commit(device, update, change, fin.weight)
+        self._enter(device, update, fin, now)
+        saved = Committed(update, device, fin.weight, frame, course.round.number, fin.base)
+        return [
+            course.save({f"update/{device}": msgspec.msgpack.encode(saved)}),
+            _ack(device, update, Fate.COMMITTED),
+            notes.committed(
+                course.round.number, device, update, fin, frame_bytes=len(frame), staleness=0, discount=1.0
+            ),
+            *course.reported(was_expected=was_expected, was_heard=was_heard, now=now),
+        ]
+
+    def _commit_late(
+        self,
+        device: str,
+        update: str,
+        fin: Fin,
+        frame: bytes,
+        change: Sequence[Piece],
+        now: float,
+        *,
+        behind: int,
+        factor: float,
+    ) -> list[Effect]:
+        """Commit an update of a task that is over, discounted, to the round that is open or comes next."""
+        course, task = self.course, self.course.past_task(fin.task)
+        assert task is not None
+        course.book.commit_late(device, update, change, fin.weight)
+        self._enter(device, update, fin, now)
+        saved = Committed(update, device, fin.weight, frame, task.round, fin.base, behind, factor)
+        return [
+            course.save({f"late/{device}/{update}": msgspec.msgpack.encode(saved)}),
+            _ack(device, update, Fate.COMMITTED),
+            notes.committed(
+                course.round.number,
+                device,
+                update,
+                fin,
+                frame_bytes=len(frame),
+                staleness=behind,
+                discount=factor,
+            ),
+            *course.reported_late(now),
+        ]
+
+    def _enter(self, device: str, update: str, fin: Fin, now: float) -> None:
+        """What a commit changes in the ledger."""
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
         record = self._ledger[device]
         self._ledger.put(
             msgspec.structs.replace(
                 record,
                 last_update=update,
-                last_round=course.round.number,
+                last_round=self.course.round.number,
+                settled_round=self._settled(device, fin.task),
                 committed=record.committed + 1,
                 last_seen=now,
             )
         )
-        saved = Committed(update, device, fin.weight, frame)
-        return [
-            course.save({f"update/{device}": msgspec.msgpack.encode(saved)}),
-            _ack(device, update, Fate.COMMITTED),
-            notes.committed(course.round.number, device, update, fin, frame_bytes=len(frame)),
-            *course.reported(was_expected=was_expected, was_heard=was_heard, now=now),
-        ]
 
 
 def _not_this_task(found: str, expected: str) -> RemoteProtocolError:

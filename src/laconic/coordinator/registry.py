@@ -103,6 +103,11 @@ class Registry:
         """The newest version."""
         return self._records[max(self._records)]
 
+    @property
+    def began_at(self) -> float:
+        """When the first version was made, in seconds since 1970."""
+        return self._records[min(self._records)].created_at
+
     def add(
         self, computed: Version, now: float, *, round_number: int, updates: int, silent: int, samples: int
     ) -> dict[str, bytes | None]:

@@ -1,11 +1,12 @@
 """The round machine: a table from (phase, what happened) to (next phase, what to do).
 
 Pure: time is an argument, the machine counts devices and knows none of them. The rules are in `TABLE`; an
-input that has no row in a phase changes nothing there.
+input that has no row in a phase changes nothing there. docs/rounds.md shows the table.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -18,17 +19,28 @@ class Phase(Enum):
 
     WAITING = "waiting"
     """Too few devices are here, or the next round is not due yet."""
+    PAUSED = "paused"
+    """The schedule opens no round now, or the campaign is paused by hand."""
     COLLECTING = "collecting"
     """The task is on offer; reports come in."""
     ADVANCING = "advancing"
     """Enough reports are in; the next model is computed."""
     FINISHED = "finished"
-    """The last round is over."""
+    """The last round is over, or the model is as good as it was to become."""
+
+
+EVERYBODY: Final = math.inf
+"""Over-selection that asks every device that is here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How rounds are run."""
+    """How rounds are run.
+
+    A round with `target_reports` closes as soon as so many reports are in, and asks more devices than that:
+    the slow and the dead among them are not waited for (Bonawitz et al., "Towards Federated Learning at
+    Scale", MLSys 2019, section 2.2). Without a target a round waits for everybody who was asked.
+    """
 
     rounds: int
     """How many rounds in all."""
@@ -40,6 +52,31 @@ class Plan:
     """Seconds after which a round no longer waits for the rest."""
     interval_s: float = 0.0
     """Seconds from the opening of one round to the opening of the next, at least."""
+    target_reports: int = 0
+    """A round closes with so many reports; 0 for as many as are expected."""
+    over_selection: float = 1.3
+    """With a target: devices asked, in targets."""
+
+    def asked(self, here: int) -> int:
+        """How many of `here` devices a round asks, all if there is no target."""
+        if not self.target_reports or self.over_selection * self.target_reports >= here:
+            return here
+        # 10 x 1.1 is more than 11 in floating point, and must not ask a twelfth.
+        return min(here, math.ceil(self.over_selection * self.target_reports - 1e-9))
+
+    def enough(self, expected: int) -> int:
+        """How many reports close a round in which so many devices are expected."""
+        wanted = min(self.target_reports, expected) if self.target_reports else expected
+        return max(wanted, self.min_reports)
+
+
+def buffered(plan: Plan, buffer: int) -> Plan:
+    """The plan of buffered-asynchronous rounds: everybody is asked, and a round closes with `buffer` reports.
+
+    With late updates folded (`laconic.coordinator.staleness`) this is FedBuff (Nguyen et al., AISTATS 2022):
+    a version for every `buffer` updates, each from whatever version its device began with.
+    """
+    return replace(plan, target_reports=buffer, over_selection=EVERYBODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +102,20 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """No round may open before `until`, in seconds on the driver's clock; None: not in this life."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """One more device is expected to report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An expected device has reported, for the first time in this round."""
+    """A report of an expected device counts for the first time in this round, or a late one that joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +135,12 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """The next model is computed and saved."""
+    """The next model is computed and saved; `reached`: it is as good as it was to become."""
+
+    reached: bool = False
 
 
-Input: TypeAlias = Present | Joined | Reported | Left | Resumed | TimedOut | Advanced
+Input: TypeAlias = Present | Held | Joined | Reported | Left | Resumed | TimedOut | Advanced
 
 
 class Action(Enum):
@@ -128,6 +174,15 @@ def _open(plan: Plan, state: Round, given: Input, now: float) -> Result:
     return Round(state.number, Phase.COLLECTING, deadline=now + plan.deadline_s), Action.OPEN
 
 
+def _held(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    assert isinstance(given, Held)
+    return Round(state.number, Phase.PAUSED, deadline=given.until), None
+
+
+def _released(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return begin(state.number), None
+
+
 def _not_due(plan: Plan, state: Round, given: Input, now: float) -> Result:
     return replace(state, deadline=None), None
 
@@ -149,7 +204,7 @@ def _resumed(plan: Plan, state: Round, given: Input, now: float) -> Result:
 
 
 def _close_if_complete(plan: Plan, state: Round) -> Result:
-    if state.reported >= max(state.expected, plan.min_reports):
+    if state.reported >= plan.enough(state.expected):
         return replace(state, phase=Phase.ADVANCING, deadline=None), Action.CLOSE
     return state, None
 
@@ -162,7 +217,8 @@ def _timed_out(plan: Plan, state: Round, given: Input, now: float) -> Result:
 
 
 def _advanced(plan: Plan, state: Round, given: Input, now: float) -> Result:
-    if state.number >= plan.rounds:
+    assert isinstance(given, Advanced)
+    if given.reached or state.number >= plan.rounds:
         return Round(state.number, Phase.FINISHED), Action.FINISH
     return begin(state.number + 1), None
 
@@ -171,6 +227,8 @@ TABLE: Final[Mapping[tuple[Phase, type[Input]], _Rule]] = MappingProxyType(
     {
         (Phase.WAITING, Present): _open,
         (Phase.WAITING, TimedOut): _not_due,
+        (Phase.WAITING, Held): _held,
+        (Phase.PAUSED, TimedOut): _released,
         (Phase.COLLECTING, Joined): _joined,
         (Phase.COLLECTING, Reported): _reported,
         (Phase.COLLECTING, Left): _left,

@@ -232,7 +232,8 @@ class DeviceEngine:
         if self._phase is Phase.IDLE:
             return self._begin(offer, now)
         self._offers.waiting = offer
-        # A fetch for a round that is over is wasted; training is not: its change goes into the residual.
+        # A fetch for a round that is over is wasted; training is not: its change is sent late, where late
+        # updates are taken, or goes into the residual.
         return self._idle(now) if self._phase is Phase.FETCHING else []
 
     def _withdrawn(self) -> list[Effect]:
@@ -395,13 +396,16 @@ class DeviceEngine:
         self._diary = msgspec.structs.replace(
             self._diary, gate=result.gate_state, residual_version=result.residual.version
         )
-        if self._offers.waiting is not None:
+        dear = result.frame is not None and self._too_dear(len(result.frame), now)
+        if self._offers.waiting is not None and (
+            result.frame is None or dear or not self._offers.late_is_taken()
+        ):
             # The round is over: what was learnt goes along with the next update.
             saved = Save({**self._learnt(), "diary": self._diary_bytes(now)})
             return [saved, *self._idle(now)]
         if result.frame is None:
             return self._skip(offer, "gate", now, outcome=result, seconds=seconds)
-        if self._too_dear(len(result.frame), now):
+        if dear:
             return self._skip(offer, "budget", now, outcome=result, seconds=seconds)
         self._outbox = promise(
             self._settings.name,

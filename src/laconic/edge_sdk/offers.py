@@ -38,6 +38,14 @@ class Offers:
         """A task has been answered, by an update or a skip."""
         self._answered.append(task)
 
+    def late_is_taken(self) -> bool:
+        """Whether an update of the task at work is still of use, now that another offer waits."""
+        if self.waiting is None or self.current is None or not self.waiting.work:
+            return False
+        behind = self.waiting.version - self.current.version
+        same = self.waiting.bundle == self.current.bundle
+        return same and self.waiting.max_staleness > 0 and 0 <= behind <= self.waiting.max_staleness
+
     def take_waiting(self) -> Offer | None:
         """The offer that has come meanwhile; nothing is at work or waits any more."""
         offer, self.waiting, self.current = self.waiting, None, None

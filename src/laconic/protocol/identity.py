@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -42,7 +43,17 @@ def selected(device: str, task: str, share: float) -> bool:
 
     A hash, so that devices select themselves from one retained message and the coordinator knows who did.
     """
-    return int.from_bytes(_digest(device, task)[:6], "big") < share * 2**48
+    return _draw(device, task) < share * 2**48
+
+
+def share_for(devices: Iterable[str], task: str, count: int) -> float:
+    """The share with which `task` asks exactly `count` of `devices`; 1 if there are no more than that."""
+    drawn = sorted(_draw(device, task) for device in devices)
+    return (drawn[count - 1] + 1) / 2**48 if 0 < count < len(drawn) else 1.0
+
+
+def _draw(device: str, task: str) -> int:
+    return int.from_bytes(_digest(device, task)[:6], "big")
 
 
 def _digest(*parts: str) -> bytes:

@@ -113,6 +113,8 @@ class Offer(Message, frozen=True):
     work: bool = True
     """False: there is nothing to do but to fetch the model, which is the last for now."""
     feedback: Feedback = Feedback()
+    max_staleness: Count = 0
+    """An update of a task that is over is taken if its base is at most so many versions behind; 0: never."""
 
 
 class Fin(Message, frozen=True):
