@@ -16,6 +16,7 @@ from laconic.compression.frame import wrap
 from laconic.compression.piece import FOLD_BLOCK, Product
 from laconic.compression.quantisers.float32 import FLOAT32
 from laconic.compression.transforms.low_rank import LOW_RANK
+from laconic.compression.wire import varint
 from laconic.errors import NonFinite
 from laconic.schema import Vector
 
@@ -106,3 +107,25 @@ def test_a_sum_beyond_float32_is_refused_before_any_piece_is_used(fine: bool) ->
         decode(frame, schema, limit_bytes=LIMIT_BYTES)
     with pytest.raises(NonFinite):
         list(pieces(frame, schema, limit_bytes=LIMIT_BYTES))
+
+
+def test_a_rest_of_many_values_comes_as_a_vector() -> None:
+    rng = np.random.default_rng(2)
+    factors = IntegerFactors(
+        rng.integers(-9, 10, (40, 1)).astype(np.int32),
+        rng.integers(-9, 10, (50, 1)).astype(np.int32),
+        (0,),
+        1.0,
+    )
+    schema = schema_of((40, 50))
+    for kept in (2000 // 4, 2000 // 4 + 1):
+        bitmap = (rng.permutation(2000) < kept).astype(np.uint8)
+        values = rng.standard_normal(kept).astype(np.float32)
+        nested = b"\x03" + varint(kept) + b"\x20\x30" + bitmap.tobytes() + FLOAT32.write(values)
+        part = LOW_RANK.write(factors, nested)
+        assert part is not None
+        frame = wrap(schema, (), [part])
+        (piece,) = pieces(frame, schema, limit_bytes=LIMIT_BYTES)
+        assert isinstance(piece, Product) == (kept == 500)
+        decoded = decode(frame, schema, limit_bytes=LIMIT_BYTES)
+        assert put_together([piece], 2000).tobytes() == (decoded + np.float32(0)).tobytes()

@@ -79,7 +79,8 @@ class LowRankPart:
         bound = np.float32(factors.bound())
         with np.errstate(over="ignore"):
             bound += np.abs(values).max(initial=np.float32(0))
-        if np.isfinite(bound):
+        # Of more positions, at 12 bytes each, the vector itself is the smaller.
+        if np.isfinite(bound) and 4 * positions.size <= self.factors.rows * self.factors.columns:
             return Product(start, factors, positions, values, float(bound))
         out = np.empty(self.factors.rows * self.factors.columns, np.float32)
         self._fill(out, factors, positions, values)
