@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from laconic.compression import PRESETS, CodecSettings, Encoded, decode, encode, inspect
+from laconic.compression.combining import front
 from laconic.errors import ConfigError, LimitExceeded, ModelError
 from laconic.schema import Schema, TensorSpec, Vector
 
 SMALL = PRESETS["small"]
 NET = schema_of((24, 1, 3, 3), (24,), (60, 200), (60,), (10, 60), (10,))
+LITTLE_NET = schema_of((8, 1, 3, 3), (8,), (30, 80), (30,), (10, 30), (10,))
+"""Where a step is searched for again and again."""
 SEARCHED = {
     "small": SMALL,
     "tiny": PRESETS["tiny"],
@@ -68,7 +72,7 @@ def silent_bytes(schema: Schema, chosen: CodecSettings) -> int:
 
 
 @given(updates(magnitude=3e38), names, st.integers(0, 3000))
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_frame_keeps_to_its_budget_or_says_the_way_out(case, name, budget):
     schema, update = case
     least = silent_bytes(schema, SEARCHED[name])
@@ -77,7 +81,10 @@ def test_a_frame_keeps_to_its_budget_or_says_the_way_out(case, name, budget):
             made(update, schema, SEARCHED[name], budget_bytes=max(budget, 1))
         return
     encoded = made(update, schema, SEARCHED[name], budget_bytes=budget)
-    assert least <= len(encoded.frame) <= budget
+    # With all tensors in the pool a frame can be shorter than one in which nothing is sent.
+    assert len(encoded.frame) <= budget
+    if not SEARCHED[name].small_tensor_values:
+        assert len(encoded.frame) >= least
     assert error_of(update, encoded, schema) <= TOLERANCE
 
 
@@ -89,12 +96,12 @@ def test_a_budget_is_used(budget):
     assert 0.9 * budget <= size <= budget
 
 
-@given(st.integers(0, 99), names, st.floats(120, 6000), st.floats(1.05, 3))
-@settings(max_examples=6, deadline=None, phases=WITHOUT_SHRINKING)
+@given(st.integers(0, 99), names, st.floats(60, 1500), st.floats(1.05, 3))
+@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
 def test_more_bytes_are_less_error(seed, name, budget, more):
-    update = training_like(NET, np.random.default_rng(seed))
+    update = training_like(LITTLE_NET, np.random.default_rng(seed))
     errors = [
-        error_of(update, made(update, NET, SEARCHED[name], budget_bytes=round(b)), NET)
+        error_of(update, made(update, LITTLE_NET, SEARCHED[name], budget_bytes=round(b)), LITTLE_NET)
         for b in (budget, budget * more)
     ]
     assert errors[1] <= errors[0] * 1.02
@@ -249,3 +256,40 @@ def test_memory_of_another_model_does_no_harm():
     update = training_like(NET, np.random.default_rng(2))
     warm = made(update, NET, memory=memory)
     assert error_of(update, warm, NET) <= made(update, NET).error * 1.1
+
+
+# Short frames
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_front_has_every_combination_that_no_other_one_beats(ways):
+    every = {
+        (
+            sum(w[i][0] for w, i in zip(ways, chosen, strict=True)),
+            sum(w[i][1] for w, i in zip(ways, chosen, strict=True)),
+        )
+        for chosen in product(*(range(len(w)) for w in ways))
+    }
+    unbeaten = {c for c in every if not any(o != c and o[0] <= c[0] and o[1] <= c[1] for o in every)}
+    found = front(ways)
+    assert [(a, b) for a, b, _ in found] == sorted(unbeaten)
+    for size, error, chosen in found:
+        costs = [w[i] for w, i in zip(ways, chosen, strict=True)]
+        assert (size, error) == (sum(c[0] for c in costs), sum(c[1] for c in costs))
+
+
+@pytest.mark.parametrize("wanted", range(1, 9))
+def test_no_more_values_are_sent_than_an_error_needs(wanted):
+    """Of eight large values alike among 200,000; a step that sends one sends all."""
+    schema = schema_of((16, 9), (16,), (384, 512), (384,), (10, 384))
+    update = np.random.default_rng(5).standard_normal(schema.size).astype(np.float32) * np.float32(1e-3)
+    update[np.random.default_rng(6).choice(schema.size, 8, replace=False)] = 4.0
+    encoded = made(update, schema, max_error=(1 - wanted / 8) ** 0.5 + 0.05)
+    assert np.count_nonzero(decoded(encoded, schema)) == wanted
+    assert len(encoded.frame) <= 32 + 3 * wanted

@@ -14,7 +14,7 @@ from laconic.compression.quantisers.float32 import FLOAT32
 from laconic.compression.selection import squared
 from laconic.compression.settings import CodecSettings
 from laconic.compression.transforms.dense import DENSE
-from laconic.compression.transforms.grid import GRID, estimated_bits, quantise
+from laconic.compression.transforms.grid import GRID, Kept, estimated_bits, quantise
 from laconic.compression.transforms.grid.steps import MAX_RUNGS, fitted, grid_step
 from laconic.compression.transforms.low_rank import LOW_RANK
 from laconic.compression.transforms.multiples import MOST, MULTIPLES, magnitudes_of
@@ -39,6 +39,10 @@ SAMPLE = 16
 
 ROUND = 0.45
 """What is added to a magnitude in steps before it is cut to an integer: a little more zeros pays."""
+
+
+FEW = (*range(1, 17), 18, 20, 23, 26, 29, 32, 36, 40, 45, 51, 57, 64)
+"""How many values `few` sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,28 @@ def _grid_at(stretch: Stretch, total: float, step: float, price: float, bound: f
         part, name = MULTIPLES.write(kept.dense(), stretch.columns, steps), MULTIPLES.name
     if part is not None:
         yield Candidate(part, (name,), max(error, 0.0))
+
+
+def few(stretch: Stretch) -> Iterator[Candidate]:
+    """Nothing, and the largest values on one level: as many as `FEW` lists."""
+    total = squared(stretch.values)
+    yield Candidate(ZERO.write(), (ZERO.name,), total)
+    falling = np.argsort(-np.abs(stretch.values), kind="stable")[: FEW[-1]]
+    for count in FEW:
+        positions = np.sort(falling[:count])
+        originals = stretch.values[positions]
+        if positions.size < count:
+            return
+        step = grid_step(float(np.abs(originals).mean()))
+        if step is None:
+            return
+        levels = np.sign(originals).astype(np.int16)
+        steps = fitted(step, np.divide(np.abs(originals), step, dtype=np.float32), np.abs(levels))
+        if levels.all():
+            part = GRID.write(Kept(stretch.values.size, positions, levels), stretch.columns, steps)
+            if part is not None:
+                error = total - squared(originals) + squared(originals - steps.values(levels))
+                yield Candidate(part, (GRID.name,), max(error, 0.0))
 
 
 def _multiples(stretch: Stretch, step: float) -> Iterator[Candidate]:

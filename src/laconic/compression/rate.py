@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.compression.candidates import Candidate, Memory, Stretch, candidates
+from laconic.compression.candidates import Candidate, Memory, Stretch, candidates, few
+from laconic.compression.combining import front
 from laconic.compression.factorise import Matrix
 from laconic.compression.frame import gathered, layout, wrap
 from laconic.compression.selection import root_mean_square
@@ -34,7 +35,21 @@ variance is divided by, and what is left out of it is not made up for by the nex
 
 _SPAN = 2.0**24
 _STRIDE = 4.0
-_BISECTIONS = 7
+_PROBES = 8
+
+_NEAR = 0.001
+"""How far below a limit the search ends, and what it aims at, as a share of the limit."""
+
+_LEAST = 0.05
+"""The part of an interval that a probe takes off at least."""
+
+_FAR = 50.0
+
+_SHORT = 1024
+"""Bytes of a frame up to which every combination of ways is tried: half a second for 200,000 values."""
+
+_FINER = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+"""The steps of these ways, in octaves from the one that was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,42 +101,98 @@ class Task:
 
     def at(self, step: float, memory: Memory | None = None) -> Plan:
         """The frame with the least Lagrangian at a step; `memory` over the task's own."""
-        pool = self.pool
-        groups = layout(len(self.schema.tensors), pool)
+        groups = layout(len(self.schema.tensors), self.pool)
         spared = STATISTIC_STEP_RMS
         if any(t.statistic for t in self.schema.tensors) and step > self.start:
             # Where a budget asks for less than the settings' step, statistics give way like all others.
             spared *= step / self.start
-        choices: list[Choice] = []
-        parts: list[bytes] = []
+        chosen: list[Candidate] = []
         before = {**self.memory, **(memory or {})}
-        after: dict[int, Matrix] = {}
         for tensors in groups:
-            best = self._best(tensors, step, spared, before.get(tensors[0]))
-            if best.memory is not None:
-                after[tensors[0]] = best.memory
-            parts.append(best.part)
-            head = len(varint(sum(self.schema.tensors[i].size for i in tensors)))
-            choices.append(Choice(tensors, best.stages, head + len(best.part), best.error))
-        frame = wrap(self.schema, pool, parts)
+            own, ways = self._ways(tensors, step, spared, before.get(tensors[0]))
+            best = min(ways, key=lambda c: c.cost(PRICE * own * own))
+            chosen.append(best)
+        return self._plan(step, self.pool, chosen)
+
+    def short(self, plan: Plan, fits: Callable[[int, float], bool], *, finest: bool) -> Plan:
+        """The best combination of ways near the step of a short frame, where it is better.
+
+        `fits`: of a frame's bytes and error. `finest`: the least error that fits, not the fewest bytes. A
+        tensor of which nothing is sent costs three bytes or more, unless it is in the pool.
+        """
+
+        def order(of: Plan) -> tuple[float, float]:
+            return (of.error, len(of.frame)) if finest else (len(of.frame), of.error)
+
+        poolable = [
+            i
+            for i, t in enumerate(self.schema.tensors)
+            if t.size and not t.statistic and self.weights[i] == 1
+        ]
+        tried = [plan, self._combined(plan, self.pool, fits, finest=finest)]
+        if not self.settings.small_tensor_values:
+            return min(tried, key=order)
+        silent = {i for c in tried[1].choices if c.stages == ("zero",) for i in c.tensors}
+        for pool in {frozenset(poolable), self.pool | silent.intersection(poolable)} - {self.pool}:
+            tried.append(self._combined(plan, pool, fits, finest=finest))
+        return min(tried, key=order)
+
+    def _combined(
+        self, plan: Plan, pool: frozenset[int], fits: Callable[[int, float], bool], *, finest: bool
+    ) -> Plan:
+        """The best combination with a pool; `plan` itself if none fits."""
+        groups = layout(len(self.schema.tensors), pool)
+        every: list[list[Candidate]] = []
+        for tensors in groups:
+            ways = list(few(self._stretch(tensors)))
+            for octave in _FINER:
+                ways += self._ways(tensors, plan.step * 2.0**octave, np.inf, plan.memory.get(tensors[0]))[1]
+            every.append(ways)
+        costs = [
+            [(self._head(t) + len(w.part), w.error * self.weights[t[0]]) for w in ways]
+            for t, ways in zip(groups, every, strict=True)
+        ]
+        outside = len(wrap(self.schema, pool, [b""] * len(groups))) - sum(map(self._head, groups))
+        fitting = [c for c in front(costs) if fits(outside + c[0], c[1])]
+        if not fitting:
+            return plan
+        best = fitting[-1 if finest else 0]
+        return self._plan(plan.step, pool, [w[i] for w, i in zip(every, best[2], strict=True)])
+
+    def _plan(self, step: float, pool: frozenset[int], chosen: Sequence[Candidate]) -> Plan:
+        groups = layout(len(self.schema.tensors), pool)
+        frame = wrap(self.schema, pool, [c.part for c in chosen])
+        choices = tuple(
+            Choice(tensors, c.stages, self._head(tensors) + len(c.part), c.error)
+            for tensors, c in zip(groups, chosen, strict=True)
+        )
         error = sum(c.error * self.weights[c.tensors[0]] for c in choices)
-        return Plan(frame, step, error, tuple(choices), after)
+        memory = {t[0]: c.memory for t, c in zip(groups, chosen, strict=True) if c.memory is not None}
+        return Plan(frame, step, error, choices, memory)
 
     def silent(self, plan: Plan) -> bool:
         """Whether nothing of the trained tensors is sent, though there is something to send."""
         trained = [c for c in plan.choices if not self.schema.tensors[c.tensors[0]].statistic]
         return all(c.stages == ("zero",) for c in trained) and any(c.error for c in trained)
 
-    def _best(self, tensors: tuple[int, ...], step: float, spared: float, memory: Matrix | None) -> Candidate:
+    def _ways(
+        self, tensors: tuple[int, ...], step: float, spared: float, memory: Matrix | None
+    ) -> tuple[float, list[Candidate]]:
+        """The step of a section, and every way to send it."""
+        stretch = self._stretch(tensors)
+        own = step / float(np.sqrt(self.weights[tensors[0]]))
+        if self.schema.tensors[tensors[0]].statistic:
+            own = min(own, spared * root_mean_square(stretch.values))
+        return own, list(candidates(stretch, own, PRICE * own * own, self.settings, memory))
+
+    def _stretch(self, tensors: tuple[int, ...]) -> Stretch:
         values = gathered(self.update, self.schema, tensors)
         spec = self.schema.tensors[tensors[0]]
         alone = len(tensors) == 1 and len(spec.shape) > 1 and spec.size > 0
-        columns = spec.size // spec.shape[0] if alone else max(values.size, 1)
-        own = step / np.sqrt(self.weights[tensors[0]])
-        if spec.statistic:
-            own = min(own, spared * root_mean_square(values))
-        ways = candidates(Stretch(values, columns), own, PRICE * own * own, self.settings, memory)
-        return min(ways, key=lambda c: c.cost(PRICE * own * own))
+        return Stretch(values, spec.size // spec.shape[0] if alone else max(values.size, 1))
+
+    def _head(self, tensors: tuple[int, ...]) -> int:
+        return len(varint(sum(self.schema.tensors[i].size for i in tensors)))
 
 
 def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Plan:
@@ -140,13 +211,18 @@ def plan(task: Task, *, budget_bytes: int | None, max_error: float | None) -> Pl
             task.weights[i] * float(np.square(task.update[s], dtype=np.float64).sum())
             for i, s in enumerate(task.schema.slices)
         )
-        found = _search(task, lambda p: p.error <= max_error**2 * total, start, finest=False)
+        allowed = max_error**2 * total
+        found = _search(task, lambda p: _excess(p.error, allowed) / 2, start, finest=False)
+        if len(found.frame) <= _SHORT and found.error <= allowed:
+            found = task.short(found, lambda _, error: error <= allowed, finest=False)
         if budget_bytes is None or len(found.frame) <= budget_bytes:
             return found
     if budget_bytes is not None:
-        return _checked(
-            _search(task, lambda p: len(p.frame) <= budget_bytes, start, finest=True), budget_bytes
-        )
+        limit = budget_bytes
+        found = _search(task, lambda p: _excess(len(p.frame), limit), start, finest=True)
+        if len(found.frame) <= min(_SHORT, limit):
+            found = task.short(found, lambda size, _: size <= limit, finest=True)
+        return _checked(found, limit)
     found = task.at(start)
     while task.silent(found):
         # With error feedback alone a silent frame would be repeated for ever.
@@ -165,24 +241,43 @@ def _checked(plan: Plan, budget_bytes: int | None) -> Plan:
     return plan
 
 
-def _search(task: Task, fits: Callable[[Plan], bool], start: float, *, finest: bool) -> Plan:
-    """The finest step that fits if what is too fine does not, else the coarsest; by bisection of logarithms.
+def _excess(reached: float, limit: float) -> float:
+    """The logarithm of what is reached over its limit; 0 or less fits."""
+    if reached <= limit:
+        return math.log(reached / limit) if reached > 0 else -_FAR
+    return math.log(reached / limit) if limit > 0 else _FAR
 
-    Each probe begins with the directions of the one before. Where nothing fits within the span, the plan
-    nearest to it.
+
+def _search(task: Task, excess: Callable[[Plan], float], start: float, *, finest: bool) -> Plan:
+    """The finest step that fits if what is too fine does not, else the coarsest.
+
+    `excess`: see `_excess`. By interpolation of logarithms (the Illinois method: Dowell and Jarratt, BIT
+    11, 1971), until a step fits with less than a thousandth to spare. Each probe begins with the directions
+    of the one before. Where nothing fits within the span, the plan nearest to it.
     """
     probe = task.at(start)
-    good, bad = (probe, None) if fits(probe) else (None, probe)
+    over = excess(probe)
+    good, bad = ((probe, over), None) if over <= 0 else (None, (probe, over))
     factor = _STRIDE
     while (good is None or bad is None) and factor <= _SPAN:
         # A coarser step makes a shorter frame, a finer one a smaller error.
         coarser = finest == (good is None)
         probe = task.at(start * factor if coarser else start / factor, probe.memory)
-        good, bad = (probe, bad) if fits(probe) else (good, probe)
+        over = excess(probe)
+        good, bad = ((probe, over), bad) if over <= 0 else (good, (probe, over))
         factor *= _STRIDE
     if good is None or bad is None:
         return probe
-    for _ in range(_BISECTIONS):
-        probe = task.at(math.sqrt(good.step * bad.step), probe.memory)
-        good, bad = (probe, bad) if fits(probe) else (good, probe)
-    return good
+    below, above = good[1], bad[1]
+    for _ in range(_PROBES):
+        if good[1] >= -_NEAR:
+            break
+        share = min(max((below + _NEAR / 2) / (below - above), _LEAST), 1 - _LEAST)
+        step = good[0].step * (bad[0].step / good[0].step) ** share
+        probe = task.at(step, probe.memory)
+        over = excess(probe)
+        if over <= 0:
+            good, below, above = (probe, over), over, above / 2
+        else:
+            bad, below, above = (probe, over), below / 2, over
+    return good[0]
