@@ -38,8 +38,9 @@ class CodecSettings:
       "randomk", "rotated", and the sent values of "topk"). Where it is not set, scales are those with the
       least squared error; use error feedback.
     * `small_tensor_values`: tensors with at most this many values share one section ("deadzone"; others
-      too in a frame below 1 kB whose step was searched for, unless this is 0); with the other kinds each goes dense with 8 bits, or exact where that is smaller or `bits` is 32. All others
-      share one section with "topk", unless they are statistics: those go like small ones.
+      too in a frame below 1 kB whose step was searched for, unless this is 0); with the other
+      kinds each goes dense with 8 bits, or exact where that is smaller or `bits` is 32. All others share one
+      section with "topk", unless they are statistics: those go like small ones.
     * `zstd_level`: 1 to 19; speed against size.
     * `low_rank`: look for the principal components of matrices; "deadzone" only.
     * `budget_bytes`: longest frame; 0 for none. "deadzone" only.
