@@ -253,36 +253,39 @@ def refused() -> Iterator[tuple[str, Schema, bytes]]:
 
 
 def wrong_grids() -> Iterator[tuple[str, Schema, bytes]]:
-    """One byte or two of a good grid changed; good: 6 columns, scale 1/128, 3 kept of 24."""
+    """A byte or two of a good grid changed, or of its header with classes; good: scale 1/128, 3 kept of 24."""
     schema = schema_of((4, 6))
-    good = bytes.fromhex("04 06 00 10 04 00 3c 02 40 03 02 30 56 02 82 00")
+    good = bytes.fromhex("04 40 00 3c 02 03 02 3e 54 00 82 00")
     assert decode(wrap(schema, (), [good]), schema, limit_bytes=96).any()
     edits = {
-        "columns that do not divide": (1, "05"),
-        "more columns than values": (1, "19"),
-        "a flag without classes": (2, "40"),
-        "more offsets than rungs": (3, "30"),
-        "no gap symbols": (4, "00"),
-        "too many gap symbols": (4, "55"),
-        "a scale of zero": (5, "0000"),
-        "a scale that is infinite": (5, "807f"),
-        "a scale whose highest magnitude is": (5, "7f7f"),
-        "no rungs": (7, "00"),
-        "nothing kept": (9, "00"),
-        "more kept than values": (9, "19"),
-        "another body": (11, "3057"),
-        "low bits too many": (13, "03"),
-        "padding of the low bits": (14, "8202"),
-        "a cell beyond the block": (14, "bf00"),
+        "sign classes of no kind": (1, "46"),
+        "more offsets than rungs": (1, "58"),
+        "a scale of zero": (2, "0000"),
+        "a scale that is infinite": (2, "807f"),
+        "a scale whose highest magnitude is": (2, "7f7f"),
+        "no rungs": (4, "00"),
+        "one rung that is said": (4, "01"),
+        "nothing kept": (5, "00"),
+        "more kept than values": (5, "19"),
+        "another body": (7, "3e55"),
+        "low bits too many": (9, "01"),
+        "padding of the low bits": (10, "8202"),
+        "a cell beyond the block": (10, "bf00"),
     }
     for name, (at, new) in edits.items():
         part = good[:at] + bytes.fromhex(new) + good[at + len(new) // 2 :]
         yield f"grid, {name}", schema, wrap(schema, (), [part])
-    unsaid = good[:2] + b"\1" + good[3:9] + b"\0\3" + good[10:]
-    yield "grid, an empty first class that no flag says", schema, wrap(schema, (), [unsaid])
+    for name, head in {
+        "columns that do not divide": "04 c0 01 05 00 3c 02 03 00",
+        "more columns than values": "04 c0 01 19 00 3c 02 03 00",
+        "a flag without classes": "04 c0 40 06 00 3c 02 03",
+        "one class that is said": "04 c0 00 06 00 3c 02 03",
+        "an empty first class that no flag says": "04 c0 01 06 00 3c 02 00 03",
+    }.items():
+        yield f"grid, {name}", schema, wrap(schema, (), [bytes.fromhex(head) + good[6:]])
     yield "grid, cut short", schema, wrap(schema, (), [good[:-1]])
     long = schema_of((1, 1 << 20))
-    part = b"\x04\x00" + good[2:9] + varint(1 << 18) + good[10:]
+    part = b"\x04\x01\x00\x3c" + varint(1 << 19) + b"\x00\x00"
     yield "grid, few bytes for many symbols", long, wrap(long, (), [part])
 
 

@@ -22,18 +22,22 @@ ADAPTIVE = CODERS.by_number[0x34]
 
 
 def drawn(seed: int, count: int, alphabet: int, contexts_count: int) -> SymbolStream:
-    """Symbols of a geometric distribution, steeper from context to context."""
+    """Symbols of a geometric distribution, steeper from context to context; of odd seeds with a prior."""
     rng = np.random.default_rng(seed)
     contexts = rng.integers(0, contexts_count, count).astype(np.uint8)
     p = rng.uniform(0.05, 1, contexts_count)[contexts]
     symbols = np.minimum(rng.geometric(p) - 1, alphabet - 1).astype(np.uint8)
-    return SymbolStream(symbols, None if contexts_count == 1 else contexts, alphabet, contexts_count)
+    weights = tuple(rng.integers(1, 1 << rng.integers(1, 20), contexts_count * alphabet).tolist())
+    prior = weights if seed % 2 else None
+    return SymbolStream(symbols, None if contexts_count == 1 else contexts, alphabet, contexts_count, prior)
 
 
 def decoded(data: bytes, streams: list[SymbolStream]) -> list[np.ndarray]:
     decoder = StreamDecoder(data)
     out = [
-        decoder.symbols(s.contexts, s.symbols.size, alphabet=s.alphabet, contexts_count=s.contexts_count)
+        decoder.symbols(
+            s.contexts, s.symbols.size, alphabet=s.alphabet, contexts_count=s.contexts_count, prior=s.prior
+        )
         for s in streams
     ]
     decoder.finish()
@@ -44,7 +48,10 @@ def by_the_page(data: bytes, streams: list[SymbolStream]) -> list[list[int]]:
     body = Body(data)
     out = [
         body.stream(
-            [0] * s.symbols.size if s.contexts is None else s.contexts.tolist(), s.alphabet, s.contexts_count
+            [0] * s.symbols.size if s.contexts is None else s.contexts.tolist(),
+            s.alphabet,
+            s.contexts_count,
+            None if s.prior is None else np.reshape(s.prior, (-1, s.alphabet)).tolist(),
         )
         for s in streams
     ]
@@ -86,7 +93,7 @@ streams_of_all_sizes = st.lists(
 
 
 @given(streams_of_all_sizes)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_streams_are_a_round_trip_here_and_by_the_page(streams):
     body = encode_streams(streams)
     for stream, ours in zip(streams, decoded(body, streams), strict=True):
@@ -130,13 +137,21 @@ def test_symbols_that_are_all_zero_cost_next_to_nothing(count):
 
 @pytest.mark.parametrize("contexts_count", [1, 3, 40])
 @pytest.mark.parametrize("alphabet", [1, 2, 5, 16, 256])
-def test_frequencies_are_those_of_the_page(alphabet, contexts_count):
+@pytest.mark.parametrize("most", [0, 3, 5000, adaptive.MAX_PRIOR])
+def test_frequencies_are_those_of_the_page(alphabet, contexts_count, most):
     rng = np.random.default_rng(alphabet)
-    model = Model(alphabet, contexts_count)
+    rows, prior, background = [None] * contexts_count, None, 24 * alphabet
+    if most:
+        drawn = rng.integers(1, most, (contexts_count, alphabet), endpoint=True)
+        rows, prior = drawn.tolist(), tuple(drawn.ravel().tolist())
+        background = sum(prior) // contexts_count // 128
+    model = Model(alphabet, contexts_count, prior)
     for _ in range(6):
         model.counts = rng.integers(0, rng.choice([2, 50, 20_000]), (contexts_count, alphabet))
         table = model.frequencies()
-        assert table.tolist() == [spec_frequencies(n) for n in model.counts.tolist()]
+        assert table.tolist() == [
+            spec_frequencies(n, row, background) for n, row in zip(model.counts.tolist(), rows, strict=True)
+        ]
         assert table.min() >= 1
         assert (table.sum(axis=1) == 16384).all()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from spec_decoder import Frame, Number, frequencies
+from spec_grid import gap_prior, level_prior
 
 from laconic import errors
 from laconic.compression import SectionInfo, decode, inspect
@@ -73,11 +74,20 @@ def test_the_examples_of_the_specification():
 
 
 def test_the_steps_of_the_worked_example_are_those_of_the_body():
-    number = Number(bytes.fromhex("3056"))
+    number = Number(bytes.fromhex("3e54"))
     assert f"`code` = 0x{number.code:X}." in PAGE
-    for symbols, size, left in (([0, 1, 3], 4, ", "), ([0, 1, 0], 2, ", ")):
-        f = frequencies([0] * size)
-        assert left.join(map(str, f)) in PAGE.split("## Examples")[1]
+    text = re.sub(r"\s+", " ", PAGE.split("## Examples")[1])
+    priors = gap_prior(6)
+    assert ", ".join(map(str, priors[4])) in text
+    background = sum(map(sum, priors)) // 12 // 128
+    assert f"`background` {background}." in text
+    levels = level_prior(2, 3)
+    for symbols, prior, weight in (
+        ([0, 1, 3], priors[4], background),
+        ([0, 1, 0], levels, sum(levels) // 128),
+    ):
+        f = frequencies([0] * len(prior), prior, weight)
+        assert ", ".join(map(str, f)) in text
         assert [number.symbol(f) for _ in symbols] == symbols
         assert f"0x{number.range:X}" in PAGE
         assert f"0x{number.code:X}" in PAGE

@@ -166,8 +166,8 @@ def test_more_than_a_grid_may_keep_is_not_written_and_not_read():
     levels[some] = 1
     part = written(Kept.of(levels), values, Steps(1.0, 1, ()))
     assert filled(part, values).sum() == 128 * most_kept(values)
-    # One row: columns, classes, signs and gap symbols, scale, rungs; then the number of kept values.
-    at = 1 + 1 + 1 + 1 + 1 + 2 + 1
+    # One block of one rung: kind and scale; then the number of kept values.
+    at = 1 + 1 + 2
     assert part[at : at + 3] == b"\x80\x80\x10"
     with pytest.raises(Malformed, match="kept values of a block"):
         read(part[:at] + b"\x81\x80\x10" + part[at + 3 :], values)
@@ -175,10 +175,10 @@ def test_more_than_a_grid_may_keep_is_not_written_and_not_read():
 
 def test_few_bytes_never_stand_for_millions_of_symbols():
     """A frame of fourteen bytes would otherwise cost seconds."""
-    values = 1 << 22
+    values = 1 << 19
     assert GRID.write(Kept.of(np.repeat([1, 0], values // 2)), values, Steps(1.0, 1, ())) is None
     with pytest.raises(Malformed, match="symbols of a grid"):
-        read(header(signs=1) + b"\x80\x80\x40\0\0", values)
+        read(header(signs=1) + b"\x80\x80\x10\0\0", values)
 
 
 @pytest.mark.parametrize("shape", [(120, 400), (1, 48_000), (48_000, 1), (384, 512)])
@@ -278,32 +278,42 @@ def test_a_gap_symbol_and_its_low_bits_say_the_gap(shifted):
 
 
 def header(
-    classes: int = 0, signs: int = 0, gaps: int = 1, scale: bytes = b"\x80\x3f", rungs: int = 1
+    classes: int | None = None,
+    signs: int = 0,
+    listed: int = 0,
+    scale: bytes = b"\x80\x3f",
+    rungs: int | None = None,
 ) -> bytes:
-    return bytes([4, 0, classes, signs, gaps]) + scale + bytes([rungs])
+    """All that comes before the counts: one row, and bytes for classes and rungs where they are given."""
+    kind = signs | listed << 3 | (rungs is not None) << 6 | (classes is not None) << 7
+    said = bytes([]) if classes is None else bytes([classes])
+    columns = bytes([0]) if classes is not None or signs > 1 else b""
+    return bytes([4, kind]) + said + columns + scale + (b"" if rungs is None else bytes([rungs]))
 
 
 @pytest.mark.parametrize(
     ("part", "values", "error"),
     [
-        (bytes([4, 3]), 10, Malformed),
-        (header(classes=0x40), 10, Malformed),
+        (bytes([4, 2, 3]), 10, Malformed),
+        (header(classes=0), 10, Malformed),
+        (header(classes=0x41), 10, Malformed),
         (header(classes=0x01), 1 << 17, Malformed),
-        (header(classes=0x01) + b"\0\1", 10, Malformed),
-        (header(gaps=0), 10, Malformed),
-        (header(gaps=ALPHABET + 1), 10, Malformed),
-        (header(signs=0x20), 10, Malformed),
+        (header(classes=0x08) + b"\0\1", 10, Malformed),
+        (header(signs=6), 10, Malformed),
+        (header(listed=2), 10, Malformed),
+        (header(listed=5, rungs=9), 10, Malformed),
         (header(scale=b"\x80\x7f"), 10, NonFinite),
         (header(scale=b"\x80\x00") + b"\x01\0\0", 10, Malformed),
         (header(scale=b"\x00\x00"), 10, Malformed),
         (header(scale=b"\x7f\x7f"), 10, NonFinite),
         (header(rungs=0), 10, Malformed),
+        (header(rungs=1), 10, Malformed),
         (header() + b"\0", 10, Malformed),
         (header() + b"\x0b", 10, Malformed),
         (header() + b"\1", 0, Malformed),
         (header() + b"\x01\x00\x00", 10, Malformed),
-        (header() + b"\x01\x00\x01\x08", 10, Malformed),
-        (header() + b"\x01\x00\x02\x00\x00", 10, Malformed),
+        (header() + b"\x01\x00\x00\x08", 10, Malformed),
+        (header() + b"\x01\x00\x01\x00\x00", 10, Malformed),
     ],
 )
 def test_what_the_page_does_not_allow_is_refused(part, values, error):
@@ -312,12 +322,12 @@ def test_what_the_page_does_not_allow_is_refused(part, values, error):
 
 
 def test_the_smallest_grid_is_what_the_page_says():
-    assert filled(header() + b"\x01\x00\x01\x06", 10).tolist() == [0.0, 0.0, -128.0] + [0.0] * 7
+    assert filled(header() + b"\x01\x00\x00\x06", 10).tolist() == [0.0, 0.0, -128.0] + [0.0] * 7
 
 
 def test_a_position_beyond_the_tensor_is_refused():
-    levels = np.zeros(20, np.int16)
-    levels[19] = 1
-    part = written(Kept.of(levels), 20, Steps(2.0**-10, 1, ()))
+    levels = np.zeros(21, np.int16)
+    levels[20] = 1
+    part = written(Kept.of(levels), 21, Steps(2.0**-10, 1, ()))
     with pytest.raises(Malformed, match="position in a block"):
-        filled(part, 18)
+        filled(part, 20)

@@ -101,7 +101,7 @@ def refresh(
     whole = 16 * seen * sums[row]
     for s in range(alphabet):
         whole += prior[of_prior, s]
-    background, total, best = rules[3] * alphabet, 0, 0
+    background, total, best = rules[3], 0, 0
     for s in range(alphabet):
         near = once[max(s - 1, 0)] + 2 * once[s] + once[min(s + 1, last)] + prior[of_prior, s]
         weight[s] = seen * counts[row, s] + near * background // whole + 1

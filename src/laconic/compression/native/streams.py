@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression.bits import Codes
-from laconic.compression.frequencies import BACKGROUND, SEEN, Model
+from laconic.compression.frequencies import SEEN, Model
 from laconic.compression.native import kernels
 from laconic.compression.native.kernels import Bytes, Ints, Rules, Shorts, Words
 
@@ -55,7 +55,7 @@ def native_model(model: Model, contexts: Codes | None, runs: tuple[int, int]) ->
         np.empty((rows, 64), np.uint8),
         np.zeros(rows, np.uint8),
         np.empty((2, alphabet), np.int64),
-        (*runs, SEEN, BACKGROUND, model.ceiling),
+        (*runs, SEEN, model.background, model.ceiling),
     )
     return NativeModel(_NONE if contexts is None else np.ascontiguousarray(contexts), arrays)
 

@@ -41,13 +41,15 @@ class Grid:
         layout, body, low = written(kept, columns, steps)
         if not affordable(layout.symbols, len(body) + len(low)):
             return None
-        return bytes([self.number]) + layout.to_bytes() + varint(len(body)) + body + varint(len(low)) + low
+        lengths = varint(len(body)), varint(len(low) - layout.least_low_bytes)
+        return bytes([self.number]) + layout.to_bytes() + lengths[0] + body + lengths[1] + low
 
     def read(self, reader: Reader, values: int) -> TensorPart:
         """Take header, symbols and low bits. Raises `WireError`."""
         layout = read_layout(reader, values)
         body = reader.take(reader.varint("length of a grid's symbols"), "symbols of a grid")
-        low = reader.take(reader.varint("length of a grid's low bits"), "low bits of a grid")
+        length = layout.least_low_bytes + reader.varint("length of a grid's low bits")
+        low = reader.take(length, "low bits of a grid")
         if not affordable(layout.symbols, len(body) + len(low)):
             raise Malformed("symbols of a grid", value=layout.symbols, limit="131072 and 64 a byte")
         return GridPart(layout, body, low)

@@ -48,9 +48,16 @@ def _rectangles(codes: Codes, dealt: Codes) -> list[tuple[Codes, Codes]]:
     return [(whole[:rest], long[:, :full]), (codes[full * length :], long[:, full]), (whole[rest:], short)]
 
 
-def stream(symbols: Codes, contexts: Codes | None, alphabet: int, contexts_count: int = 1) -> SymbolStream:
+def stream(
+    symbols: Codes,
+    contexts: Codes | None,
+    alphabet: int,
+    contexts_count: int = 1,
+    prior: tuple[int, ...] | None = None,
+) -> SymbolStream:
     """A stream of symbols that are dealt."""
-    return SymbolStream(deal(symbols), None if contexts is None else deal(contexts), alphabet, contexts_count)
+    dealt = None if contexts is None else deal(contexts)
+    return SymbolStream(deal(symbols), dealt, alphabet, contexts_count, prior)
 
 
 @dataclass(slots=True)
@@ -60,13 +67,21 @@ class DealtDecoder:
     decoder: StreamDecoder
 
     def symbols(
-        self, contexts: Codes | None, count: int, *, alphabet: int, contexts_count: int = 1
+        self,
+        contexts: Codes | None,
+        count: int,
+        *,
+        alphabet: int,
+        contexts_count: int = 1,
+        prior: tuple[int, ...] | None = None,
     ) -> NDArray[np.uint8]:
         """The next stream's symbols, in their own order. Raises `Malformed`."""
         dealt = None if contexts is None else deal(contexts)
         # Every byte a symbol counts against the bound of a decoder's memory.
         del contexts
-        return gather(self.decoder.symbols(dealt, count, alphabet=alphabet, contexts_count=contexts_count))
+        return gather(
+            self.decoder.symbols(dealt, count, alphabet=alphabet, contexts_count=contexts_count, prior=prior)
+        )
 
     def finish(self) -> None:
         """Check that nothing is left. Raises `Malformed`."""

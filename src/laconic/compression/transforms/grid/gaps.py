@@ -45,6 +45,13 @@ def density(cells: int, kept: int) -> tuple[int, int]:
     return shift, (4 * cells // kept >> shift) - 4
 
 
+def alphabet_of(longest: int) -> int:
+    """One above the symbol of the longest shifted gap that is possible."""
+    octave = longest.bit_length() - 4
+    symbol = longest if longest < SINGLE else SINGLE + 2 * octave + (longest >> octave + 2 & 1)
+    return symbol + 1
+
+
 def symbols_of(shifted: Integers) -> Codes:
     """The bucket of each shifted gap."""
     # Exact: gaps are below 2**41, and frexp does not round.

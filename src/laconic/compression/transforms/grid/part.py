@@ -17,6 +17,7 @@ from laconic.compression.transforms.grid.classes import Axis, binary_entropy
 from laconic.compression.transforms.grid.dealing import DealtDecoder
 from laconic.compression.transforms.grid.gaps import BASE, CONTEXTS, EXTRA, Integers, WidthReader, density
 from laconic.compression.transforms.grid.layout import Layout, pieces
+from laconic.compression.transforms.grid.priors import gap_prior, level_prior, sign_prior
 from laconic.errors import Malformed
 from laconic.schema import Vector
 
@@ -90,11 +91,13 @@ class GridPart:
                 raise Malformed(
                     "kept values of a block", value=kept, limit=int(row_sizes[a] * column_sizes[b])
                 )
+        gap_alphabet = layout.gap_alphabet(row_sizes, column_sizes)
         gaps = decoder.symbols(
             layout.gap_contexts(row_sizes, column_sizes),
             layout.kept,
-            alphabet=layout.gap_alphabet,
+            alphabet=gap_alphabet,
             contexts_count=CONTEXTS,
+            prior=gap_prior(gap_alphabet),
         )
         width = np.dtype(np.int32 if layout.values <= 1 << 31 else np.int64)
         positions: Positions = np.empty(layout.kept, width)
@@ -103,11 +106,13 @@ class GridPart:
         del gaps
         levels = None
         if layout.steps.rungs > 1:
+            count = layout.level_contexts_count
             levels = decoder.symbols(
                 layout.level_contexts(),
                 layout.kept,
                 alphabet=layout.steps.rungs,
-                contexts_count=layout.level_contexts_count,
+                contexts_count=count,
+                prior=level_prior(layout.steps.rungs, layout.kept, count),
             )
         negative = self._signs(decoder, low, positions)
         decoder.finish()
@@ -119,7 +124,7 @@ class GridPart:
         if not classes:
             return low.bits(kept)
         if classes == 1:
-            return decoder.symbols(None, kept, alphabet=2)
+            return decoder.symbols(None, kept, alphabet=2, prior=sign_prior(1))
         of_row = np.zeros(self.layout.rows, np.uint8)
         for where in pieces(0, kept):
             of_row[positions[where] // self.layout.columns] = 1
@@ -128,7 +133,7 @@ class GridPart:
         contexts = np.empty(kept, np.uint8)
         for where in pieces(0, kept):
             contexts[where] = of_row[positions[where] // self.layout.columns]
-        return decoder.symbols(contexts, kept, alphabet=2, contexts_count=classes)
+        return decoder.symbols(contexts, kept, alphabet=2, contexts_count=classes, prior=sign_prior(classes))
 
 
 def _axis(decoder: DealtDecoder, length: int, count: int) -> Axis:

@@ -61,19 +61,20 @@ class Steps:
         return values
 
     def to_bytes(self) -> bytes:
-        """Scale, rungs, offsets; not how many offsets there are."""
-        return struct.pack("<f", self.scale)[2:] + bytes([self.rungs, *self.offsets])
+        """Scale, rungs if there are several, offsets; not how many offsets there are."""
+        rungs = (self.rungs,) if self.rungs > 1 else ()
+        return struct.pack("<f", self.scale)[2:] + bytes([*rungs, *self.offsets])
 
 
-def read_steps(reader: Reader, listed: int) -> Steps:
-    """The inverse of `to_bytes`, with `listed` offsets.
+def read_steps(reader: Reader, listed: int, *, several: bool) -> Steps:
+    """The inverse of `to_bytes`, with `listed` offsets, and `several` rungs or one.
 
     Raises `Malformed`, or `NonFinite` if the highest magnitude would not be finite.
     """
     scale = Reader(memoryview(b"\0\0" + bytes(reader.take(2, "scale of a grid")))).scale("scale of a grid")
-    rungs = reader.byte("rungs of a grid")
-    if not rungs:
-        raise Malformed("rungs of a grid", value=0, limit="1 to 255")
+    rungs = reader.byte("rungs of a grid") if several else 1
+    if several and rungs < 2:
+        raise Malformed("rungs of a grid", value=rungs, limit="2 to 255")
     if listed > min(rungs, LISTED):
         raise Malformed("offsets of a grid", value=listed, limit=min(rungs, LISTED))
     steps = Steps(scale, rungs, tuple(reader.take(listed, "offsets of a grid")))
