@@ -241,7 +241,7 @@ def grow(
         step = np.random.default_rng(seed).normal(size=SCHEMA.size).astype(np.float32)
         version = advance(
             r.weights, r.residual, step if mean is None else mean, SCHEMA,
-            codec=PRESETS[codec], server_learning_rate=1.0, seed=seed, full=r.wants_full(),
+            codec=PRESETS[codec], seed=seed, full=r.wants_full(),
             evaluate=lambda w: None,
         )  # fmt: skip
     store.write(r.add(version, 0.0, round_number=1, updates=1, silent=0, samples=1))
@@ -361,10 +361,10 @@ def test_a_step_loses_nothing(values: list[float], preset: str) -> None:
     weights, residual = np.full(4, 0.5, np.float32), np.full(4, 0.125, np.float32)
     step = np.array(values, np.float32)
     after = advance(
-        weights, residual, step, schema, codec=PRESETS[preset], server_learning_rate=0.5, seed=1, full=True,
+        weights, residual, step, schema, codec=PRESETS[preset], seed=1, full=True,
         evaluate=lambda w: None,
     )  # fmt: skip
-    expected = weights.astype(np.float64) + residual + 0.5 * step
+    expected = weights.astype(np.float64) + residual + step
     np.testing.assert_allclose(
         after.weights.astype(np.float64) + after.residual, expected, rtol=1e-5, atol=1e-5
     )

@@ -158,7 +158,7 @@ def test_the_coordinators_ranges_are_checked(
 
 def test_ranges_were_found() -> None:
     found = {s for s, *_ in RANGES}
-    assert found == {"", "rounds", "training", "compression", "gate", "feedback", "eligibility"}
+    assert found == {"", "rounds", "training", "aggregation", "server", "compression", "gate", "feedback", "eligibility"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from laconic.coordinator.aggregation.optimizers import SavedMoments
+from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.campaign import Committed, Progress
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.coordinator.registry import ModelRecord
@@ -23,6 +25,8 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "update/": Committed,
     "device/": DeviceRecord,
     "model/": ModelRecord,
+    "server-optimizer": SavedMoments,
+    "norms": NormHistory,
 }
 
 

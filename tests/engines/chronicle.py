@@ -231,7 +231,6 @@ def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record:
         fold.mean(),
         SCHEMA,
         codec=fleet.delta_codec,
-        server_learning_rate=1.0,
         seed=record.version,
         full=False,
         evaluate=lambda w: None,

@@ -125,7 +125,6 @@ def _check(folder: Path, coordinator: Process, ear: Ear) -> None:
             fold.mean(),
             bundle.schema,
             codec=PRESETS["small"],
-            server_learning_rate=1.0,
             seed=record.version,
             full=False,
             evaluate=lambda w: None,

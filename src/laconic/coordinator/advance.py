@@ -1,4 +1,4 @@
-"""From a round's mean to the next version: server step, compressed delta, residual, evaluation."""
+"""From the coordinator's step to the next version: compressed delta, residual, evaluation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings, carry, commit, decode, encode
+from laconic.coordinator.aggregation.optimizers import NO_MOMENTS, Moments
 from laconic.protocol.identity import weights_hash
 from laconic.schema import Schema, Vector
 
@@ -36,6 +37,8 @@ class Version:
     full: bytes | None
     """The whole model, where it is to be kept so."""
     score: Score | None
+    moments: Moments = NO_MOMENTS
+    """What the server optimizer remembers for the step after this version."""
 
 
 def first(weights: Vector, schema: Schema, evaluate: Evaluate) -> Version:
@@ -53,23 +56,22 @@ def first(weights: Vector, schema: Schema, evaluate: Evaluate) -> Version:
 def advance(
     weights: Vector,
     residual: Vector,
-    mean: Vector,
+    step: Vector,
     schema: Schema,
     *,
     codec: CodecSettings,
-    server_learning_rate: float,
     seed: int,
     full: bool,
     evaluate: Evaluate,
 ) -> Version:
-    """Step by the mean update and say it in few bytes.
+    """Step by the server optimizer's `step` and say it in few bytes.
 
     The new weights are the old ones plus what the delta's frame decodes to: the sum every device makes. What
     the frame left out stays in the residual (error feedback, Seide et al., Interspeech 2014, section 3).
 
     Raises `NonFinite` when the step is not finite.
     """
-    target = carry(residual, mean * np.float32(server_learning_rate))
+    target = carry(residual, step)
     delta = encode(target, schema, codec, np.random.default_rng(seed)).frame
     said = decode(delta, schema, limit_bytes=4 * schema.size)
     new = weights + said

@@ -8,6 +8,8 @@ import msgspec
 
 from laconic.compression import CodecSettings
 from laconic.coordinator.advance import Evaluate
+from laconic.coordinator.aggregation.optimizers import ServerSettings
+from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
 from laconic.coordinator.selection import Budget
@@ -43,7 +45,10 @@ class Campaign:
     """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
     learning_rate_decay: float = 1.0
     """Factor on the devices' learning rate from one round to the next."""
-    server_learning_rate: float = 1.0
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
+    """How a round's updates become one."""
+    server: ServerSettings = field(default_factory=ServerSettings)
+    """How the model steps along it."""
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     keep_versions: int = 16

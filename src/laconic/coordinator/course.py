@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -10,6 +10,11 @@ import msgspec
 from laconic.compression import Piece, decode, pieces, whole
 from laconic.coordinator import notes, rounds, selection
 from laconic.coordinator.advance import Version, advance, first
+from laconic.coordinator.aggregation import optimizers
+from laconic.coordinator.aggregation.gathering import gathered
+from laconic.coordinator.aggregation.plausible import NormHistory
+from laconic.coordinator.aggregation.rule import aggregate
+from laconic.coordinator.aggregation.settings import checked
 from laconic.coordinator.campaign import Campaign, Committed, Progress, Subject
 from laconic.coordinator.compartment import compartment_of
 from laconic.coordinator.ledger import Ledger, online
@@ -24,6 +29,7 @@ from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
 from laconic.protocol.identity import share_for, task_id
 from laconic.protocol.messages import encode
+from laconic.schema import Vector
 
 _NOBODY_WORKED_S = 60.0
 _RESUME_GRACE_S = 5.0
@@ -52,9 +58,12 @@ class Course:
             chunk_bytes=campaign.chunk_bytes,
             keep_versions=campaign.keep_versions,
         )
+        checked(campaign.aggregation, size=subject.schema.size, min_reports=campaign.plan.min_reports)
+        self._moments()
+        self._usual = self._saved_norms()
         self.progress = self._saved_progress()
         self.round = rounds.begin(self.progress.number)
-        self.book = OpenRound(self.schema.size)
+        self.book = self._new_book()
 
     @property
     def dense_bytes(self) -> int:
@@ -132,6 +141,41 @@ class Course:
         """Write `entries` of this campaign, and whatever the ledger has not saved yet."""
         return Save({**self._compartment.entries(entries), **self.ledger.unsaved()})
 
+    def _new_book(self, expected: Iterable[str] = ()) -> OpenRound:
+        return OpenRound(self.schema.size, expected, self.campaign.aggregation, self._usual)
+
+    def _saved_norms(self) -> NormHistory:
+        saved = self._compartment.get("norms")
+        try:
+            history = NormHistory() if saved is None else msgspec.msgpack.decode(saved, type=NormHistory)
+        except msgspec.DecodeError as e:
+            raise StorageError(f"record norms ({e})", remedy="restore the store from a copy") from e
+        if not history.sound:
+            raise StorageError("record norms", value=history, remedy="restore the store from a copy")
+        return history
+
+    def _moments(self) -> optimizers.Moments:
+        """What the server optimizer remembers for a step from the newest version."""
+        name = "" if self.registry.empty else self.registry.current.name
+        saved = self._compartment.get("server-optimizer")
+        return optimizers.restore(saved, self.campaign.server, name, self.schema.size)
+
+    def _summary(self, seed: int) -> Callable[[], Vector]:
+        """What makes the round's one update, once everything is saved."""
+        rule = self.campaign.aggregation
+        if rule.streams:
+            mean = self.book.fold.mean()
+            return lambda: mean
+        keys, idle = self.book.keys(), self.book.idle
+
+        def summary() -> Vector:
+            rows = gathered(
+                self._compartment, keys, self.schema, silent=idle, memory_bytes=rule.memory_bytes
+            )
+            return aggregate(rule, rows, seed)
+
+        return summary
+
     def _saved_progress(self) -> Progress:
         saved = self._compartment.get("progress")
         if saved is None:
@@ -143,7 +187,7 @@ class Course:
 
     def _refold(self) -> None:
         """Fold what is committed and in no version yet: of the open round, and late updates at any time."""
-        self.book = OpenRound(self.schema.size, self.progress.expected if self.progress.open else ())
+        self.book = self._new_book(self.progress.expected if self.progress.open else ())
         for key in (*self._compartment.keys("update/"), *self._compartment.keys("late/")):
             try:
                 c = msgspec.msgpack.decode(self._compartment.get(key) or b"", type=Committed)
@@ -344,22 +388,24 @@ class Course:
         if not self.book.updates:
             # Nobody had anything to say: the next round starts from the same version.
             return self._end_round({}, [], now)
-        mean = self.book.fold.mean()
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
         schema, evaluate, full = self.schema, self._subject.evaluate, registry.wants_full()
 
+        summary = self._summary(seed)
+
         def compute() -> Version:
-            return advance(
+            moments, change = optimizers.step(c.server, self._moments(), summary())
+            version = advance(
                 weights,
                 residual,
-                mean,
+                change,
                 schema,
                 codec=c.delta_codec,
-                server_learning_rate=c.server_learning_rate,
                 seed=seed,
                 full=full,
                 evaluate=evaluate,
             )
+            return replace(version, moments=moments)
 
         return [Compute(ADVANCE + c.cohort, compute)]
 
@@ -373,28 +419,38 @@ class Course:
         taken |= {f"late/{device}/{update}": None for update, device in self.book.late.items()}
         if result.digest == self.registry.current.weights:
             # A version is known by its weights: one that changed nothing would be its own parent.
-            return self._end_round({**self.registry.keep(result), **taken}, [], now)
+            return self._end_round({**self.registry.keep(result), **self._remember(result), **taken}, [], now)
         entries = self.registry.add(
             result,
             now,
             round_number=self.round.number,
             updates=self.book.updates,
             silent=self.book.silent,
-            samples=self.book.fold.weight,
+            samples=self.book.samples,
         )
+        entries |= self._remember(result)
         publication = [*self.registry.publish_newest(result), notes.version(self.registry.current)]
         return self._end_round({**entries, **taken}, publication, now)
+
+    def _remember(self, result: Version) -> dict[str, bytes | None]:
+        """The server optimizer's memory, of the version that is now the newest."""
+        moments, name = result.moments, self.registry.current.name
+        saved = optimizers.save(self.campaign.server, moments, name) if moments.vectors else None
+        return {"server-optimizer": saved}
 
     def _end_round(
         self, entries: dict[str, bytes | None], publication: list[Effect], now: float
     ) -> list[Effect]:
         """One `Save` takes the folded updates out and the new version in; only then is it published."""
         closed = notes.closed(self.round.number, self.book, seconds=now - self.progress.opened_at)
+        if (usual := self._usual.after(self.book.norms.values())) is not self._usual:
+            self._usual = usual
+            entries["norms"] = msgspec.msgpack.encode(usual)
         due = self.progress.opened_at + self.campaign.plan.interval_s
-        if not self.book.fold.weight:
+        if not self.book.samples:
             # Nobody has worked (no battery, no data): asking again at once would not help them.
             due = max(due, now + min(_NOBODY_WORKED_S, self.campaign.plan.deadline_s))
-        self.book = OpenRound(self.schema.size)
+        self.book = self._new_book()
         after = self.step(rounds.Advanced(self._reached()), now)
         self.progress = Progress(
             number=self.round.number,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from laconic.compression import CodecSettings
 from laconic.compression.gate import GateSettings
 from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.coordinator.advance import Evaluate, Score
+from laconic.coordinator.aggregation.optimizers import ServerSettings
+from laconic.coordinator.aggregation.settings import AggregationSettings, checked, named
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.migrations import upgrade
@@ -50,9 +55,32 @@ class TrainingSection(Section, frozen=True):
     batch_size: int = 16
     learning_rate: float = 0.1
     learning_rate_decay: float = 1.0
-    server_learning_rate: float = 1.0
     proximal_mu: float = 0.0
     keep_optimizer: bool = False
+
+
+class AggregationSection(Section, frozen=True):
+    """`[aggregation]`: how a round's updates become one, and which are refused."""
+
+    rule: str = "mean"
+    mixing: bool = False
+    malicious_share: float = 0.2
+    bucket_size: int = 1
+    norm_limit: float = 0.0
+    norm_multiple: float = 1.0
+    memory_mb: int = 512
+    absurd_multiple: float = 100.0
+
+
+class ServerSection(Section, frozen=True):
+    """`[server]`: how the model steps along the round's update."""
+
+    optimizer: str = "fedavg"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
 
 
 class CompressionSection(Section, frozen=True):
@@ -105,6 +133,8 @@ class CoordinatorConfig(Section, frozen=True):
     security: SecuritySection = SecuritySection()
     rounds: RoundsSection = RoundsSection()
     training: TrainingSection = TrainingSection()
+    aggregation: AggregationSection = AggregationSection()
+    server: ServerSection = ServerSection()
     compression: CompressionSection = CompressionSection()
     gate: GateSection = GateSection()
     feedback: FeedbackSection = FeedbackSection()
@@ -130,7 +160,6 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     within("rounds.share", r.share, 0.0, 1.0)
     within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
     within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
-    within("training.server_learning_rate", t.server_learning_rate, 1e-6, 1e3)
     within("training.proximal_mu", t.proximal_mu, 0.0, 1e6)
     within("training.epochs", t.epochs, 1, 10_000)
     within("training.batch_size", t.batch_size, 1, 65_536)
@@ -166,11 +195,30 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
         share=r.share,
         targeted=r.targeted,
         learning_rate_decay=t.learning_rate_decay,
-        server_learning_rate=t.server_learning_rate,
+        aggregation=_aggregation(config),
+        server=ServerSettings(**msgspec.structs.asdict(config.server)),
         key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=c.chunk_bytes,
         keep_versions=config.keep_versions,
     )
+
+
+def _aggregation(config: CoordinatorConfig) -> AggregationSettings:
+    a = config.aggregation
+    within("aggregation.memory_mb", a.memory_mb, 1, 2**20)
+    rule = named(a.rule)
+    settings = replace(
+        rule,
+        mixing=rule.mixing or a.mixing,
+        malicious_share=a.malicious_share,
+        bucket_size=a.bucket_size,
+        norm_limit=a.norm_limit,
+        norm_multiple=a.norm_multiple,
+        memory_bytes=a.memory_mb * 2**20,
+        absurd_multiple=a.absurd_multiple,
+    )
+    # Whether a model's updates fit is known when there is a model.
+    return checked(settings, size=1, min_reports=config.rounds.min_reports)
 
 
 async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:

@@ -70,7 +70,7 @@ class Reception:
             frame = self._inbox.take(device, fin)
             factor = 1.0 if late is None else discount(late, course.campaign.lateness.exponent)
             change = course.pieces_of(frame, factor)
-            course.book.fold.check(change, fin.weight)
+            course.book.check(device, change, fin.weight)
         except LaconicError as e:
             effects = self._reject(device, update, task, e)
             if task not in ("", course.progress.task):
