@@ -116,5 +116,26 @@ def deal(labels: Labels, devices: int, skew: float, seed: int) -> list[Indices]:
     return [rng.permutation(f) for f in filled]
 
 
+def deal_dirichlet(labels: Labels, devices: int, alpha: float, seed: int) -> list[Indices]:
+    """Which samples each device has: as many for each, with shares of the classes drawn from a Dirichlet.
+
+    Hsu et al., arXiv 1909.06335, section 3.1: each device's shares are drawn with concentration `alpha`, its
+    samples from them; a class that has run out is left to the others.
+    """
+    rng = np.random.default_rng([seed, 1])
+    classes = int(labels.max()) + 1
+    waiting = [list(rng.permutation(np.flatnonzero(labels == c))) for c in range(classes)]
+    shares = rng.dirichlet([alpha] * classes, devices)
+    dealt: list[list[int]] = [[] for _ in range(devices)]
+    # In turns, so that no device is left with what the others did not want.
+    for _ in range(len(labels) // devices):
+        for device in rng.permutation(devices):
+            left = np.array([bool(w) for w in waiting])
+            odds = np.where(left, shares[device] + 1e-9, 0)
+            chosen = int(rng.choice(classes, p=odds / odds.sum()))
+            dealt[device].append(int(waiting[chosen].pop()))
+    return [rng.permutation(np.array(d, np.int64)) for d in dealt]
+
+
 def _idx(path: Path, header: int) -> NDArray[np.uint8]:
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)[header:]

@@ -65,6 +65,14 @@ class Observation:
     sent: Sent
 
 
+class Contribution(NamedTuple):
+    """What one device adds to a round."""
+
+    device: int
+    vector: Vector
+    samples: int
+
+
 @dataclass(frozen=True)
 class Echo:
     """The coordinator repeats what was said: after the round in which a frame was folded, `gain` times it is
@@ -104,6 +112,7 @@ class Federation:
     * `present`: whether a device takes part in a round; None always. `ageing`: what becomes of the residual
       of one that did not.
     * `score`: the accuracy of a round; None for the task's own test set.
+    * `combine`: what makes one update of a round's; None for their mean, weighted by samples.
     """
 
     devices: int = 20
@@ -123,6 +132,7 @@ class Federation:
     present: Callable[[int, int], bool] | None = None
     ageing: FeedbackSettings = field(default_factory=FeedbackSettings)
     score: Callable[[int, Vector], float] | None = None
+    combine: Callable[[int, Sequence[Contribution]], Vector] | None = None
 
 
 @dataclass
@@ -175,6 +185,7 @@ def run(
     for number in range(1, rounds + 1):
         shards = dealt if federation.shards is None else federation.shards(number)
         total, weight = np.zeros(schema.size), 0
+        said: list[Contribution] = []
         for i, device in enumerate(devices):
             if federation.echo is not None:
                 # An absent device's echo sounds too: it counts the rounds that it missed.
@@ -198,7 +209,10 @@ def run(
             device.echo += echo.gain * sent.vector
             bytes_up += sent.bytes
             total += sent.vector.astype(np.float64) * share
+            said.append(Contribution(i, sent.vector, share))
         mean = total / max(weight, 1)
+        if federation.combine is not None:
+            mean = federation.combine(number, said).astype(np.float64)
         momentum = federation.server_momentum * momentum + mean + repeated
         repeated = echo.next(repeated, mean)
         step = (federation.server_rate * momentum).astype(np.float32)

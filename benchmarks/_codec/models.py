@@ -81,6 +81,13 @@ def mlp() -> bytes:
     return net.add("Gemm", (10, 200), "dense3", transB=1).file(10)
 
 
+def digits_mlp() -> bytes:
+    """64 grey values, 64 units, ten digits: 4,810 parameters, and a round of 50 devices in 0.1 s."""
+    net = _Layers("digits_mlp", (1, 8, 8)).add("Flatten")
+    net.add("Gemm", (64, 64), "dense1", transB=1).add("Relu")
+    return net.add("Gemm", (10, 64), "dense2", transB=1).file(10)
+
+
 Drawn = Literal["he", "lecun"]
 """How initial weights are drawn."""
 

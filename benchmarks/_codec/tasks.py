@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 
 from _codec.data import DataSet, Part, digits, har, mnist
-from _codec.models import Drawn, har_cnn, initial, lenet, mlp
+from _codec.models import Drawn, digits_mlp, har_cnn, initial, lenet, mlp
 from laconic.runtime import Bundle, Trainer
 from laconic.schema import Schema, Vector
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
-TaskName = Literal["digits", "mnist", "har", "mlp"]
+TaskName = Literal["digits", "mnist", "har", "mlp", "digits_mlp"]
 OptimizerName = Literal["sgd", "adam"]
 
 EPOCHS, SAMPLES, BATCH = 3, 64, 16
@@ -30,6 +30,7 @@ _SOURCES: dict[TaskName, tuple[Callable[[], DataSet], Callable[[], bytes]]] = {
     "mnist": (mnist, lenet),
     "har": (har, har_cnn),
     "mlp": (mnist, mlp),
+    "digits_mlp": (digits, digits_mlp),
 }
 
 
