@@ -74,7 +74,7 @@ def test_mutated_frames_raise_wire_errors_only_and_stay_in_memory(seal):
     gc.collect()
     tracemalloc.start()
     before, refused = tracemalloc.get_traced_memory()[0], 0
-    tries = 2400 if seal else 600
+    tries = 1600 if seal else 400
     for i in range(tries):
         frame, schema = cases[i % len(cases)]
         # Half of the edits go behind the header, which would refuse most of them.

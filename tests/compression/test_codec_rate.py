@@ -129,22 +129,22 @@ def test_the_decoded_frame_keeps_to_the_largest_error(case, name, most):
 @given(st.integers(0, 99), st.lists(st.sampled_from([0.1, 1.0, 7.0]), min_size=6, max_size=6))
 @settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
 def test_the_largest_error_is_a_weighted_one(seed, weights):
-    update = training_like(NET, np.random.default_rng(seed))
-    encoded = made(update, NET, max_error=0.3, weights=weights)
-    assert error_of(update, encoded, NET, weights) <= 0.3 * TOLERANCE
+    update = training_like(LITTLE_NET, np.random.default_rng(seed))
+    encoded = made(update, LITTLE_NET, max_error=0.3, weights=weights)
+    assert error_of(update, encoded, LITTLE_NET, weights) <= 0.3 * TOLERANCE
 
 
 def test_a_larger_error_is_fewer_bytes():
-    update = training_like(NET, np.random.default_rng(2))
-    sizes = [len(made(update, NET, max_error=most).frame) for most in (0.05, 0.1, 0.2, 0.4, 0.8)]
+    update = training_like(LITTLE_NET, np.random.default_rng(2))
+    sizes = [len(made(update, LITTLE_NET, max_error=most).frame) for most in (0.05, 0.1, 0.2, 0.4, 0.8)]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_where_budget_and_error_contradict_each_other_the_budget_rules():
-    update = training_like(NET, np.random.default_rng(2))
-    assert len(made(update, NET, budget_bytes=400, max_error=0.01).frame) <= 400
-    both = made(update, NET, budget_bytes=100_000, max_error=0.3)
-    assert both.frame == made(update, NET, max_error=0.3).frame
+    update = training_like(LITTLE_NET, np.random.default_rng(2))
+    assert len(made(update, LITTLE_NET, budget_bytes=400, max_error=0.01).frame) <= 400
+    both = made(update, LITTLE_NET, budget_bytes=100_000, max_error=0.3)
+    assert both.frame == made(update, LITTLE_NET, max_error=0.3).frame
 
 
 @pytest.mark.parametrize("preset", ["exact", "lossless", "dense8", "fast"])
