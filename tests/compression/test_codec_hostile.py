@@ -280,7 +280,7 @@ def short_and_slow() -> dict[str, bytes]:
     ladder += squeezed(LARGE, 1) + squeezed(LARGE, 8)
     listed = LARGE // 8
     short_ladder = one_rung + squeezed(listed, 1)
-    free = varint(1 << 17)
+    rows_less = varint((1 << 17) - 2048)
     factors = varint(1024) + b"\x20" + float32(1.0) + bytes(32) + b"\x23"
 
     def turned(bits: int, log2: int, rounds: int) -> bytes:
@@ -320,7 +320,7 @@ def test_a_short_frame_never_costs_seconds(name):
 def test_many_short_sections_cost_no_more_than_their_tensors():
     """Each may have 131,072 symbols in no bytes, if the schema has a tensor of so many values."""
     schema = schema_of(*[(1, 1 << 17)] * 8)
-    grid = b"\x04\x00\x00\x01\x01\x00\x3f\xff" + varint(1 << 16) + b"\x00\x00"
+    grid = b"\x04\x41\x00\x3f\xff" + varint(1 << 16) + b"\x00\x00"
     uniform = b"\x02\x11\x08" + float32(1.0) + b"\x34\x00"
     started = time.process_time()
     multiples = b"\x07\x00\x00\x00\x23\x00\x3f\x00\x00"
