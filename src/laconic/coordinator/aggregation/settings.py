@@ -149,10 +149,7 @@ def checked(settings: AggregationSettings, *, size: int, min_reports: int) -> Ag
 
 
 PRESETS: Final[Mapping[str, AggregationSettings]] = MappingProxyType(
-    {
-        "robust": AggregationSettings("trimmed_mean", mixing=True),
-        "bounded": AggregationSettings("norm_bound"),
-    }
+    {"robust": AggregationSettings("trimmed_mean", mixing=True)}
 )
 """Settings with a name, chosen by the table in docs/aggregation.md."""
 
