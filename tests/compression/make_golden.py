@@ -253,7 +253,7 @@ def refused() -> Iterator[tuple[str, Schema, bytes]]:
 
 
 def wrong_grids() -> Iterator[tuple[str, Schema, bytes]]:
-    """A byte or two of a good grid changed, or of its header with classes; good: scale 1/128, 3 kept of 24."""
+    """A byte or two of a good grid changed, or of its header with classes; good: 1/128, 3 kept of 24."""
     schema = schema_of((4, 6))
     good = bytes.fromhex("04 40 00 3c 02 03 02 3e 54 00 82 00")
     assert decode(wrap(schema, (), [good]), schema, limit_bytes=96).any()

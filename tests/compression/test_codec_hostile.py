@@ -296,8 +296,9 @@ def short_and_slow() -> dict[str, bytes]:
         "bitmap": b"\x03" + varint(LARGE) + b"\x20" + squeezed(LARGE, 1, 1) + ladder,
         "gaps": b"\x03" + varint(listed) + b"\x21" + varint(listed) + squeezed(listed, 8) + short_ladder,
         "adaptive": b"\x03\x01\x20\x34\x00\x10" + bytes(4),
-        "grid": b"\x04\x00\x00\x01\x54\x00\x3f\xff" + free + b"\x02\xff\xff\x00",
-        "grid of one gap": b"\x04\x00\x00\x01\x01\x00\x3f\xff" + free + b"\x00\x00",
+        # Two classes of 2048 rows: of a single block it would be known that it has low bits.
+        "grid": b"\x04\xc1\x41\x80\x08\x00\x3f\xff" + rows_less + b"\x02\xff\xff\x00",
+        "grid of zeros": b"\x04\xc1\x01\x80\x08\x00\x3f\xff" + rows_less + b"\x00\x00\x00",
         "low rank": b"\x05" + factors + b"\x00\x01",
     }  # fmt: skip
 
