@@ -142,7 +142,11 @@ def test_the_coordinators_ranges_are_checked(
 ) -> None:
     def build(value: float) -> None:
         cast = int(value) if kind == "integer" else value
-        table: dict[str, Any] = {"bundle": "b", **({section: {key: cast}} if section else {key: cast})}
+        table: dict[str, Any] = {
+            "bundle": "b",
+            "held_out": "h.npz",
+            **({section: {key: cast}} if section else {key: cast}),
+        }
         campaign_of(msgspec.convert(table, CoordinatorConfig), Path())
 
     low, high = limits
@@ -158,7 +162,18 @@ def test_the_coordinators_ranges_are_checked(
 
 def test_ranges_were_found() -> None:
     found = {s for s, *_ in RANGES}
-    assert found == {"", "rounds", "training", "aggregation", "server", "compression", "gate", "feedback", "eligibility"}
+    assert found == {
+        "",
+        "rounds",
+        "schedule",
+        "training",
+        "aggregation",
+        "server",
+        "compression",
+        "gate",
+        "feedback",
+        "eligibility",
+    }
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from laconic.transport.broker import Delivery
 
 _OWN = "c/default/"
 _UPDATE = _OWN + "update/"
+_LATE = _OWN + "late/"
 
 Host = Any
 """`laconic.device_sim.world` keeps its hosts to itself."""
@@ -164,19 +165,24 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         if host != "coordinator":
             continue
         for key, blob in entries.items():
-            if key.startswith(_UPDATE) and blob is not None:
+            if key.startswith((_UPDATE, _LATE)) and blob is not None:
                 c = msgspec.msgpack.decode(blob, type=Committed)
-                assert key == _UPDATE + c.device
+                late = key == f"{_LATE}{c.device}/{c.update}"
+                assert late or key == _UPDATE + c.device
+                base = next(i for i, v in enumerate(versions) if v.digest.hex().startswith(c.base))
+                assert c.staleness == len(versions) - 1 - base
+                assert late or c.staleness == 0
+                assert c.discount == np.float32((1 + c.staleness) ** -fleet.lateness.exponent)
                 assert c.update not in seen, f"update {c.update} of {c.device} was committed twice"
                 seen.add(c.update)
-                waiting[c.device] = c
+                waiting[key] = c
                 sent[c.device].append(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE))
         records = [
             msgspec.msgpack.decode(blob, type=ModelRecord)
             for key, blob in entries.items()
             if key.startswith(_OWN + "model/") and blob is not None
         ]
-        taken = {key.removeprefix(_UPDATE) for key, blob in entries.items() if _is_taken(key, blob)}
+        taken = {key for key, blob in entries.items() if _is_taken(key, blob)}
         for record in records:
             if record.version == 0:
                 assert record.weights == versions[0].digest
@@ -210,7 +216,7 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
 
 
 def _is_taken(key: str, blob: bytes | None) -> bool:
-    return key.startswith(_UPDATE) and blob is None
+    return key.startswith((_UPDATE, _LATE)) and blob is None
 
 
 def _sum(vectors: list[Vector]) -> Any:
@@ -218,10 +224,11 @@ def _sum(vectors: list[Vector]) -> Any:
 
 
 def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record: ModelRecord) -> Any:
-    """The version after `before`, from the updates in the reverse order of their devices' names."""
+    """The version after `before`, from the updates in the reverse order of their keys."""
     fold = Fold(SIZE)
     for _, c in sorted(committed.items(), reverse=True):
-        fold.add(whole(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE)), c.weight)
+        update = decode(c.frame, SCHEMA, limit_bytes=4 * SIZE)
+        fold.add(whole(update * np.float32(c.discount)), c.weight)
     silent = record.samples - fold.weight
     assert silent >= 0
     fold.add_silent(silent)

@@ -12,6 +12,8 @@ from laconic.coordinator.advance import Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
+from laconic.coordinator.schedule import Schedule
+from laconic.coordinator.staleness import Lateness
 from laconic.device_sim.world import Connection, Speed, World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.learner import Learner, Trained
@@ -74,6 +76,13 @@ class Fleet:
     """None: all of them."""
     deadline_s: float = 60.0
     interval_s: float = 0.0
+    target_reports: int = 0
+    over_selection: float = 1.3
+    lateness: Lateness = field(default_factory=Lateness)
+    schedule: Schedule = field(default_factory=Schedule)
+    until_accuracy: float | None = None
+    sample_s: Callable[[int], float] = lambda i: 1e-3
+    """Seconds that a device's training takes for a sample."""
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     gate: Gate = field(default_factory=Gate)
@@ -101,7 +110,12 @@ class Fleet:
                 self.min_reports,
                 self.deadline_s,
                 self.interval_s,
+                self.target_reports,
+                self.over_selection,
             ),
+            lateness=self.lateness,
+            schedule=self.schedule,
+            until_accuracy=self.until_accuracy,
             training=Training(epochs=3, batch_size=16, learning_rate=0.2),
             codec=self.codec,
             delta_codec=self.delta_codec,
@@ -120,7 +134,7 @@ class Fleet:
 
     def subject(self) -> Subject:
         initial = np.zeros(SIZE, np.float32)
-        return Subject(BUNDLE, SCHEMA, initial, lambda w: Score(distance(w), None))
+        return Subject(BUNDLE, SCHEMA, initial, lambda w: Score(distance(w), 1.0 - distance(w)))
 
     def device(self, i: int) -> DeviceEngine:
         settings = DeviceSettings(
@@ -136,7 +150,7 @@ class Fleet:
                 f"d{i}",
                 lambda i=i: self.device(i),
                 connection=Connection(0.02 + 0.01 * i, 1e5, 2e5),
-                speed=Speed(0.05 * (i + 1), 1e-3),
+                speed=Speed(0.05 * (i + 1), self.sample_s(i)),
             )
         return world
 

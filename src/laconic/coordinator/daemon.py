@@ -20,7 +20,8 @@ from laconic.coordinator.aggregation.settings import AggregationSettings, checke
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.migrations import upgrade
-from laconic.coordinator.rounds import Plan
+from laconic.coordinator.round_settings import RoundsSection, ScheduleSection, lateness_of, plan_of
+from laconic.coordinator.schedule import schedule_of
 from laconic.coordinator.selection import Budget
 from laconic.errors import ConfigError
 from laconic.node import Note
@@ -33,19 +34,6 @@ from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.mqtt import MqttLink, address_of
 from laconic.transport.process import Print, drive
-
-
-class RoundsSection(Section, frozen=True):
-    """`[rounds]`: how many, with how many devices, how long."""
-
-    rounds: int = 20
-    min_devices: int = 1
-    min_reports: int = 1
-    deadline_s: float = 600.0
-    interval_s: float = 0.0
-    share: float = 1.0
-    targeted: bool = False
-    exit_when_finished: bool = False
 
 
 class TrainingSection(Section, frozen=True):
@@ -132,6 +120,7 @@ class CoordinatorConfig(Section, frozen=True):
     broker: BrokerSection = BrokerSection()
     security: SecuritySection = SecuritySection()
     rounds: RoundsSection = RoundsSection()
+    schedule: ScheduleSection = ScheduleSection()
     training: TrainingSection = TrainingSection()
     aggregation: AggregationSection = AggregationSection()
     server: ServerSection = ServerSection()
@@ -145,19 +134,22 @@ class CoordinatorConfig(Section, frozen=True):
 def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     """The campaign that a configuration describes. Raises `ConfigError` for values that cannot be."""
     r, t, c, g, e = config.rounds, config.training, config.compression, config.gate, config.eligibility
-    f = config.feedback
+    f, s = config.feedback, config.schedule
     address = address_of(config.broker, folder)
     most_chunk = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
-    within("rounds.rounds", r.rounds, 1, 10**9)
-    within("rounds.min_devices", r.min_devices, 1, 10**9)
-    within("rounds.min_reports", r.min_reports, 1, 10**9)
     within("keep_versions", config.keep_versions, 1, 10**9)
     within("max_devices", config.max_devices, 1, 10**9)
     within("budget.max_bytes", config.budget.max_bytes or 0, 0, 10**18)
     within("budget.max_joules", config.budget.max_joules or 0.0, 0.0, 1e18)
-    within("rounds.deadline_s", r.deadline_s, 0.1, 1e7)
-    within("rounds.interval_s", r.interval_s, 0.0, 1e7)
     within("rounds.share", r.share, 0.0, 1.0)
+    within("schedule.until_accuracy", config.schedule.until_accuracy or 0.0, 0.0, 1.0)
+    if config.schedule.until_accuracy is not None and config.held_out is None:
+        raise ConfigError(
+            "schedule.until_accuracy",
+            value=config.schedule.until_accuracy,
+            limit="none without held_out",
+            remedy="name held-out data, on which accuracy is measured",
+        )
     within("training.learning_rate", t.learning_rate, 1e-12, 1e3)
     within("training.learning_rate_decay", t.learning_rate_decay, 1e-3, 1.0)
     within("training.proximal_mu", t.proximal_mu, 0.0, 1e6)
@@ -184,7 +176,10 @@ def campaign_of(config: CoordinatorConfig, folder: Path) -> Campaign:
     return Campaign(
         fleet=check_name(config.fleet, "fleet"),
         cohort=check_name(config.cohort, "cohort"),
-        plan=Plan(r.rounds, r.min_devices, r.min_reports, r.deadline_s, r.interval_s),
+        plan=plan_of(r),
+        lateness=lateness_of(r),
+        schedule=schedule_of(start=s.start, end=s.end, days=s.days, time_zone=s.time_zone, paused=s.paused),
+        until_accuracy=s.until_accuracy,
         training=Training(t.epochs, t.batch_size, t.learning_rate, t.proximal_mu, t.keep_optimizer),
         codec=CodecSettings.from_builtins(c.up),
         delta_codec=CodecSettings.from_builtins(c.down),
