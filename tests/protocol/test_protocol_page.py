@@ -27,6 +27,7 @@ KINDS = [
     messages.Gate,
     messages.Feedback,
     messages.Eligibility,
+    messages.Allowance,
     messages.Fin,
     messages.Skip,
     messages.Telemetry,
@@ -129,6 +130,7 @@ def test_every_message_is_on_the_page() -> None:
         messages.Gate,
         messages.Feedback,
         messages.Eligibility,
+        messages.Allowance,
         messages.Blob,
     } == set(KINDS)
 

@@ -18,11 +18,13 @@ PROTOCOL: Final = 1
 MESSAGE_LIMIT_BYTES: Final = 16 * 1024
 
 Text: TypeAlias = Annotated[str, Meta(max_length=128)]
+ShortText: TypeAlias = Annotated[str, Meta(max_length=64)]
 # \Z, not $: a hash goes into topics, and $ would let a newline after it pass.
 Hash: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 OptionalHash: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9a-f]{16})?\Z")]
 Sha256: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**48)]
+Minute: TypeAlias = Annotated[int, Meta(ge=0, le=1439)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
 # A signalling value such as NaN or 1e300 in a report must not reach a sum: the bounds refuse both.
 Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e15)]
@@ -45,6 +47,8 @@ class State(Message, frozen=True):
     charging: bool = False
     metered: bool = False
     software: Text = ""
+    zone: ShortText = ""
+    """The device's time zone: a name of the tz database or an offset such as +05:30; UTC if it is neither."""
 
 
 class Training(Message, frozen=True):
@@ -94,6 +98,32 @@ class Eligibility(Message, frozen=True):
     only_unmetered: bool = False
 
 
+class Allowance(Message, frozen=True):
+    """What a device may spend, in the days and months of its own time zone; None for no limit."""
+
+    devices: Text = "*"
+    """Pattern of the names of those it is for: `*`, `?` and `[...]` as in shells."""
+    bytes_per_day: Count | None = None
+    """Bytes up plus down, here and below."""
+    bytes_per_month: Count | None = None
+    metered_bytes_per_day: Count | None = None
+    metered_bytes_per_month: Count | None = None
+    unmetered_bytes_per_day: Count | None = None
+    unmetered_bytes_per_month: Count | None = None
+    joules_per_day: Amount | None = None
+    max_bytes: Count | None = None
+    """Over the device's life."""
+    max_joules: Amount | None = None
+    """Over the device's life."""
+    min_charge: Fraction = 0.0
+    only_charging: bool = False
+    only_unmetered: bool = False
+    quiet_from: Minute = 0
+    """Minute of the day from which the device is not to work."""
+    quiet_until: Minute = 0
+    """Minute of the day from which it may again; none is quiet where both are the same."""
+
+
 class Offer(Message, frozen=True):
     """Work on offer: train this model, answer with an update or a skip."""
 
@@ -115,6 +145,8 @@ class Offer(Message, frozen=True):
     feedback: Feedback = Feedback()
     max_staleness: Count = 0
     """An update of a task that is over is taken if its base is at most so many versions behind; 0: never."""
+    allowances: Annotated[list[Allowance], Meta(max_length=64)] = []
+    """What devices may spend: for each the first that is for it; no limit for one that none is for."""
 
 
 class Fin(Message, frozen=True):
@@ -139,7 +171,7 @@ class Fin(Message, frozen=True):
 
 
 class Skip(Message, frozen=True):
-    """Nothing worth sending: `why` is gate, battery, charging, metered, budget, data or model."""
+    """Nothing worth sending: `why` is gate, battery, charging, metered, quiet, budget, data or model."""
 
     task: Hash
     base: Hash
@@ -151,6 +183,8 @@ class Skip(Message, frozen=True):
     seconds: Amount = 0.0
     rate: Fraction = 0.0
     target: Fraction = 0.0
+    rest_s: Amount = 0.0
+    """Seconds for which the device will hear no offer: its allowance is spent, or its hours are quiet."""
 
 
 class Telemetry(Message, frozen=True):
@@ -165,6 +199,11 @@ class Telemetry(Message, frozen=True):
     joules_radio: Amount
     measured: bool = False
     """False where the joules are modelled from the device's profile."""
+    metered_up: Count = 0
+    """Of `bytes_up`, what went over a metered network."""
+    metered_down: Count = 0
+    since: Amount = 0.0
+    """When the totals began, seconds since 1970: another moment says that the device has lost its disk."""
 
 
 class Fate(IntEnum):

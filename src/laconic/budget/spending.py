@@ -1,0 +1,109 @@
+"""Bytes and joules by day and month of a time zone, counted from totals that only grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import msgspec
+
+from laconic.budget.calendar import day_of, month_of, zone_of
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a device has spent since `since`, when its counters began (seconds since 1970; 0: not known)."""
+
+    up: int = 0
+    down: int = 0
+    metered_up: int = 0
+    """Of `up`, the bytes that went over a metered network."""
+    metered_down: int = 0
+    compute: float = 0.0
+    """Joules."""
+    radio: float = 0.0
+    """Joules."""
+    since: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        return self.up + self.down
+
+    @property
+    def joules(self) -> float:
+        return self.compute + self.radio
+
+
+NOTHING = Totals()
+
+
+def increase(before: Totals, after: Totals) -> Totals:
+    """What has been spent between two reports of the totals.
+
+    A total goes back where a device has lost its disk (`since` is another: all it tells is new), or where it
+    was killed after it had told more than it had saved: nothing is new then.
+    """
+    if before.since != after.since and before != NOTHING:
+        return after if after.since > before.since else NOTHING
+    return Totals(
+        **{
+            f.name: max(type(f.default)(0), getattr(after, f.name) - getattr(before, f.name))
+            for f in fields(Totals)
+            if f.name != "since"
+        },
+        since=after.since,
+    )
+
+
+class Period(msgspec.Struct, frozen=True, array_like=True):
+    """What has been spent in one day or month; `number` since 1970."""
+
+    number: int = 0
+    metered_up: int = 0
+    metered_down: int = 0
+    unmetered_up: int = 0
+    unmetered_down: int = 0
+    joules: float = 0.0
+
+    @property
+    def metered(self) -> int:
+        """Bytes both ways."""
+        return self.metered_up + self.metered_down
+
+    @property
+    def unmetered(self) -> int:
+        """Bytes both ways."""
+        return self.unmetered_up + self.unmetered_down
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of both kinds, both ways."""
+        return self.metered + self.unmetered
+
+    def add(self, number: int, more: Totals) -> Period:
+        """With `more`, spent in period `number`. A number before the present one changes no period: a
+        device that changes its zone may not begin a day anew."""
+        old = self if number <= self.number else Period(number)
+        # A message says what it likes of the metered part of its bytes: none is below zero.
+        return Period(
+            old.number,
+            old.metered_up + more.metered_up,
+            old.metered_down + more.metered_down,
+            old.unmetered_up + max(0, more.up - more.metered_up),
+            old.unmetered_down + max(0, more.down - more.metered_down),
+            old.joules + more.joules,
+        )
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """What has been spent in the present day and month."""
+
+    day: Period = Period()
+    month: Period = Period()
+
+    def add(self, more: Totals, now: float, zone: str) -> Spent:
+        """With `more`, spent by `now`: all of it counts to the day and month of `now` in `zone`.
+
+        So what was spent before midnight and told after it counts to the new day: never too little.
+        """
+        z = zone_of(zone)
+        return Spent(self.day.add(day_of(now, z), more), self.month.add(month_of(now, z), more))
