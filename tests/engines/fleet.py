@@ -9,6 +9,8 @@ import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings
 from laconic.coordinator.advance import Score
+from laconic.coordinator.aggregation.optimizers import ServerSettings
+from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
@@ -99,6 +101,8 @@ class Fleet:
     learner: Callable[[int], Learner] = LinearLearner
     retry_s: float = 2.0
     max_devices: int = 100_000
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
 
     def campaign(self) -> Campaign:
         return Campaign(
@@ -127,6 +131,8 @@ class Fleet:
             chunk_bytes=self.chunk_bytes,
             key=self.key,
             keep_versions=self.keep_versions,
+            aggregation=self.aggregation,
+            server=self.server,
         )
 
     def coordinator(self) -> CoordinatorEngine:
