@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,6 +157,27 @@ def test_frequencies_are_those_of_the_page(alphabet, contexts_count, most):
         assert (table.sum(axis=1) == 16384).all()
 
 
+@pytest.mark.parametrize(
+    ("prior", "alphabet"), [((1, 2, 3), 4), ((1, 0), 2), ((1, adaptive.MAX_PRIOR + 1), 2), ((), 1)]
+)
+def test_a_prior_that_does_not_fit_is_refused(prior, alphabet):
+    with pytest.raises(ValueError, match="weights"):
+        SymbolStream(np.zeros(3, np.uint8), None, alphabet, 1, prior)
+    with pytest.raises(ValueError, match="weights"):
+        StreamDecoder(b"").symbols(None, 3, alphabet=alphabet, prior=prior)
+
+
+def test_symbols_as_their_prior_says_cost_hardly_more_than_their_entropy():
+    rng = np.random.default_rng(2)
+    weights = np.array([400, 200, 100, 50, 25, 25])
+    symbols = rng.choice(6, 200, p=weights / weights.sum()).astype(np.uint8)
+    known = -float(np.log2(weights[symbols] / weights.sum()).sum())
+    learnt = adaptive.stream_cost_bits(SymbolStream(symbols, None, 6))
+    told = adaptive.stream_cost_bits(SymbolStream(symbols, None, 6, 1, tuple((weights * 500).tolist())))
+    assert told < known + 3
+    assert told < learnt - 3
+
+
 @given(st.integers(0, 100_000))
 @settings(deadline=None, max_examples=30)
 def test_runs_cover_a_stream_once(count):
@@ -224,9 +246,7 @@ def test_a_mutated_body_is_refused_or_means_other_symbols(streams, data):
     except WireError:
         return
     assert all((o < s.alphabet).all() for o, s in zip(out, streams, strict=True))
-    again = [
-        SymbolStream(o, s.contexts, s.alphabet, s.contexts_count) for o, s in zip(out, streams, strict=True)
-    ]
+    again = [replace(s, symbols=o) for o, s in zip(out, streams, strict=True)]
     if len(body) <= adaptive.BARE_BYTES:
         assert encode_streams(again) == bytes(body)
 
@@ -292,7 +312,7 @@ def test_a_body_says_when_its_symbols_are_missing():
 
 
 def test_memory_follows_the_count():
-    stream = drawn(9, 1_000_000, 16, 1)
+    stream = drawn(10, 1_000_000, 16, 1)
     body = encode_streams([stream])
     tracemalloc.start()
     adaptive.decode(body, None, 1_000_000, alphabet=16)

@@ -18,6 +18,7 @@ from laconic.compression.transforms.grid.gaps import (
     BASE,
     EXTRA,
     WidthReader,
+    alphabet_of,
     pack_widths,
     symbols_of,
 )
@@ -191,6 +192,20 @@ def test_structureless_grids_stay_within_5_percent_of_their_entropy(shape, densi
     assert 8 * len(part) < 1.05 * order_0_bits(levels)
 
 
+@pytest.mark.parametrize("kept", [30, 200, 1000])
+@pytest.mark.parametrize("values", [4000, 50_000])
+def test_a_structureless_grid_costs_a_dozen_bytes_and_1_percent_over_its_entropy(kept, values):
+    rng = np.random.default_rng(kept)
+    over = []
+    for _ in range(20):
+        levels = np.zeros(values, np.int64)
+        some = rng.choice(values, kept, replace=False)
+        levels[some] = np.minimum(rng.geometric(0.8, kept), 9) * rng.choice([-1, 1], kept)
+        part = written(Kept.of(levels), 100, Steps(2.0**-10, int(np.abs(levels).max()), ()))
+        over.append(len(part) - order_0_bits(levels) / 8 * 1.01)
+    assert np.mean(over) < 12
+
+
 @pytest.mark.parametrize(("density", "most"), [(0.01, 0.82), (0.05, 0.7), (0.1, 0.7)])
 def test_structured_grids_stay_far_below_their_order_0_entropy(density, most):
     levels = structured(384, 512, density, np.random.default_rng(6)).ravel()
@@ -268,6 +283,7 @@ def test_dealing_is_a_permutation_with_its_inverse(count):
 def test_a_gap_symbol_and_its_low_bits_say_the_gap(shifted):
     gaps = np.array(shifted, np.int64)
     symbols = symbols_of(gaps)
+    assert [alphabet_of(gap) for gap in shifted] == (symbols.astype(int) + 1).tolist()
     assert int(symbols.max()) < ALPHABET
     widths = EXTRA[symbols]
     low = gaps - BASE[symbols]
