@@ -38,6 +38,7 @@ def measure(pool: Executor) -> dict[str, Any]:
     return {
         "updates": len({row["update"] for row in rows}),
         "summary": {f"{preset}, {what}": s for preset, what, s in _summaries(rows)},
+        "grid_by_run": {preset: _by_run(rows, preset) for preset in CHOSEN},
         "rows": rows,
     }
 
@@ -65,6 +66,18 @@ def _summaries(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, dict[
             ("grid alone, structureless", "structureless"),
         ):
             yield preset, what, _summary([(row["update"], row[key]) for row in of])
+
+
+def _by_run(rows: Sequence[dict[str, Any]], preset: str) -> dict[str, float]:
+    """Bytes of the grid's frames over their entropies, for each run with each optimizer, and each direction."""
+    sums: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        if row["preset"] == preset:
+            run, optimizer, _, who = row["update"].split("/")
+            for group in (f"{run}/{optimizer}", "down" if who == "down" else "up"):
+                size, entropy = sums.get(group, (0.0, 0.0))
+                sums[group] = size + row["grid"]["bytes"], entropy + row["grid"]["entropy_bytes"]
+    return {group: size / entropy for group, (size, entropy) in sums.items()}
 
 
 def _summary(sizes: Sequence[tuple[str, dict[str, float]]]) -> dict[str, Any]:
