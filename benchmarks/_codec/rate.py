@@ -69,7 +69,7 @@ def _summaries(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, dict[
 
 
 def _by_run(rows: Sequence[dict[str, Any]], preset: str) -> dict[str, float]:
-    """Bytes of the grid's frames over their entropies, for each run with each optimizer, and each direction."""
+    """Bytes of the grid's frames over their entropies: of each run with each optimizer, and each way."""
     sums: dict[str, tuple[float, float]] = {}
     for row in rows:
         if row["preset"] == preset:
