@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from laconic.compression import PRESETS, CodecSettings
 from laconic.config import BrokerSection, Section, SecuritySection, load
-from laconic.coordinator.daemon import CoordinatorConfig, campaign_of
+from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of, campaigns_of
 from laconic.edge_sdk.daemon import DeviceConfig
 from laconic.edge_sdk.power import BOARDS, RADIOS
 from laconic.errors import ConfigError
@@ -79,7 +80,7 @@ def expected(kind: type[msgspec.Struct]) -> list[tuple[str, str, str]]:
     return [
         (f.name, words(hints[f.name]), "required" if f.required else literal(f.default))
         for f in msgspec.structs.fields(kind)
-        if not is_section(hints[f.name])
+        if not is_section(hints[f.name]) and f.name != "campaign"
     ]
 
 
@@ -93,12 +94,30 @@ def tables(kind: type[Section]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
 )
 def test_the_tables_are_the_structures(chapter: str, kind: type[Section]) -> None:
     page, shared = sections(chapter), sections("Both")
+    page.pop("campaign", None)
     structures = dict(tables(kind))
     assert {n for n in structures if n not in SHARED} == set(page)
     assert set(shared) == set(SHARED) <= set(structures)
     for name, structure in structures.items():
         assert structure is SHARED.get(name, structure)
         assert [r[:3] for r in {**page, **shared}[name]] == expected(structure), name
+
+
+def test_a_campaigns_table_takes_the_keys_that_the_page_says() -> None:
+    text = PAGE.split("### `[[campaign]]`")[1].split("\n### ")[0]
+    keys = re.search(
+        r"is a table `\[\[campaign\]\]` with (.+?) and the\nsections below from `(\w+)` on", text, re.DOTALL
+    )
+    assert keys
+    names = [f.name for f in msgspec.structs.fields(CampaignSection)]
+    hints = get_type_hints(CampaignSection)
+    assert re.findall(r"`(\w+)`", keys[1]) == [n for n in names if not is_section(hints[n])]
+    own = [n for n in sections("Coordinator") if n in names]
+    assert own[own.index(keys[2]) :] == [n for n in names if is_section(hints[n])]
+    example = re.search(r"```toml\n(.+?)```", text, re.DOTALL)
+    assert example
+    config = msgspec.convert(tomllib.loads(example[1]), CoordinatorConfig)
+    assert [c.cohort for _, c in campaigns_of(config, Path())] == ["houses", "gateways"]
 
 
 def test_the_codec_table_is_the_settings() -> None:
@@ -201,7 +220,7 @@ def test_an_examples_defaults_are_the_defaults() -> None:
         for section, structure in tables(kind):
             given = getattr(sample, section) if section else sample
             for f in msgspec.structs.fields(structure):
-                if f.required or is_section(get_type_hints(structure)[f.name]):
+                if f.required or is_section(get_type_hints(structure)[f.name]) or f.name == "campaign":
                     continue
                 line = re.search(rf"^{f.name} = .*Set for this example", text, flags=re.MULTILINE)
                 if line is None:
