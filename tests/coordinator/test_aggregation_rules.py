@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import tracemalloc
 import types
 from typing import Any
 
@@ -18,7 +19,7 @@ from laconic.compression import whole
 from laconic.coordinator.aggregation import geometric_median, krum, mixing, pairwise
 from laconic.coordinator.aggregation.clipping import clipped, length
 from laconic.coordinator.aggregation.plausible import NOTHING_YET, REMEMBERED_ROUNDS, NormHistory, check
-from laconic.coordinator.aggregation.rows import Rows
+from laconic.coordinator.aggregation.rows import Rows, held
 from laconic.coordinator.aggregation.rule import aggregate
 from laconic.coordinator.aggregation.settings import (
     RULES,
@@ -159,10 +160,30 @@ def test_blocks_of_columns_change_next_to_nothing(rule: AggregationSettings) -> 
     narrow = AggregationSettings(
         rule.rule, rule.mixing, bucket_size=rule.bucket_size, norm_limit=rule.norm_limit, memory_bytes=2**20
     )
-    assert narrow.width(9, 40_000) < 4_000
+    assert narrow.width(9, 2, 40_000) < 5_000
     a, b = aggregate(rule, rows_of(x, 2), 5), aggregate(narrow, rows_of(x, 2), 5)
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     assert aggregate(rule, rows_of(x, 2), 5).tobytes() == a.tobytes()
+
+
+@EVERY
+def test_memory_stays_within_what_was_said(rule: AggregationSettings) -> None:
+    size, n, silent, limit = 20_000, 100, 20, 4 * 2**20
+    small = AggregationSettings(
+        rule.rule, rule.mixing, bucket_size=rule.bucket_size, norm_limit=rule.norm_limit, memory_bytes=limit
+    )
+    assert n <= (small.most_updates(size) or n)
+    stored = np.random.default_rng(0).integers(-99, 99, (n, size), np.int8)
+
+    def read(i: int) -> Updates:
+        return stored[i].astype(np.float32)
+
+    tracemalloc.start()
+    aggregate(small, held(read, n, size, silent=silent, memory_bytes=limit), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Beyond it: a sum of the model's size, a row, its double.
+    assert peak <= limit + 5 * 8 * size
 
 
 HOSTILE: list[RuleName] = ["median", "trimmed_mean", "krum", "multi_krum", "geometric_median"]

@@ -67,8 +67,8 @@ class Rows:
 
 
 def held(read: Callable[[int], Vector], updates: int, size: int, *, silent: int, memory_bytes: int) -> Rows:
-    """Rows that are decoded once where all take at most half of `memory_bytes`, else each time anew."""
-    if 4 * updates * size > memory_bytes // 2:
+    """Rows that are decoded once where all take at most a quarter of `memory_bytes`, else each time anew."""
+    if 4 * updates * size > memory_bytes // 4:
         return Rows(read, updates, size, silent)
     kept: Sequence[Vector] = [read(i) for i in range(updates)]
     return Rows(kept.__getitem__, updates, size, silent)

@@ -6,7 +6,7 @@ import numpy as np
 
 from laconic.coordinator.aggregation import clipping, coordinatewise, geometric_median, krum, mixing, pairwise
 from laconic.coordinator.aggregation.rows import Counts, Matrix, Rows
-from laconic.coordinator.aggregation.settings import PAIRWISE, AggregationSettings
+from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.schema import Vector
 
 
@@ -18,7 +18,7 @@ def aggregate(settings: AggregationSettings, rows: Rows, seed: int) -> Vector:
     """
     if not rows.updates:
         return np.zeros(rows.size, np.float32)
-    width = settings.width(rows.total if settings.rule not in PAIRWISE else len(rows.counts), rows.size)
+    width = settings.width(rows.updates, rows.silent, rows.size)
     if not settings.pairwise:
         return _alone(settings, rows, width)
     products = pairwise.gram(rows, width)

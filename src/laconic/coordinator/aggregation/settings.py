@@ -22,9 +22,7 @@ LEAST_REPORTS: Final = 3
 """Reports without which no rule can tell who is alone."""
 
 _MATRICES: Final = 6
-"""Square matrices of float64 with a row for each update that are held at once."""
-_CELL_BYTES: Final = 32
-"""Bytes for each value of a block: float32, float64, mixed, sorted."""
+"""Square matrices of float64 with a row for each update that are held at once, at the most."""
 _MOST_PASSES: Final = 64
 """How often an update is decoded at the most, for as many blocks."""
 
@@ -98,20 +96,34 @@ class AggregationSettings:
         wanted = math.ceil(self.malicious_share * rows * self.bucket_size - 1e-9)
         return max(0, min(wanted, (rows - 1) // 2))
 
-    def width(self, rows: int, size: int) -> int:
-        """How many values of each of `rows` updates are held at once; `size` is how many an update has."""
-        left = self.memory_bytes - (8 * _MATRICES * rows * rows if self.pairwise else 0)
-        return max(1, min(size, left // (_CELL_BYTES * max(rows, 1))))
+    @property
+    def _cell_bytes(self) -> int:
+        """For each value of a block: float32, and what is sorted; with a mixture of rows, float64 of both."""
+        return 40 if self.pairwise else 16
+
+    def _block_bytes(self, updates: int) -> int:
+        """What is left for a block when the tables of pairs have theirs, and decoded updates a quarter."""
+        return self.memory_bytes * 3 // 4 - (8 * _MATRICES * updates * updates if self.pairwise else 0)
+
+    def width(self, updates: int, silent: int, size: int) -> int:
+        """How many values of each row are held at once; `size` is how many an update has."""
+        cells = self._block_bytes(updates) // (self._cell_bytes * (updates + silent))
+        return max(1, min(size, cells))
 
     def most_updates(self, size: int) -> int | None:
         """How many updates of `size` values fit into `memory_bytes`; None for no limit of this rule's own.
 
-        Half of the memory is for the tables of pairs; and no update is decoded more often than 64 times.
+        The tables of pairs fit into half of it, and no update is decoded more often than 64 times.
         """
         if self.streams or (self.rule == "norm_bound" and not self.pairwise):
             return None
-        most = _MOST_PASSES * self.memory_bytes // (2 * _CELL_BYTES * size)
-        return min(most, math.isqrt(self.memory_bytes // (16 * _MATRICES))) if self.pairwise else most
+        # n cells of each value, in 64 blocks: n x size x cell <= 64 x (what is left beside n x n pairs).
+        b, c = self._cell_bytes * size, _MOST_PASSES * self._block_bytes(0)
+        if not self.pairwise:
+            return c // b
+        a = _MOST_PASSES * 8 * _MATRICES
+        most = (math.isqrt(b * b + 4 * a * c) - b) // (2 * a)
+        return min(most, math.isqrt(self.memory_bytes // (16 * _MATRICES)))
 
 
 def _check(name: str, value: object, allowed: str, fine: bool) -> None:
