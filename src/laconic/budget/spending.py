@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import msgspec
 
@@ -42,15 +42,16 @@ def increase(before: Totals, after: Totals) -> Totals:
     A total goes back where a device has lost its disk (`since` is another: all it tells is new), or where it
     was killed after it had told more than it had saved: nothing is new then.
     """
-    if before.since != after.since and before != NOTHING:
-        return after if after.since > before.since else NOTHING
+    if before.since and before.since != after.since:
+        return after
     return Totals(
-        **{
-            f.name: max(type(f.default)(0), getattr(after, f.name) - getattr(before, f.name))
-            for f in fields(Totals)
-            if f.name != "since"
-        },
-        since=after.since,
+        max(0, after.up - before.up),
+        max(0, after.down - before.down),
+        max(0, after.metered_up - before.metered_up),
+        max(0, after.metered_down - before.metered_down),
+        max(0.0, after.compute - before.compute),
+        max(0.0, after.radio - before.radio),
+        after.since,
     )
 
 

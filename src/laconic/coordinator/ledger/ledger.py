@@ -1,4 +1,4 @@
-"""What the coordinator knows of each device: presence, battery, bytes, joules, contributions."""
+"""All device records, with the changes that are not saved yet."""
 
 from __future__ import annotations
 
@@ -6,44 +6,16 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from laconic.budget.costs import Cost
+from laconic.budget.spending import Totals
+from laconic.coordinator.ledger import bookings
+from laconic.coordinator.ledger.bookings import Answer
+from laconic.coordinator.ledger.records import DeviceRecord, with_totals
 from laconic.errors import LimitExceeded, StorageError
 from laconic.node import StoreView
 from laconic.protocol.messages import State, Telemetry
 
 _PREFIX = "device/"
-
-
-class DeviceRecord(msgspec.Struct, frozen=True):
-    """One device's page of the ledger. Totals are over the device's life, as it reports them."""
-
-    name: str
-    cohort: str = "default"
-    online: bool = False
-    last_seen: float = 0.0
-    samples: int = 0
-    charge: float | None = None
-    charging: bool = False
-    metered: bool = False
-    bytes_up: int = 0
-    bytes_down: int = 0
-    joules_compute: float = 0.0
-    joules_radio: float = 0.0
-    joules_measured: bool = False
-    seconds_per_sample: float | None = None
-    """Learnt from reports, smoothed."""
-    committed: int = 0
-    skipped: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    """Messages of this device that were not what the specification says."""
-    last_update: str = ""
-    """The update that was last committed: it may be announced again long after its round."""
-    last_round: int = 0
-    settled_round: int = 0
-    """The newest round whose task the device has had an update committed or rejected for: a late update must
-    be of a later one, so that none is ever counted twice."""
-    last_rejected: str = ""
-    """The update that was last rejected: its device has given it up, so it must never be committed."""
 
 
 class Ledger:
@@ -98,33 +70,43 @@ class Ledger:
         self._unsaved.clear()
         return entries
 
+    # --- what devices tell
+
     def seen(self, name: str, state: State, now: float) -> DeviceRecord:
         """Enter a birth or a last will."""
+        known = self[name]
         record = msgspec.structs.replace(
-            self[name],
+            known,
             online=state.online,
             cohort=state.cohort,
-            samples=state.samples if state.online else self[name].samples,
-            charge=state.charge if state.online else self[name].charge,
+            samples=state.samples if state.online else known.samples,
+            charge=state.charge if state.online else known.charge,
             charging=state.charging,
-            metered=state.metered,
+            metered=state.metered if state.online else known.metered,
+            zone=state.zone if state.online else known.zone,
             last_seen=now,
         )
         self.put(record)
         return record
 
     def told(self, name: str, t: Telemetry, now: float) -> None:
-        """Enter telemetry."""
+        """Enter telemetry: what is new in the totals counts to the device's day, and pays what is booked."""
+        totals = Totals(
+            up=t.bytes_up,
+            down=t.bytes_down,
+            metered_up=t.metered_up,
+            metered_down=t.metered_down,
+            compute=t.joules_compute,
+            radio=t.joules_radio,
+            since=t.since,
+        )
+        record, more = with_totals(self[name], totals, now)
         self.put(
             msgspec.structs.replace(
-                self[name],
+                bookings.settle(record, more),
                 charge=t.charge,
                 charging=t.charging,
                 metered=t.metered,
-                bytes_up=t.bytes_up,
-                bytes_down=t.bytes_down,
-                joules_compute=t.joules_compute,
-                joules_radio=t.joules_radio,
                 joules_measured=t.measured,
                 last_seen=now,
             )
@@ -136,6 +118,21 @@ class Ledger:
             known, new = self[name].seconds_per_sample, seconds / samples
             speed = new if known is None else 0.7 * known + 0.3 * new
             self.put(msgspec.structs.replace(self[name], seconds_per_sample=speed))
+
+    # --- tasks
+
+    def book(self, name: str, task: str, cost: Cost, now: float) -> None:
+        """A device is offered a task that will cost so much."""
+        self.put(bookings.book(self[name], task, cost, now))
+
+    def answered(self, name: str, given: Answer) -> None:
+        """A device has answered its task."""
+        self.put(bookings.answer(self[name], given))
+
+    def vanished(self, name: str, task: str) -> None:
+        """A device that was to answer a task has not."""
+        if name in self._records:
+            self.put(bookings.vanish(self[name], task))
 
 
 def online(records: Iterable[DeviceRecord], cohort: str) -> list[DeviceRecord]:
