@@ -14,15 +14,11 @@ from typing import NoReturn
 
 from laconic import __version__, codec_command, prepare_command
 from laconic.errors import ConfigError, LaconicError
-
-EXIT_OK = 0
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+from laconic.exit_codes import INTERNAL, INTERRUPTED, OK, exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the process's exit code (docs/commands.md)."""
+    """Run one command; returns the process's exit code (docs/exit-codes.md)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -32,17 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options)
         return code
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return INTERRUPTED
     except LaconicError as e:
         kind = type(e).__name__
         if as_json:
             print(json.dumps({"error": kind, "message": str(e)}))
         print(f"laconic: {kind}: {e}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(e, ConfigError) else EXIT_ERROR
+        return exit_code(e)
     except BrokenPipeError:
         # Whoever read our output has gone; so do we, without a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
+        return INTERNAL
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,7 +120,7 @@ def _coordinator(options: argparse.Namespace) -> int:
     from laconic.transport.process import print_json, print_text
 
     asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
-    return EXIT_OK
+    return OK
 
 
 def _device(options: argparse.Namespace) -> int:
@@ -132,7 +128,7 @@ def _device(options: argparse.Namespace) -> int:
     from laconic.transport.process import print_json, print_text
 
     asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
-    return EXIT_OK
+    return OK
 
 
 if __name__ == "__main__":

@@ -15,7 +15,11 @@ LaconicError
 │   ├── LocalProtocolError     this program's mistake
 │   └── RemoteProtocolError    the other side's mistake
 ├── StorageError               a file or database that cannot be read or written
-└── TransportError             a broker that cannot be reached, or refuses
+│   ├── StoreLocked            another process holds it
+│   ├── StoreDamaged           it is not the database that it should be
+│   └── DiskFull               there is no room for a write
+└── TransportError             a broker that cannot be reached
+    └── BrokerRefused          a broker that does not let this client in
 ```
 
 An error is a value: `thing` names what is wrong, `value` what was found, `limit` what was allowed,
@@ -105,5 +109,21 @@ class StorageError(LaconicError):
     """A file or database cannot be read or written."""
 
 
+class StoreLocked(StorageError):
+    """Another process holds the store."""
+
+
+class StoreDamaged(StorageError):
+    """The store is not the database that it should be."""
+
+
+class DiskFull(StorageError):
+    """There is no room for a write."""
+
+
 class TransportError(LaconicError):
-    """A broker cannot be reached, or refuses."""
+    """A broker cannot be reached."""
+
+
+class BrokerRefused(TransportError):
+    """The broker does not let this client in."""

@@ -13,10 +13,8 @@ from typing import Any, TypeVar
 
 from laconic.config import read_file
 from laconic.errors import ConfigError
+from laconic.exit_codes import CHECK, OK
 from laconic.runtime import Bundle
-
-EXIT_OK = 0
-EXIT_ERROR = 1
 
 LARGEST_BATCH = 2**20
 """For `--explain`: shape inference computes some tensors, which takes longer and longer beyond this."""
@@ -89,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--batch", value=options.batch, limit=f"1 to {LARGEST_BATCH}")
     plan = training.plan(read_file(options.model, "model"), **_arguments(options))
     facts: dict[str, Any] = {}
-    code = EXIT_OK
+    code = OK
     if options.explain:
         found = training.explained(plan, batch=options.batch)
         facts["explained"] = asdict(found)
@@ -97,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         results = training.check_gradients(plan)
         facts["check"] = [asdict(r) | {"ok": r.ok} for r in results]
-        code = EXIT_OK if all(r.ok for r in results) else EXIT_ERROR
+        code = OK if all(r.ok for r in results) else CHECK
         _say(options, check.lines(results))
     if options.output is not None:
         facts |= _write(options, training.bundle(plan))

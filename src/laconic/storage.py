@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from laconic.errors import StorageError
+from laconic.errors import DiskFull, StorageError, StoreDamaged, StoreLocked
 
 
 class Store(Protocol):
@@ -70,10 +71,7 @@ class SqliteStore:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
         except (sqlite3.Error, OSError) as e:
-            raise StorageError(
-                f"cannot open the store {path} ({e})",
-                remedy="is another process using it, is the folder writable, is it a SQLite file?",
-            ) from e
+            raise _fault(e, f"cannot open the store {path}", "is the folder writable?") from e
 
     def get(self, key: str) -> bytes | None:
         row = self._read("SELECT value FROM entries WHERE key = ?", key)
@@ -91,9 +89,7 @@ class SqliteStore:
             with self._one_at_a_time:
                 self._write(entries)
         except sqlite3.Error as e:
-            raise StorageError(
-                f"cannot write to the store {self.path} ({e})", remedy="is the disk full or read-only?"
-            ) from e
+            raise _fault(e, f"cannot write to the store {self.path}", "is the disk read-only?") from e
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in."""
@@ -118,7 +114,67 @@ class SqliteStore:
             with self._one_at_a_time:
                 return self._db.execute(sql, arguments).fetchall()
         except sqlite3.Error as e:
-            raise StorageError(
-                f"cannot read the store {self.path} ({e})",
-                remedy="move the file away; what it held is fetched again",
-            ) from e
+            raise _fault(e, f"cannot read the store {self.path}", "is the disk sound?") from e
+
+
+class ReadOnlyStore:
+    """What a store held when it was last written, for commands that only look: nothing is changed.
+
+    Raises `StoreLocked` while a process holds the file, `StorageError` for one that cannot be read. `read` it
+    quickly and `close` it: a process that wants to open the store waits only so long.
+    """
+
+    def __init__(self, path: Path, *, patience_s: float = 0.2) -> None:
+        """`patience_s`: how long to wait for a lock."""
+        self.path = path
+        try:
+            if not path.exists():
+                raise StorageError(f"there is no store {path}", remedy="has the coordinator ever run?")
+            # Not mode=ro: after a kill the write-ahead log must be read too, and that needs a file beside it.
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=patience_s)
+            self._db.execute("PRAGMA query_only=ON")
+            self._db.execute("BEGIN")
+            self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except (sqlite3.Error, OSError) as e:
+            raise _fault(e, f"cannot read the store {path}", "is it readable?") from e
+
+    def get(self, key: str) -> bytes | None:
+        """The blob under `key`, or None."""
+        row = self._read("SELECT value FROM entries WHERE key = ?", key)
+        return bytes(row[0][0]) if row else None
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Every key that starts with `prefix`, in sorted order."""
+        rows = self._read(
+            "SELECT key FROM entries WHERE key >= ? AND key < ? ORDER BY key", prefix, prefix + "\x7f"
+        )
+        return iter([str(row[0]) for row in rows])
+
+    def damage(self) -> str | None:
+        """What SQLite finds wrong with the file, or None. Reads all of it."""
+        found = [str(row[0]) for row in self._read("PRAGMA quick_check(1)")]
+        return None if found == ["ok"] else "; ".join(found)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _read(self, sql: str, *arguments: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, arguments).fetchall()
+        except sqlite3.Error as e:
+            raise _fault(e, f"cannot read the store {self.path}", "is the disk sound?") from e
+
+
+def _fault(e: sqlite3.Error | OSError, what: str, remedy: str) -> StorageError:
+    """The error for a fault, by SQLite's result code (sqlite.org/rescode.html) or the system's."""
+    code = getattr(e, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreLocked(
+            f"{what} ({e})", remedy="another process holds it: end that one, or use another store"
+        )
+    if code == sqlite3.SQLITE_FULL or getattr(e, "errno", None) == errno.ENOSPC:
+        return DiskFull(f"{what} ({e})", remedy="make room on the disk and start again")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreDamaged(f"{what} ({e})", remedy="restore the file from a copy, or move it away")
+    return StorageError(f"{what} ({e})", remedy=remedy)

@@ -212,7 +212,7 @@ def test_what_listens_must_be_a_broker(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 7
     assert "no answer in MQTT" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -225,6 +225,6 @@ def test_a_broker_that_does_not_answer_is_named(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 7
     assert "127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laconic import cli
+from laconic import cli, errors, exit_codes
 from laconic.demo.data import split_digits
 from laconic.demo.results import DemoResult
 from laconic.demo.settings import Settings
@@ -19,6 +19,7 @@ from laconic.errors import ConfigError
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 PAGE = (DOCS / "commands.md").read_text()
+EXITS = (DOCS / "exit-codes.md").read_text()
 DEMO = (DOCS / "demo.md").read_text()
 PACKAGE = REPOSITORY / "src" / "laconic"
 SPEAKERS = {"coordinator": ("coordinator",), "edge_sdk": ("device",), "transport": ("both",)}
@@ -68,10 +69,33 @@ def test_every_option_is_in_the_table_with_its_default(name: str) -> None:
         assert f"({Settings().rounds}, if `--rounds`" in DEMO
 
 
-def test_every_exit_code_is_in_the_table() -> None:
-    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
-    top = PAGE.split("\n## ")[0]
-    assert {int(row[0]) for row in table(top)} == codes
+CODES = {value: name for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
+
+
+def test_every_exit_code_has_its_section_and_its_errors() -> None:
+    rows = table(EXITS)
+    assert [int(re.match(r"\[(\d+)\]", row[0])[1]) for row in rows] == sorted(CODES)  # type: ignore[index]
+    headings = dict(re.findall(r"^## (\d+): (.+)$", EXITS, flags=re.MULTILINE))
+    for row, code in zip(rows, sorted(CODES), strict=True):
+        title = headings.pop(str(code))
+        assert title == row[1]
+        assert row[0] == f"[{code}](#{code}-{title.replace(' ', '-')})"
+        for name in re.findall(r"`(\w+)`", row[2]):
+            assert exit_codes.exit_code(error(name)) == code, name
+    assert not headings
+
+
+def test_every_error_has_its_exit_code() -> None:
+    named = {name for row in table(EXITS) for name in re.findall(r"`(\w+)`", row[2])}
+    assert named == {e for e, kind in vars(errors).items() if isinstance(kind, type)} - {"LaconicError"}
+
+
+def error(name: str) -> errors.LaconicError:
+    kind = getattr(errors, name)
+    if kind is errors.UnsupportedOperator:
+        return errors.UnsupportedOperator("If", domain="", opset=18, node="n", remedy="")
+    made: errors.LaconicError = kind("thing")
+    return made
 
 
 def test_the_explained_frame_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
