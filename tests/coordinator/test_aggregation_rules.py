@@ -7,8 +7,10 @@ import importlib.util
 import sys
 import tracemalloc
 import types
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from laconic.compression import whole
 from laconic.coordinator.aggregation import geometric_median, krum, mixing, pairwise
 from laconic.coordinator.aggregation.clipping import clipped, length
+from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.plausible import NOTHING_YET, REMEMBERED_ROUNDS, NormHistory, check
 from laconic.coordinator.aggregation.rows import Rows, held
 from laconic.coordinator.aggregation.rule import aggregate
@@ -28,6 +31,7 @@ from laconic.coordinator.aggregation.settings import (
     checked,
     named,
 )
+from laconic.coordinator.configuration import CoordinatorConfig, campaign_of
 from laconic.errors import ConfigError, LimitExceeded
 
 Updates = NDArray[np.float32]
@@ -330,6 +334,23 @@ def test_never_half_of_the_rows_may_be_hostile(rows: int, share: float) -> None:
     assert f >= 0
     assert 2 * f < rows
     assert f >= min(share * rows - 1e-6, (rows - 1) // 2)
+
+
+def test_a_configuration_file_chooses_rule_and_optimizer() -> None:
+    table = {
+        "bundle": "b",
+        "rounds": {"min_reports": 5},
+        "aggregation": {"rule": "robust", "malicious_share": 0.3, "memory_mb": 64},
+        "server": {"optimizer": "fedyogi", "learning_rate": 0.05},
+    }
+    campaign = campaign_of(msgspec.convert(table, CoordinatorConfig), Path())
+    assert campaign.aggregation == AggregationSettings(
+        "trimmed_mean", mixing=True, malicious_share=0.3, memory_bytes=64 * 2**20
+    )
+    assert campaign.server == ServerSettings("fedyogi", learning_rate=0.05)
+    table["rounds"] = {"min_reports": 2}
+    with pytest.raises(ConfigError, match="min_reports"):
+        campaign_of(msgspec.convert(table, CoordinatorConfig), Path())
 
 
 # --- norms

@@ -159,7 +159,7 @@ def test_an_absurd_update_is_refused_before_it_is_saved_and_its_sender_marked() 
 
 
 def test_more_updates_than_a_rule_can_hold_are_refused() -> None:
-    size = 2**20
+    size = 3 * 2**20
     rule = AggregationSettings("median", memory_bytes=2**20)
     assert rule.most_updates(size) == 1
     book, update = OpenRound(size, (), rule), (Given(slice(0, 1), np.ones(1, np.float32)),)
