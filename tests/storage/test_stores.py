@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,18 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError):
         SqliteStore(tmp_path / "file" / "state.db")
+
+
+def test_another_thread_reads_while_this_one_writes(tmp_path: Path) -> None:
+    store, kept = SqliteStore(tmp_path / "state.db"), {f"u/{i}": bytes([i]) * 500 for i in range(20)}
+    store.write(dict(kept))
+
+    def read() -> list[str]:
+        return [key for _ in range(20) for key, blob in kept.items() if store.get(key) != blob]
+
+    with ThreadPoolExecutor(2) as readers:
+        waiting = [readers.submit(read) for _ in range(2)]
+        for k in range(30):
+            store.write({"a": bytes([k]), "b": bytes([k])})
+        assert [w.result() for w in waiting] == [[], []]
+    store.close()
