@@ -20,6 +20,7 @@ from laconic.coordinator.rounds import (
     Reported,
     Resumed,
     Round,
+    TakenBack,
     TimedOut,
     begin,
     buffered,
@@ -162,8 +163,9 @@ def test_too_few_reports_are_waited_for_however_long(plan: Plan, reported: int, 
     assert action is Action.CLOSE
 
 
-def test_every_phase_but_the_last_has_a_way_out_and_every_input_a_row() -> None:
-    assert {phase for phase, _ in TABLE} == set(Phase) - {Phase.FINISHED}
+def test_every_phase_has_a_way_out_and_every_input_a_row() -> None:
+    assert {phase for phase, kind in TABLE if kind is not TakenBack} == set(Phase) - {Phase.FINISHED}
+    assert {phase for phase, kind in TABLE if kind is TakenBack} == set(Phase)
     assert {kind for _, kind in TABLE} == {
         Present,
         Held,
@@ -172,8 +174,22 @@ def test_every_phase_but_the_last_has_a_way_out_and_every_input_a_row() -> None:
         Left,
         Resumed,
         TimedOut,
+        TakenBack,
         Advanced,
     }
+
+
+@given(PLANS, st.sampled_from(Phase), st.integers(1, 9), st.integers(0, 5), st.booleans())
+def test_what_is_taken_back_waits_for_nothing_and_ends_a_round_or_none(
+    plan: Plan, phase: Phase, number: int, reported: int, again: bool
+) -> None:
+    state, action = step(plan, Round(number, phase, reported, reported, 7.0), TakenBack(), 1.0)
+    assert (state, action) == (Round(number, Phase.ADVANCING), None)
+    for late in (Joined(), Reported(), Left(), Present(9), TimedOut(), Held(None)):
+        assert step(plan, state, late, 2.0) == (state, None)
+    after, _ = step(plan, state, Advanced(again=again), 2.0)
+    last = number >= plan.rounds
+    assert after == (begin(number) if again else Round(number, Phase.FINISHED) if last else begin(number + 1))
 
 
 @given(st.integers(1, 500), st.floats(1.0, 3.0), st.integers(0, 2000))

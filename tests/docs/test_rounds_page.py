@@ -20,7 +20,8 @@ INPUTS: dict[type[rounds.Input], list[rounds.Input]] = {
     rounds.TimedOut: [rounds.TimedOut()],
     rounds.Present: [rounds.Present(n) for n in range(4)],
     rounds.Held: [rounds.Held(None), rounds.Held(20.0)],
-    rounds.Advanced: [rounds.Advanced(False), rounds.Advanced(True)],
+    rounds.TakenBack: [rounds.TakenBack()],
+    rounds.Advanced: [rounds.Advanced(False), rounds.Advanced(True), rounds.Advanced(again=True)],
 }
 
 

@@ -20,7 +20,7 @@ from laconic.coordinator.advance import advance, first
 from laconic.coordinator.campaign import Committed
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.fold import Fold
-from laconic.coordinator.registry import ModelRecord
+from laconic.coordinator.records import ModelRecord
 from laconic.device_sim.world import World
 from laconic.edge_sdk.engine import DeviceEngine
 from laconic.edge_sdk.learner import Learner, Trained

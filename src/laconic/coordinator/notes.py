@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from laconic.coordinator.open_round import OpenRound
-from laconic.coordinator.registry import ModelRecord
+from laconic.coordinator.records import ModelRecord
 from laconic.node import Note
 from laconic.protocol.messages import Fin
 

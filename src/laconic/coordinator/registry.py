@@ -1,47 +1,22 @@
-"""The model registry: versions with their lineage and metrics, and what of them lies at the broker."""
+"""The model registry: versions with their lineage and metrics, which are kept, which is on offer."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from laconic.coordinator.advance import Version
-from laconic.errors import StorageError
-from laconic.node import Effect, Send, StoreView
-from laconic.protocol import topics
-from laconic.protocol.chunks import split
-from laconic.protocol.identity import short, sign, weights_hash
-from laconic.protocol.messages import Blob, Manifest, encode
+from laconic.coordinator import publication
+from laconic.coordinator.advance import Score, Version
+from laconic.coordinator.records import ModelRecord, Refusal, Status, read_records
+from laconic.errors import ConfigError, StorageError
+from laconic.node import Effect, StoreView
+from laconic.protocol.identity import weights_hash
 from laconic.schema import Schema, Vector
 
-
-class ModelRecord(msgspec.Struct, frozen=True):
-    """One version: where it comes from and how good it is."""
-
-    version: int
-    weights: bytes
-    """SHA-256 of the weights: `laconic.protocol.identity.weights_hash`."""
-    parent: str
-    """Short hash of the version it was computed from; "" for the first."""
-    created_at: float
-    delta: Blob | None = None
-    """The update frame from the parent to this version; None for the first."""
-    full: Blob | None = None
-    """The whole model as a frame, for one version in every few: see `Registry.full_every`."""
-    round: int = 0
-    updates: int = 0
-    silent: int = 0
-    samples: int = 0
-    loss: float | None = None
-    accuracy: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The short hash by which the version is offered."""
-        return short(self.weights)
+Entries = dict[str, bytes | None]
+"""What goes into a `Save`."""
 
 
 class Registry:
@@ -60,7 +35,7 @@ class Registry:
         """Restore from `store`. Raises `StorageError` when what it holds is damaged or of another bundle."""
         self._store, self._schema, self._bundle, self._key = store, schema, bundle, key
         self._chunk_bytes, self._keep = chunk_bytes, keep_versions
-        self._records = {r.version: r for r in _records(store)}
+        self._records = {r.version: r for r in read_records(store)}
         if self._records and store.get("bundle") != bundle.encode():
             raise StorageError(
                 "bundle of the store",
@@ -69,17 +44,14 @@ class Registry:
                 remedy="start with the bundle that this store was made with, or with a new store",
             )
         # What is kept is what the store still has: the setting may have been another when it was written.
-        self._held = {int(key.rsplit("/", 1)[1]) for key in store.keys("weights/")}
+        self._weights = _versions(store, "weights/")
+        self._held = _versions(store, "delta/") | _versions(store, "full/")
         self._gone: list[ModelRecord] = []
         self.weights = self.residual = np.zeros(schema.size, np.float32)
         if self._records:
             self.weights = self._vector(f"weights/{self.current.version:08d}")
             self.residual = self._vector("server-residual")
-            if weights_hash(self.weights, schema) != self.current.weights:
-                raise StorageError(
-                    f"weights of version {self.current.version} are damaged, or of another bundle",
-                    remedy="start with the bundle that this store was made with, or restore the store",
-                )
+            self._check(self.current, self.weights)
 
     @property
     def full_every(self) -> int:
@@ -93,6 +65,11 @@ class Registry:
         """Whether the version after the newest is to be kept whole."""
         return (self.current.version + 1) % self.full_every == 0
 
+    def digests(self) -> frozenset[bytes]:
+        """Hashes of the weights at the broker. A newer version with one of them takes the older one's name,
+        and must be kept whole: no delta leads past it."""
+        return frozenset(r.weights for r in self._at_the_broker())
+
     @property
     def empty(self) -> bool:
         """Whether there is no version yet."""
@@ -100,111 +77,196 @@ class Registry:
 
     @property
     def current(self) -> ModelRecord:
-        """The newest version."""
+        """The newest version: what the next one is computed from."""
         return self._records[max(self._records)]
+
+    @property
+    def offered(self) -> ModelRecord:
+        """The newest version that everybody may have: the current one, unless that is still on trial."""
+        current = self.current
+        return current if current.status is not Status.CANDIDATE else self._records[current.version - 1]
 
     @property
     def began_at(self) -> float:
         """When the first version was made, in seconds since 1970."""
         return self._records[min(self._records)].created_at
 
+    def __contains__(self, version: int) -> bool:
+        return version in self._records
+
+    def __getitem__(self, version: int) -> ModelRecord:
+        return self._records[version]
+
+    def weights_of(self, version: int) -> Vector:
+        """The weights of a version that is kept.
+
+        Raises `ConfigError` for one that is not, `StorageError` for one that is damaged.
+        """
+        self._require(version)
+        weights = self._vector(f"weights/{version:08d}")
+        self._check(self._records[version], weights)
+        return weights
+
+    def keeps(self, version: int) -> bool:
+        """Whether a version's weights are here."""
+        return version in self._weights
+
+    # --- changes: each returns the entries of the `Save` that makes it durable
+
     def add(
-        self, computed: Version, now: float, *, round_number: int, updates: int, silent: int, samples: int
-    ) -> dict[str, bytes | None]:
-        """Make `computed` the newest version; returns the entries of the `Save` that makes it durable."""
+        self,
+        computed: Version,
+        now: float,
+        *,
+        round_number: int,
+        updates: int,
+        silent: int,
+        samples: int,
+        status: Status = Status.PUBLISHED,
+        rollback_of: int | None = None,
+        worse: int = 0,
+        why: str = "",
+        settings: str = "",
+    ) -> Entries:
+        """Make `computed` the newest version."""
+        score = computed.score
         record = ModelRecord(
             version=0 if self.empty else self.current.version + 1,
             weights=computed.digest,
             parent="" if self.empty else self.current.name,
             created_at=now,
-            delta=None if computed.delta is None else self._blob(computed.delta),
-            full=None if computed.full is None else self._blob(computed.full),
+            delta=publication.blob_of(computed.delta, self._chunk_bytes),
+            full=publication.blob_of(computed.full, self._chunk_bytes),
             round=round_number,
             updates=updates,
             silent=silent,
             samples=samples,
-            loss=None if computed.score is None else computed.score.loss,
-            accuracy=None if computed.score is None else computed.score.accuracy,
+            loss=None if score is None else score.loss,
+            accuracy=None if score is None else score.accuracy,
+            status=status,
+            rollback_of=rollback_of,
+            worse=worse,
+            why=why,
+            settings=settings,
         )
         self._records[record.version] = record
         self.weights, self.residual = computed.weights, computed.residual
+        self._weights.add(record.version)
         self._held.add(record.version)
-        too_old = sorted(v for v in self._held if v <= record.version - self._keep)
-        self._held.difference_update(too_old)
-        self._gone = [self._records[v] for v in too_old]
-        return {
+        entries: Entries = {
             "bundle": self._bundle.encode(),
-            f"model/{record.version:08d}": msgspec.msgpack.encode(record),
             f"weights/{record.version:08d}": computed.weights.astype("<f4").tobytes(),
             f"delta/{record.version:08d}": computed.delta,
             f"full/{record.version:08d}": computed.full,
             "server-residual": computed.residual.astype("<f4").tobytes(),
-            **{f"{kind}/{v:08d}": None for v in too_old for kind in ("weights", "delta", "full")},
         }
+        return {**self._put(record), **entries, **self._let_go(record.version - self._keep)}
 
-    def keep(self, computed: Version) -> dict[str, bytes | None]:
+    def _let_go(self, newest_gone: int) -> Entries:
+        """Keep nothing of versions up to `newest_gone`, but the weights of those that are pinned."""
+        stale = sorted(v for v in self._held if v <= newest_gone)
+        self._held.difference_update(stale)
+        self._gone += [self._records[v] for v in stale]
+        old = [v for v in self._weights if v <= newest_gone and not self._records[v].pinned]
+        self._weights.difference_update(old)
+        entries: Entries = {f"{kind}/{v:08d}": None for v in stale for kind in ("delta", "full")}
+        return {**entries, **{f"weights/{v:08d}": None for v in sorted(old)}}
+
+    def keep(self, computed: Version) -> Entries:
         """Stay at the newest version, whose weights `computed` has too; only the residual moves on."""
         self.residual = computed.residual
         return {"server-residual": computed.residual.astype("<f4").tobytes()}
 
-    def publish_newest(self, computed: Version) -> Iterator[Effect]:
-        """Make the newest version fetchable, and clear from the broker what is too old to be of use."""
-        record = self.current
-        if record.full is not None and computed.full is not None:
-            yield from self._chunks(record.full, computed.full)
-        if record.delta is not None and computed.delta is not None:
-            yield from self._chunks(record.delta, computed.delta)
-        # The manifest last: whoever sees it finds what it names.
-        yield self._manifest(record)
-        for stale in self._gone:
-            if all(stale.name != kept.name for kept in self._kept()):
-                yield Send(topics.manifest(stale.name), b"", retain=True)
-            for blob in (stale.delta, stale.full):
-                if blob is not None:
-                    yield from self._clear(blob)
+    def refuse(
+        self,
+        computed: Version,
+        now: float,
+        *,
+        round_number: int,
+        updates: int,
+        silent: int,
+        samples: int,
+        why: str,
+    ) -> Entries:
+        """Write down that `computed` is no version; residual and newest version stay what they were."""
+        score = computed.score or Score(float("nan"), None)
+        refusal = Refusal(
+            round=round_number,
+            weights=computed.digest,
+            parent=self.current.name,
+            created_at=now,
+            updates=updates,
+            silent=silent,
+            samples=samples,
+            loss=score.loss,
+            accuracy=score.accuracy,
+            why=why,
+        )
+        return {f"refused/{round_number:08d}": msgspec.msgpack.encode(refusal)}
+
+    def note(self, version: int, **changed: object) -> Entries:
+        """Change what is written down of a version."""
+        return self._put(msgspec.structs.replace(self._records[version], **changed))
+
+    def pin(self, version: int, *, pinned: bool) -> Entries:
+        """Keep a version's weights whatever its age, or no longer. Raises `ConfigError` if they are gone."""
+        self._require(version)
+        entries = self.note(version, pinned=pinned)
+        return {**entries, **self._let_go(self.current.version - self._keep)}
+
+    def _put(self, record: ModelRecord) -> Entries:
+        self._records[record.version] = record
+        return {f"model/{record.version:08d}": msgspec.msgpack.encode(record)}
+
+    # --- the broker
+
+    def publish_newest(self, *computed: Version) -> Iterator[Effect]:
+        """Make the newest versions, which were just added, fetchable, and clear from the broker what is too
+        old to be of use."""
+        kept = self._at_the_broker()
+        for record, version in zip(kept[-len(computed) :], computed, strict=True):
+            yield from publication.chunks(record.full, version.full)
+            yield from publication.chunks(record.delta, version.delta)
+            # The manifest last: whoever sees it finds what it names.
+            yield self._manifest(record, kept)
+        yield from publication.cleared(self._gone, kept)
+        self._gone = []
 
     def publish_all(self) -> Iterator[Effect]:
         """Everything that should lie at the broker, which may have lost it."""
-        for record in self._kept():
+        kept = self._at_the_broker()
+        for record in kept:
             for kind, blob in (("delta", record.delta), ("full", record.full)):
-                data = self._store.get(f"{kind}/{record.version:08d}")
-                if blob is not None and data is not None:
-                    yield from self._chunks(blob, data)
-        for record in self._kept():
-            yield self._manifest(record)
+                yield from publication.chunks(blob, self._store.get(f"{kind}/{record.version:08d}"))
+        for record in kept:
+            # Of two with the same weights, the newer one has the name.
+            yield self._manifest(record, kept)
 
-    def _kept(self) -> list[ModelRecord]:
+    def _at_the_broker(self) -> list[ModelRecord]:
         return [self._records[v] for v in sorted(self._held)]
 
-    def _clear(self, blob: Blob) -> Iterator[Effect]:
-        """Take a blob from the broker, unless a version that is kept happens to have the same bytes."""
-        kept = self._kept()
-        in_use = {b.address for r in kept for b in (r.delta, r.full) if b is not None}
-        if blob.address not in in_use:
-            for i in range(blob.chunks):
-                yield Send(topics.blob_chunk(blob.address, i), b"", retain=True)
+    def _manifest(self, record: ModelRecord, kept: Sequence[ModelRecord]) -> Effect:
+        oldest = publication.oldest_on_the_way([r for r in kept if r.version <= record.version])
+        return publication.manifest(record, bundle=self._bundle, oldest=oldest, key=self._key)
 
-    def _oldest(self) -> int:
-        return min(self._held)
+    # --- the store
 
-    def _blob(self, data: bytes) -> Blob:
-        return Blob(len(data), self._chunk_bytes, hashlib.sha256(data).digest())
+    def _require(self, version: int) -> None:
+        if version not in self._weights:
+            kept = ", ".join(str(v) for v in sorted(self._weights))
+            raise ConfigError(
+                "version of the model",
+                value=version,
+                limit=f"one whose weights are kept: {kept}",
+                remedy="pin a version to keep it, or raise keep_versions",
+            )
 
-    def _chunks(self, blob: Blob, data: bytes) -> Iterator[Effect]:
-        for i, piece in enumerate(split(data, blob.chunk_bytes)):
-            yield Send(topics.blob_chunk(blob.address, i), piece, retain=True)
-
-    def _manifest(self, record: ModelRecord) -> Effect:
-        manifest = Manifest(
-            version=record.version,
-            weights=record.weights,
-            bundle=self._bundle,
-            parent=record.parent,
-            delta=record.delta,
-            full=record.full,
-            oldest=self._oldest(),
-        )
-        return Send(topics.manifest(record.name), encode(sign(manifest, self._key)), retain=True)
+    def _check(self, record: ModelRecord, weights: Vector) -> None:
+        if weights_hash(weights, self._schema) != record.weights:
+            raise StorageError(
+                f"weights of version {record.version} are damaged, or of another bundle",
+                remedy="start with the bundle that this store was made with, or restore the store",
+            )
 
     def _vector(self, key: str) -> Vector:
         raw = self._store.get(key)
@@ -218,9 +280,5 @@ class Registry:
         return np.frombuffer(raw, "<f4").astype(np.float32)
 
 
-def _records(store: StoreView) -> Iterator[ModelRecord]:
-    for key in store.keys("model/"):
-        try:
-            yield msgspec.msgpack.decode(store.get(key) or b"", type=ModelRecord)
-        except msgspec.DecodeError as e:
-            raise StorageError(f"record {key} ({e})", remedy="restore the store from a copy") from e
+def _versions(store: StoreView, prefix: str) -> set[int]:
+    return {int(key.rsplit("/", 1)[1]) for key in store.keys(prefix)}

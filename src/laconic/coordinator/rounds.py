@@ -24,7 +24,7 @@ class Phase(Enum):
     COLLECTING = "collecting"
     """The task is on offer; reports come in."""
     ADVANCING = "advancing"
-    """Enough reports are in; the next model is computed."""
+    """Enough reports are in; the next model is computed and tried, or one of before is brought back."""
     FINISHED = "finished"
     """The last round is over, or the model is as good as it was to become."""
 
@@ -134,13 +134,20 @@ class TimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """The newest model is to be replaced by one of before, whatever is going on: a round ends without one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Advanced:
-    """The next model is computed and saved; `reached`: it is as good as it was to become."""
+    """The next model is computed and saved; `reached`: it is as good as it was to become; `again`: no round
+    has ended by it, and the same one comes next."""
 
     reached: bool = False
+    again: bool = False
 
 
-Input: TypeAlias = Present | Held | Joined | Reported | Left | Resumed | TimedOut | Advanced
+Input: TypeAlias = Present | Held | Joined | Reported | Left | Resumed | TimedOut | TakenBack | Advanced
 
 
 class Action(Enum):
@@ -218,9 +225,15 @@ def _timed_out(plan: Plan, state: Round, given: Input, now: float) -> Result:
 
 def _advanced(plan: Plan, state: Round, given: Input, now: float) -> Result:
     assert isinstance(given, Advanced)
+    if given.again and not given.reached:
+        return begin(state.number), None
     if given.reached or state.number >= plan.rounds:
         return Round(state.number, Phase.FINISHED), Action.FINISH
     return begin(state.number + 1), None
+
+
+def _taken_back(plan: Plan, state: Round, given: Input, now: float) -> Result:
+    return Round(state.number, Phase.ADVANCING), None
 
 
 TABLE: Final[Mapping[tuple[Phase, type[Input]], _Rule]] = MappingProxyType(
@@ -235,6 +248,7 @@ TABLE: Final[Mapping[tuple[Phase, type[Input]], _Rule]] = MappingProxyType(
         (Phase.COLLECTING, Resumed): _resumed,
         (Phase.COLLECTING, TimedOut): _timed_out,
         (Phase.ADVANCING, Advanced): _advanced,
+        **{(phase, TakenBack): _taken_back for phase in Phase},
     }
 )
 

@@ -14,7 +14,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from laconic.coordinator.compartment import compartment_of
-from laconic.coordinator.registry import ModelRecord
+from laconic.coordinator.records import ModelRecord
 from laconic.protocol import topics
 from laconic.storage import SqliteStore
 from laconic.transport.mqtt import Address
