@@ -135,6 +135,7 @@ def test_numbers_of_stages_never_change():
         0x04: "grid",
         0x05: "low rank",
         0x06: "random-k",
+        0x07: "multiples",
         0x10: "float32",
         0x11: "uniform",
         0x12: "ladder",
