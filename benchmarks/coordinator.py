@@ -1,4 +1,4 @@
-"""The coordinator: what malicious devices can do to a model, by rule of aggregation."""
+"""The coordinator: what malicious devices can do to a model, and what slow and vanishing ones cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
-from _coordinator import attacks, pages
+from _coordinator import attacks, pages, stragglers
 from _result import Bar, emit, report
 
 RESULTS = Path(__file__).parent / "results" / "coordinator.json"
@@ -31,7 +31,7 @@ class Part:
     bars: Callable[[Found], list[Bar]]
 
 
-PARTS = ("attacks",)
+PARTS = ("attacks", "stragglers")
 
 
 def main() -> int:
@@ -61,6 +61,7 @@ def main() -> int:
 def _parts(seeds: int) -> Mapping[str, Part]:
     return {
         "attacks": Part(lambda pool: attacks.measure(pool, attacks.SEEDS[:seeds]), attacks.bars),
+        "stragglers": Part(stragglers.measure, stragglers.bars),
     }
 
 

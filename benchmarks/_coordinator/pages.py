@@ -56,7 +56,22 @@ def _table(accuracy: Mapping[str, Mapping[str, float]], backdoor: Mapping[str, M
     return "\n".join(lines) + "\n"
 
 
+def _stragglers(found: Mapping[str, Any]) -> str:
+    """A row for each mode: seconds with each fleet, and how many times longer with stragglers."""
+    lines = [
+        "| | all well, s | without them, s | with them, s | times all well | times without |",
+        "|---|---|---|---|---|---|",
+    ]
+    for mode, row in found["seconds"].items():
+        ratio = found["ratio"][mode]
+        cells = [f"{row[fleet]:.0f}" for fleet in ("well", "without", "stragglers")]
+        cells += [f"{ratio[fleet]:.2f}" for fleet in ("well", "without")]
+        lines.append(f"| {mode} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "stragglers": _stragglers,
     "attacks-uniform": _attacks("uniform"),
     "attacks-skewed": _attacks("skewed"),
     "attacks-compressed": lambda found: _table(found["compressed"], {}),
