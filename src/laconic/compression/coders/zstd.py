@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ from laconic.errors import LimitExceeded, Malformed
 # Every zstd frame begins with these four bytes; laconic's frames leave them out.
 _MAGIC = zstandard.FRAME_HEADER
 _MAX_WINDOW = 1 << 23
+
+# To make a decompressor takes twice as long as to inflate ten kilobytes; one is used by one thread at a time,
+# and there are as many as there were threads at once.
+_IDLE: deque[zstandard.ZstdDecompressor] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,21 @@ def inflate(body: memoryview, size: int) -> bytes:
         # A frame of a single segment has its content for a window, and needs no other memory.
         if header.window_size > max(_MAX_WINDOW, size):
             raise LimitExceeded("window of a zstd stream", value=header.window_size, limit=_MAX_WINDOW)
-        window = max(_MAX_WINDOW, 1 << max(size - 1, 1).bit_length())
-        decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-        plain = decompressor.decompress(frame, allow_extra_data=False)
+        plain = _decompressed(frame, size)
     except zstandard.ZstdError as error:
         raise Malformed(f"zstd stream: {error}") from error
     return plain
+
+
+def _decompressed(frame: bytes, size: int) -> bytes:
+    if size > _MAX_WINDOW:
+        window = 1 << (size - 1).bit_length()
+        return zstandard.ZstdDecompressor(max_window_size=window).decompress(frame, allow_extra_data=False)
+    try:
+        decompressor = _IDLE.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    try:
+        return decompressor.decompress(frame, allow_extra_data=False)
+    finally:
+        _IDLE.append(decompressor)

