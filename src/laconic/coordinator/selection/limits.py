@@ -1,11 +1,10 @@
-"""Who is asked to work: the budgets of the ledger first, then chance."""
+"""Whom a budget over a device's life, its battery or its network excludes."""
 
 from __future__ import annotations
 
 import msgspec
 
 from laconic.coordinator.ledger import DeviceRecord
-from laconic.protocol.identity import selected
 from laconic.protocol.messages import Eligibility
 
 
@@ -35,8 +34,3 @@ def refusal(record: DeviceRecord, eligibility: Eligibility, budget: Budget) -> s
     if budget.max_joules is not None and record.joules_compute + record.joules_radio >= budget.max_joules:
         return "budget"
     return None
-
-
-def chosen(records: list[DeviceRecord], task: str, share: float) -> list[str]:
-    """The names among `records` whose hash with `task` falls into `share`: the devices find the same."""
-    return [r.name for r in records if selected(r.name, task, share)]

@@ -1,0 +1,20 @@
+"""Everybody with the same chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from laconic.coordinator.ledger import DeviceRecord
+from laconic.coordinator.selection.candidate import Candidate, Context
+from laconic.protocol.identity import selected
+
+
+def chosen(records: Iterable[DeviceRecord], task: str, share: float) -> list[str]:
+    """The names among `records` whose hash with `task` falls into `share`: the devices find the same."""
+    return [r.name for r in records if selected(r.name, task, share)]
+
+
+def uniform(candidates: Sequence[Candidate], count: int, context: Context) -> list[str]:
+    """`count` names, for offers by name."""
+    draws = context.draws(candidates)
+    return sorted(draws, key=draws.__getitem__)[:count]
