@@ -68,7 +68,17 @@ class Woke:
     """`wake_at` has passed."""
 
 
-Event: TypeAlias = Started | Connected | Received | Computed | Woke
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Whoever is in charge of the process asks for something; what it may be is the node's to say.
+
+    A node that cannot do it raises a `LaconicError` and has changed nothing; the driver passes it on.
+    """
+
+    order: object
+
+
+Event: TypeAlias = Started | Connected | Received | Computed | Woke | Ordered
 
 
 @dataclass(frozen=True, slots=True)

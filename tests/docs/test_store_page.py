@@ -11,7 +11,8 @@ import pytest
 
 from laconic.coordinator.aggregation.optimizers import SavedMoments
 from laconic.coordinator.aggregation.plausible import NormHistory
-from laconic.coordinator.campaign import Committed, Progress
+from laconic.coordinator.campaign import Committed, Progress, Standing
+from laconic.coordinator.history import RoundRecord
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.coordinator.registry import ModelRecord
 from laconic.edge_sdk.records import Diary, Outbox
@@ -27,6 +28,8 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "model/": ModelRecord,
     "server-optimizer": SavedMoments,
     "norms": NormHistory,
+    "standing": Standing,
+    "round/": RoundRecord,
 }
 
 

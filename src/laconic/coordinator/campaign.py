@@ -14,9 +14,25 @@ from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
 from laconic.coordinator.selection import Budget
 from laconic.coordinator.staleness import Lateness, PastTask
+from laconic.errors import ConfigError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 from laconic.schema import Schema, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """How much is kept of rounds that are over. Raises `ConfigError` for a value out of range."""
+
+    rounds: int = 1000
+    """Records of so many rounds; 0 for none."""
+    names: int = 1000
+    """Most devices that each list of a record names; its counts are of all."""
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("rounds", self.rounds, 10**6), ("names", self.names, 10**5)):
+            if not 0 <= value <= most:
+                raise ConfigError(f"history.{name}", value=value, limit=f"0 to {most}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ class Campaign:
     """How a round's updates become one."""
     server: ServerSettings = field(default_factory=ServerSettings)
     """How the model steps along it."""
+    history: HistorySettings = field(default_factory=HistorySettings)
+    """What is kept of rounds that are over."""
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     keep_versions: int = 16
@@ -86,6 +104,12 @@ class Committed(msgspec.Struct, frozen=True):
     """How many versions its base was behind."""
     discount: float = 1.0
     """Factor on its values, for its staleness."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What has been ordered of the campaign by hand, until it is ordered otherwise."""
+
+    paused: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -15,8 +15,9 @@ from laconic.coordinator.aggregation.gathering import gathered
 from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.aggregation.rule import aggregate
 from laconic.coordinator.aggregation.settings import checked
-from laconic.coordinator.campaign import Campaign, Committed, Progress, Subject
+from laconic.coordinator.campaign import Campaign, Committed, Progress, Standing, Subject
 from laconic.coordinator.compartment import compartment_of
+from laconic.coordinator.history import History, Tally
 from laconic.coordinator.ledger import Ledger, online
 from laconic.coordinator.offering import offer_of
 from laconic.coordinator.open_round import OpenRound
@@ -62,6 +63,10 @@ class Course:
         self._moments()
         self._usual = self._saved_norms()
         self.progress = self._saved_progress()
+        self.standing = self._saved_standing()
+        self.draining = False
+        """Whether no more rounds are opened in this life."""
+        self.history, self.tally = History(self._compartment, campaign.history), Tally()
         self.round = rounds.begin(self.progress.number)
         self.book = self._new_book()
 
@@ -89,6 +94,33 @@ class Course:
     def collecting(self) -> bool:
         """Whether reports are taken."""
         return self.round.phase is Phase.COLLECTING
+
+    @property
+    def held_until(self) -> float | None:
+        """While no round may open: when one may; None for never, or if one may."""
+        return self.round.deadline if self.round.phase is Phase.PAUSED else None
+
+    # --- by hand
+
+    def pause(self, now: float) -> list[Effect]:
+        """Open no more rounds until `resume`; one that is open is finished."""
+        said = Note("paused", {"round": self.round.number})
+        return [self._ordered(Standing(paused=True)), said, *self.try_open(now)]
+
+    def resume(self, now: float) -> list[Effect]:
+        """Open rounds again, as the schedule allows."""
+        said = [self._ordered(Standing()), Note("continued", {"round": self.round.number})]
+        paused = self.round.phase is Phase.PAUSED
+        return [*said, *(self.step(rounds.TimedOut(), now) if paused else self.try_open(now))]
+
+    def drain(self, now: float) -> list[Effect]:
+        """Open no more rounds in this life."""
+        self.draining = True
+        return self.try_open(now)
+
+    def _ordered(self, standing: Standing) -> Effect:
+        self.standing = standing
+        return self.save({"standing": msgspec.msgpack.encode(standing)})
 
     # --- life
 
@@ -185,6 +217,13 @@ class Course:
         except msgspec.DecodeError as e:
             raise StorageError(f"record progress ({e})", remedy="restore the store from a copy") from e
 
+    def _saved_standing(self) -> Standing:
+        saved = self._compartment.get("standing")
+        try:
+            return Standing() if saved is None else msgspec.msgpack.decode(saved, type=Standing)
+        except msgspec.DecodeError as e:
+            raise StorageError(f"record standing ({e})", remedy="restore the store from a copy") from e
+
     def _refold(self) -> None:
         """Fold what is committed and in no version yet: of the open round, and late updates at any time."""
         self.book = self._new_book(self.progress.expected if self.progress.open else ())
@@ -196,6 +235,7 @@ class Course:
                 raise StorageError(
                     f"committed update {key} ({e})", remedy="restore the store from a copy"
                 ) from e
+            self.tally.restored(c)
             if key.startswith("late/"):
                 self.book.commit_late(c.device, c.update, update, c.weight)
             else:
@@ -279,6 +319,7 @@ class Course:
             case Action.CLOSE:
                 return self._close(now)
             case Action.EXTEND:
+                self.tally.extended()
                 note = Note("extended", {"round": self.round.number, "reported": self.round.reported})
                 return [note, *self._ask_more(now)]
             case Action.FINISH:
@@ -301,6 +342,8 @@ class Course:
         return self._opens_at(now) > now
 
     def _opens_at(self, now: float) -> float:
+        if self.standing.paused or self.draining:
+            return NEVER
         since = self.progress.opened_at or self.registry.began_at
         return self.campaign.schedule.opens_at(now, since=since)
 
@@ -438,6 +481,24 @@ class Course:
         saved = optimizers.save(self.campaign.server, moments, name) if moments.vectors else None
         return {"server-optimizer": saved}
 
+    def _recorded(self, now: float) -> dict[str, bytes | None]:
+        """The record of the round that ends, with the version that it made."""
+        newest = self.registry.current
+        made = newest if newest.version and newest.round == self.round.number else None
+        tally, self.tally = self.tally, Tally()
+        record = tally.record(
+            self.progress,
+            self.book,
+            now,
+            base=newest.version if made is None else newest.version - 1,
+            names=self.campaign.history.names,
+        )
+        if made is not None:
+            record = msgspec.structs.replace(
+                record, version=made.version, loss=made.loss, accuracy=made.accuracy
+            )
+        return self.history.add(record)
+
     def _end_round(
         self, entries: dict[str, bytes | None], publication: list[Effect], now: float
     ) -> list[Effect]:
@@ -446,6 +507,7 @@ class Course:
         if (usual := self._usual.after(self.book.norms.values())) is not self._usual:
             self._usual = usual
             entries["norms"] = msgspec.msgpack.encode(usual)
+        entries |= self._recorded(now)
         due = self.progress.opened_at + self.campaign.plan.interval_s
         if not self.book.samples:
             # Nobody has worked (no battery, no data): asking again at once would not help them.

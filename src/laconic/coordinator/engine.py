@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from laconic.coordinator import notes
 from laconic.coordinator.campaign import Campaign, Subject, update_limit_bytes
 from laconic.coordinator.course import ADVANCE, Course
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import Ledger
+from laconic.coordinator.orders import carry_out
 from laconic.coordinator.reception import Reception
 from laconic.errors import ConfigError, LaconicError, Malformed, WireError
 from laconic.node import (
@@ -19,6 +21,7 @@ from laconic.node import (
     Effect,
     Event,
     Note,
+    Ordered,
     Received,
     Started,
     StoreView,
@@ -73,7 +76,7 @@ class CoordinatorEngine:
 
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
         effects = self._handle(event, now)
-        released = [e for reception in self._receptions.values() for e in reception.release(now)]
+        released = [e for c, r in self._receptions.items() for e in notes.of(c, r.release(now))]
         return [*effects, *released] if released else effects
 
     def _handle(self, event: Event, now: float) -> Sequence[Effect]:
@@ -86,10 +89,13 @@ class CoordinatorEngine:
             case Received(topic, payload):
                 return self._receive(topic, payload, now)
             case Computed(job, result) if job.startswith(ADVANCE):
-                return self.courses[job.removeprefix(ADVANCE)].advanced(result, now)
+                cohort = job.removeprefix(ADVANCE)
+                return notes.of(cohort, self.courses[cohort].advanced(result, now))
             case Woke():
-                due = [c for c in self.courses.values() if c.wake_at is not None and c.wake_at <= now]
-                return [effect for course in due for effect in course.timed_out(now)]
+                due = [c for c in self.courses.items() if c[1].wake_at is not None and c[1].wake_at <= now]
+                return [effect for cohort, c in due for effect in notes.of(cohort, c.timed_out(now))]
+            case Ordered(order):
+                return carry_out(order, self.courses, now)
             case _:
                 return ()
 
@@ -99,7 +105,7 @@ class CoordinatorEngine:
         for campaign, subject in self._campaigns:
             course = self.courses[campaign.cohort] = Course(campaign, subject, self._ledger, store)
             self._receptions[campaign.cohort] = Reception(course, self._inbox)
-            effects += course.start(now)
+            effects += notes.of(campaign.cohort, course.start(now))
         return effects
 
     # --- messages
@@ -117,10 +123,10 @@ class CoordinatorEngine:
                     return ()
                 case topics.UpdateFin(device, update):
                     reception = self._of(device, Fin, payload)
-                    return () if reception is None else reception.promised(device, update, payload, now)
+                    return _by(reception, lambda r: r.promised(device, update, payload, now))
                 case topics.Skip(device):
                     reception = self._of(device, Skip, payload)
-                    return () if reception is None else reception.skipped(device, payload, now)
+                    return _by(reception, lambda r: r.skipped(device, payload, now))
                 case _:
                     raise Malformed("topic", value=topic, limit="topics of devices upwards")
         except LaconicError as e:
@@ -157,16 +163,30 @@ class CoordinatorEngine:
         before = self.courses.get(self._ledger[device].cohort)
         self._ledger.seen(device, state, now)
         effects: list[Effect] = [
-            Note("state", {"device": device, "online": state.online, "charge": state.charge})
+            Note(
+                "state",
+                {
+                    "campaign": state.cohort,
+                    "device": device,
+                    "online": state.online,
+                    "charge": state.charge,
+                },
+            )
         ]
         course = self.courses.get(state.cohort)
         if before is not None and (before is not course or not state.online):
-            effects += before.left(device, now)
-        return effects + (course.arrived(device, now) if course is not None else [])
+            effects += notes.of(before.campaign.cohort, before.left(device, now))
+        return effects + (notes.of(state.cohort, course.arrived(device, now)) if course is not None else [])
 
     def _telemetry(self, device: str, payload: bytes, now: float) -> list[Effect]:
         if self._of(device) is None:
             return []
         t = decode_message(Telemetry, payload)
         self._ledger.told(device, t, now)
-        return [Note("telemetry", {"device": device, **msgspec.structs.asdict(t)})]
+        said = {"campaign": self._ledger[device].cohort, "device": device, **msgspec.structs.asdict(t)}
+        return [Note("telemetry", said)]
+
+
+def _by(reception: Reception | None, take: Callable[[Reception], list[Effect]]) -> list[Effect]:
+    """What a campaign makes of a message; nothing if it is nobody's."""
+    return [] if reception is None else notes.of(reception.course.campaign.cohort, take(reception))

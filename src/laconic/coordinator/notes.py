@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.records import ModelRecord
-from laconic.node import Note
+from laconic.node import Effect, Note
 from laconic.protocol.messages import Fin
+
+
+def of(campaign: str, effects: Iterable[Effect]) -> list[Effect]:
+    """The effects, their notes with the name of the campaign (its cohort) that they are about."""
+    return [
+        Note(e.kind, {"campaign": campaign, **e.fields}) if isinstance(e, Note) else e for e in effects
+    ]
 
 
 def committed(

@@ -92,6 +92,7 @@ class Reception:
         self._ledger.admit(device)
         was_expected = device in course.book.expected
         course.book.stay_silent(device, skip.weight)
+        course.tally.skipped(device, skip.why)
         self._ledger.timed(device, seconds=skip.seconds, samples=skip.weight)
         record = self._ledger[device]
         self._ledger.put(msgspec.structs.replace(record, skipped=record.skipped + 1, last_seen=now))
@@ -144,6 +145,7 @@ class Reception:
         self._inbox.discard(device)
         record = self._ledger[device]
         if record.last_seen:
+            self.course.tally.rejected(device, str(error))
             self._ledger.put(
                 msgspec.structs.replace(
                     record,
@@ -161,6 +163,7 @@ class Reception:
         course = self.course
         was_heard, was_expected = course.book.heard(device), device in course.book.expected
         course.book.commit(device, update, change, fin.weight)
+        course.tally.committed(device, update, fin, frame_bytes=len(frame), staleness=0)
         self._enter(device, update, fin, now)
         saved = Committed(update, device, fin.weight, frame, course.round.number, fin.base)
         return [
@@ -188,6 +191,7 @@ class Reception:
         course, task = self.course, self.course.past_task(fin.task)
         assert task is not None
         course.book.commit_late(device, update, change, fin.weight)
+        course.tally.committed(device, update, fin, frame_bytes=len(frame), staleness=behind)
         self._enter(device, update, fin, now)
         saved = Committed(update, device, fin.weight, frame, task.round, fin.base, behind, factor)
         return [

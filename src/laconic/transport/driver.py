@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from laconic.errors import LimitExceeded, LocalProtocolError
+from laconic.errors import BrokerRefused, LimitExceeded, LocalProtocolError
 from laconic.node import (
     Compute,
     Computed,
@@ -16,6 +16,7 @@ from laconic.node import (
     Event,
     Node,
     Note,
+    Ordered,
     Received,
     Save,
     Send,
@@ -28,6 +29,7 @@ from laconic.storage import Store
 from laconic.transport.link import Link, LinkDown, LinkEvent, LinkUp, Message
 
 Observer = Callable[[Note, float], None]
+Watch = Callable[[Event, float], None]
 
 
 class Driver:
@@ -42,8 +44,13 @@ class Driver:
         observe: Observer = lambda note, now: None,
         clock: Callable[[], float] = time.time,
         executor: Executor | None = None,
+        watch: Watch = lambda event, seconds: None,
+        must_be_let_in: bool = False,
     ) -> None:
         """`clock` gives seconds; where it steps back the node sees time go slowly until it has caught up.
+
+        `watch` is told after each event how many seconds it took, its effects included. `must_be_let_in`: a
+        broker that refuses us before it has ever let us in ends `run`; else it is asked again and again.
 
         `executor` runs `Compute` effects; by default one thread of this driver's own, so that a device
         trains one thing at a time.
@@ -52,6 +59,10 @@ class Driver:
         self._observe, self._clock = observe, clock
         self._own_executor = executor is None
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._watch, self._must_be_let_in = watch, must_be_let_in
+        self.started = asyncio.Event()
+        """Set once the node has restored itself."""
+        self.connected = False
         self._computed: asyncio.Queue[Computed] = asyncio.Queue()
         self._jobs: set[asyncio.Task[None]] = set()
         self._now = 0.0
@@ -60,12 +71,14 @@ class Driver:
     async def run(self) -> None:
         """Drive the node until cancelled.
 
-        Raises `StorageError` when something cannot be saved: a node that cannot remember must not go on.
+        Raises `StorageError` when something cannot be saved: a node that cannot remember must not go on;
+        `BrokerRefused`: see `must_be_let_in`.
         """
         link_event: asyncio.Task[LinkEvent] | None = None
         computed: asyncio.Task[Computed] | None = None
         try:
             self._feed(Started(self._store))
+            self.started.set()
             await self._link.open(self._node.will)
             while True:
                 # A busy queue must not starve a wake: look at the clock before every event.
@@ -95,13 +108,29 @@ class Driver:
             if self._own_executor:
                 self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def order(self, order: object) -> None:
+        """Give the node an order, between events: for callers on the driver's event loop.
+
+        Raises the `LaconicError` of a node that cannot do it.
+        """
+        if not self.started.is_set():
+            raise LocalProtocolError("order", value=type(order).__name__, limit="once the node has started")
+        self._feed(Ordered(order))
+
     def _from_link(self, event: LinkEvent) -> None:
         match event:
             case LinkUp():
+                self.connected = True
+                self._must_be_let_in = False
                 self._observe(Note("online"), self._now)
                 self._feed(Connected())
-            case LinkDown(why):
+            case LinkDown(why, refused):
+                self.connected = False
                 self._observe(Note("offline", {"why": why}), self._now)
+                if refused and self._must_be_let_in:
+                    raise BrokerRefused(
+                        why, remedy="check user, password, certificate and client id, and the broker's rules"
+                    )
             case Message(topic, payload, receipt):
                 self._feed(Received(topic, payload))
                 self._link.acknowledge(receipt)
@@ -133,8 +162,10 @@ class Driver:
         return self._now
 
     def _feed(self, event: Event) -> None:
+        begin = time.perf_counter()
         for effect in self._node.handle(event, self._tick()):
             self._apply(effect)
+        self._watch(event, time.perf_counter() - begin)
 
     def _apply(self, effect: Effect) -> None:
         match effect:

@@ -18,6 +18,8 @@ class LinkDown:
     """The connection is gone; the link goes on trying by itself."""
 
     why: str
+    refused: bool = False
+    """Whether the broker has answered, and does not let us in."""
 
 
 @dataclass(frozen=True, slots=True)

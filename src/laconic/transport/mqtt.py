@@ -164,6 +164,10 @@ class MqttLink:
     def pending(self) -> bool:
         return bool(self._events)
 
+    def waiting(self) -> int:
+        """How many events `next_event` has not brought yet."""
+        return len(self._events)
+
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         size = len(topic) + len(payload) + 9
         if size > self._address.max_packet_bytes:
@@ -236,7 +240,7 @@ class MqttLink:
         self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
     ) -> None:
         if reason.is_failure:
-            self._report(LinkDown(f"refused by the broker: {reason}"))
+            self._report(LinkDown(f"refused by the broker: {reason}", refused=True))
             self._client.disconnect()
         else:
             self._up = True

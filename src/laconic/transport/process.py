@@ -9,12 +9,34 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from laconic.node import Note
 from laconic.transport.driver import Driver
 
 Print = Callable[[str, Note, float], None]
+
+LEVELS: Final = ("debug", "info", "warning")
+_LEVELS: Final = {
+    "warning": {"extended", "rejected", "dropped", "offline", "unsendable", "damaged", "failed"},
+    "debug": {"telemetry", "duplicate", "not selected"},
+}
+
+
+def level_of(note: Note) -> str:
+    """How much a note matters: one of `LEVELS`."""
+    return next((level for level, kinds in _LEVELS.items() if note.kind in kinds), "info")
+
+
+def at_least(level: str, show: Print) -> Print:
+    """Shows what matters so much or more."""
+    shown = LEVELS[LEVELS.index(level) :]
+
+    def show_some(who: str, note: Note, now: float) -> None:
+        if level_of(note) in shown:
+            show(who, note, now)
+
+    return show_some
 
 
 def print_json(who: str, note: Note, now: float) -> None:
@@ -22,6 +44,7 @@ def print_json(who: str, note: Note, now: float) -> None:
     line = {
         "at": round(now, 6),
         "who": who,
+        "level": level_of(note),
         "kind": note.kind,
         **{k: _plain(v) for k, v in note.fields.items()},
     }
