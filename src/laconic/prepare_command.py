@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--clip-norm", type=float, metavar="NORM", help="bound on the norm of all gradients together")
     add("--proximal", action="store_true", help="build in the pull of FedProx")
+    add("--scaffold", action="store_true", help="build in the control variates of SCAFFOLD (with sgd only)")
     for name, meaning in (
         ("trainable", "shell patterns of the weights that train; all others are frozen"),
         ("frozen", "of weights that stay as they are"),
@@ -151,6 +152,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "loss": loss,
         "optimizer": _made("--optimizer", OPTIMIZERS, name, settings),
         "proximal": options.proximal,
+        "scaffold": options.scaffold,
         "clip_norm": options.clip_norm,
         "input_shapes": dict(_input_shape(text) for text in options.input_shape or ()),
         "trainable": options.trainable or (),

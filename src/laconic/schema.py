@@ -27,12 +27,14 @@ class TensorSpec:
     """One tensor: its name in the source model and its shape (`()` is a scalar).
 
     A `statistic` is measured, not trained (the running mean and variance of a batch normalisation): codecs
-    spare it. It is no part of the tensor's identity.
+    spare it. So is a `control` variate (SCAFFOLD), which the coordinator sums up instead of stepping along
+    it. Neither is part of the tensor's identity.
     """
 
     name: str
     shape: tuple[int, ...]
     statistic: bool = field(default=False, compare=False)
+    control: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -59,6 +61,12 @@ class Schema:
             out.append(slice(start, start + t.size))
             start += t.size
         return tuple(out)
+
+    @cached_property
+    def controls(self) -> slice:
+        """Where the control variates lie, all together at the end; an empty stretch without any."""
+        count = sum(t.size for t in self.tensors if t.control)
+        return slice(self.size - count, self.size)
 
     @cached_property
     def digest(self) -> bytes:

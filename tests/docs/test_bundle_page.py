@@ -221,7 +221,19 @@ def test_the_graphs_take_and_give_what_the_tables_say(odd: Bundle) -> None:
     # The table of the page names each kind of input once, in this order.
     listed = [re.sub(r"<\w+>", "*", q) for row in rows(section("step")) for q in quoted(row[0])]
     assert listed == [
-        *("*", "opt/*/*", "step", "*", "target", "target/*", "lr", "prox_mu", "ref/*", "seed"),
+        *(
+            "*",
+            "opt/*/*",
+            "step",
+            "*",
+            "target",
+            "target/*",
+            "lr",
+            "prox_mu",
+            "ref/*",
+            "correction/*",
+            "seed",
+        ),
         *("*:new", "opt/*/*:new", "step:new", "loss"),
     ]
 
@@ -255,6 +267,32 @@ def test_a_device_can_be_written_from_the_page_alone(odd: Bundle) -> None:
     assert np.allclose(odd.schema.flatten(state), due.weights, atol=1e-6)
     assert np.allclose(odd.local_schema.flatten(state), due.local, atol=1e-6)
     assert int(state["step"]) == due.optimizer.step == 3
+
+
+def test_a_device_with_control_variates_can_be_written_from_the_page_alone() -> None:
+    scope: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
+        exec(block, scope)
+    bundle = prepare_dense("mse", scaffold=True)
+    manifest, parts, weights = scope["read_bundle"](_file(bundle))
+    assert [p["name"] for p in manifest["parameters"]] == ["w", "control/w"]
+    rng = np.random.default_rng(2)
+    x, y, shared, own = (rng.standard_normal(s).astype(np.float32) for s in ((9, 4), (9, 3), (4, 3), (4, 3)))
+    batches = [{"x": x[r], "target": y[r]} for r in (slice(0, 5), slice(5, 9))]
+    weights = weights | {"control/w": shared}
+    state, _ = scope["train"](manifest, parts, weights, batches, 0.1, own={"control/w": own})
+    start = bundle.schema.flatten(weights)
+    due = Trainer(bundle).start_stream(
+        start, [(x, y)], batch_size=5, learning_rate=0.1, seed=0, control=own.ravel()
+    )
+    assert [progress.samples for progress in due] == [5, 9]
+    assert np.allclose(state["w"], bundle.schema.unflatten(due.result().weights)["w"], atol=1e-6)
+    # Its own control variate, as the page has it.
+    after = own - shared + (weights["w"] - state["w"]) / (2 * 0.1)
+    assert np.allclose(due.result().control, after.ravel(), atol=1e-5)
+    assert np.allclose(
+        (due.result().weights - start)[bundle.schema.controls], (after - own).ravel(), atol=1e-5
+    )
 
 
 def _file(bundle: Bundle) -> bytes:

@@ -85,6 +85,11 @@ class Bundle:
         return Schema(tuple(p.spec for p in self.manifest.weights))
 
     @cached_property
+    def control_schema(self) -> Schema:
+        """The control variates, in canonical order: the end of `schema`; empty without SCAFFOLD."""
+        return Schema(tuple(t for t in self.schema.tensors if t.control))
+
+    @cached_property
     def initial(self) -> Vector:
         """Initial values of the travelling parameters, shape `(schema.size,)`; read-only."""
         return self._initial(self.schema)

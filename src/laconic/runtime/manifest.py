@@ -17,8 +17,9 @@ from laconic.schema import Schema, TensorSpec
 Role: TypeAlias = Literal["trainable", "frozen", "local"]
 """trainable: trained and sent; local: trained, never leaves the device; frozen: never changes."""
 
-Kind: TypeAlias = Literal["weight", "statistic"]
-"""weight: moved by its gradient; statistic: a running mean or variance, moved by what training sees."""
+Kind: TypeAlias = Literal["weight", "statistic", "control"]
+"""weight: moved by its gradient; statistic: a running mean or variance, moved by what training sees; control:
+SCAFFOLD's mean gradient of a weight over the fleet, moved by what training measures."""
 
 DType: TypeAlias = Literal["float32", "float64", "int64", "int32", "uint8", "int8", "bool"]
 
@@ -37,11 +38,12 @@ PARTS = ("weights", "step", "epoch", "evaluation", "inference")
 CONTROL_NAMES = frozenset({"lr", "prox_mu", "target", "loss", "seed", "step"})
 """Names that the graphs use for themselves, besides those in `CONTROL_PREFIXES` and `...:new`."""
 
-CONTROL_PREFIXES = ("opt/", "ref/", "target/", "sum/", "weight/")
+CONTROL_PREFIXES = ("opt/", "ref/", "target/", "sum/", "weight/", "control/", "correction/")
 
 
 def is_reserved(name: str) -> bool:
-    """Whether the graphs use `name` for themselves: no parameter, data input or output may bear it."""
+    """Whether the graphs use `name` for themselves: no data input, output, or parameter of the source model
+    may bear it."""
     return name in CONTROL_NAMES or name.startswith(CONTROL_PREFIXES) or name.endswith(":new")
 
 
@@ -80,7 +82,12 @@ class Parameter(Struct, frozen=True):
     @property
     def spec(self) -> TensorSpec:
         """Name and shape as a schema holds them."""
-        return TensorSpec(self.name, self.shape, self.kind == "statistic")
+        return TensorSpec(self.name, self.shape, self.kind != "weight", self.kind == "control")
+
+
+def control_of(weight: Parameter) -> Parameter:
+    """The control variate of a weight."""
+    return Parameter(f"control/{weight.name}", weight.shape, "trainable", "control")
 
 
 class Target(Struct, frozen=True):
@@ -148,6 +155,12 @@ class Manifest(Struct, frozen=True):
         return tuple(p for p in self.parameters if p.role != "frozen" and p.kind == "weight")
 
     @property
+    def controlled(self) -> tuple[Parameter, ...]:
+        """The weights that have a control variate, in canonical order: none, or all that travel."""
+        scaffold = any(p.kind == "control" for p in self.parameters)
+        return tuple(p for p in self.weights if scaffold and p.role == "trainable")
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """What a sample needs besides its inputs to be trained on."""
         return tuple(o.target for o in self.objectives if o.target is not None)
@@ -170,7 +183,16 @@ def check(manifest: Manifest) -> None:
     names = [p.name for p in manifest.parameters] + [i.name for i in manifest.inputs]
     if len(set(names)) != len(names):
         raise Malformed("two parameters or inputs of the bundle share a name")
-    if taken := [n for n in (*names, *(o.name for o in manifest.outputs)) if is_reserved(n)]:
+    controls = [p for p in manifest.parameters if p.kind == "control"]
+    due_controls = tuple(control_of(p) for p in manifest.controlled)
+    if controls and manifest.parameters[-len(controls) :] != due_controls:
+        raise Malformed(
+            "control variates of the bundle",
+            value=[p.name for p in controls],
+            limit=[p.name for p in due_controls],
+        )
+    named = [p.name for p in manifest.parameters if p.kind != "control"] + [i.name for i in manifest.inputs]
+    if taken := [n for n in (*named, *(o.name for o in manifest.outputs)) if is_reserved(n)]:
         raise Malformed("name of a parameter, input or output is reserved", value=taken[0])
     if not any(p.role == "trainable" and p.kind == "weight" for p in manifest.parameters):
         raise Malformed("the bundle has no trainable parameter")

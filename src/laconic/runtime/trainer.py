@@ -28,6 +28,7 @@ from laconic.runtime.batches import (
 )
 from laconic.runtime.buffers import Form, StateBuffers
 from laconic.runtime.bundle import Bundle
+from laconic.runtime.control import Correction
 from laconic.runtime.graph_types import check_graph_types
 from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.session import open_session
@@ -103,6 +104,7 @@ class Trainer:
         seed: int,
         proximal_mu: float = 0.0,
         local: Vector | None = None,
+        control: Vector | None = None,
         optimizer: OptimizerState | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> TrainResult:
@@ -120,6 +122,7 @@ class Trainer:
             seed=seed,
             proximal_mu=proximal_mu,
             local=local,
+            control=control,
             optimizer=optimizer,
         )
         if should_stop is None or not should_stop():
@@ -140,6 +143,7 @@ class Trainer:
         seed: int,
         proximal_mu: float = 0.0,
         local: Vector | None = None,
+        control: Vector | None = None,
         optimizer: OptimizerState | None = None,
     ) -> Training:
         """A run from `weights` on `x`, `y`; each epoch sees every sample once, in an order drawn from `seed`.
@@ -149,6 +153,7 @@ class Trainer:
         class indices of shape `(samples,)`, or numbers of the output's shape. `seed` also drives dropout.
         `proximal_mu` pulls towards `weights` (FedProx, Li et al., MLSys 2020, section 3) and needs a bundle
         prepared with `proximal=True`. `local` is the device's own part, `bundle.initial_local` by default;
+        `control` its own control variate (SCAFFOLD), in `bundle.control_schema`, zeros by default;
         `optimizer` the state that an earlier run ended with, zero by default. The last batch of an epoch may
         be smaller than the others.
 
@@ -167,7 +172,7 @@ class Trainer:
             for _ in range(epochs):
                 yield from training_chunks(data, rng.permutation(samples), batch_size, self._chunk_bytes)
 
-        return self._run(weights, chunks(), learning_rate, seed, proximal_mu, local, optimizer)
+        return self._run(weights, chunks(), learning_rate, seed, proximal_mu, local, control, optimizer)
 
     def start_stream(
         self,
@@ -179,6 +184,7 @@ class Trainer:
         seed: int,
         proximal_mu: float = 0.0,
         local: Vector | None = None,
+        control: Vector | None = None,
         optimizer: OptimizerState | None = None,
     ) -> Training:
         """The same over a stream of `(x, y)` groups, once and in the order in which they come; a group is
@@ -205,7 +211,9 @@ class Trainer:
                 del data
 
         chunks = stream_chunks(groups(), batch_size, self._chunk_bytes)
-        return self._run(weights, chunks, learning_rate, check_seed(seed), proximal_mu, local, optimizer)
+        return self._run(
+            weights, chunks, learning_rate, check_seed(seed), proximal_mu, local, control, optimizer
+        )
 
     def evaluate(
         self,
@@ -254,6 +262,7 @@ class Trainer:
         seed: int,
         proximal_mu: float,
         local: Vector | None,
+        control: Vector | None,
         optimizer: OptimizerState | None,
     ) -> Training:
         manifest = self.bundle.manifest
@@ -265,6 +274,8 @@ class Trainer:
         start = self._parameters(weights, local)
         rate = np.asarray(check_rate("learning rate", learning_rate), np.float32)
         constants: dict[str, Array] = {"lr": rate}
+        correction = Correction.of(self.bundle, weights, control, np.float32(rate))
+        constants.update(correction.constants)
         if manifest.proximal:
             constants["prox_mu"] = mu
             pulled = [p for p in manifest.weights if p.role == "trainable"]
@@ -281,7 +292,9 @@ class Trainer:
             state["step"] = np.asarray(optimizer.step, np.int64)
         fresh = self._form not in self._sessions
         buffers = StateBuffers(self._session(self._form), self._form, state, constants, fresh=fresh)
-        return Training(self.bundle, buffers, chunks, lambda values, x: self._predict(values, x, 256))
+        return Training(
+            self.bundle, buffers, chunks, lambda values, x: self._predict(values, x, 256), correction
+        )
 
     def _predict(self, values: Mapping[str, Any], x: Inputs, batch_size: int) -> Outputs:
         """Inference on weights that lie in OrtValues; names that the graph does not know are passed over."""
@@ -294,7 +307,7 @@ class Trainer:
             binding = session.io_binding()
             try:
                 for parameter in manifest.parameters:
-                    if parameter.role != "frozen":
+                    if parameter.role != "frozen" and parameter.kind != "control":
                         binding.bind_ortvalue_input(parameter.name, values[parameter.name])
                 for name, array in feeds.items():
                     binding.bind_cpu_input(name, array)
@@ -308,7 +321,8 @@ class Trainer:
         return joined[names[0]] if len(names) == 1 else joined
 
     def _parameters(self, weights: Vector, local: Vector | None) -> dict[str, Array]:
-        """Trained parameters by name, as contiguous arrays; the caller's vectors are never written to."""
+        """What the graphs take of the trained parameters, by name, as contiguous arrays; the caller's vectors
+        are never written to."""
         local = self.bundle.initial_local if local is None else local
         out: dict[str, Array] = {}
         pairs: tuple[tuple[str, Schema, Vector], ...] = (
@@ -321,7 +335,8 @@ class Trainer:
                 raise ModelError(f"dtype of the {thing}", value=str(found), limit="float32 array")
             named = schema.unflatten(vector)
             check_finite(thing, vector, "ask for the model again")
-            out.update({n: np.ascontiguousarray(a) for n, a in named.items()})
+            steered = {t.name for t in schema.tensors if not t.control}
+            out.update({n: np.ascontiguousarray(a) for n, a in named.items() if n in steered})
         return out
 
     def _session(self, name: _GraphName) -> Any:

@@ -12,6 +12,7 @@ from laconic.errors import NonFinite
 from laconic.runtime.batches import Array, Chunk, Inputs
 from laconic.runtime.buffers import StateBuffers
 from laconic.runtime.bundle import Bundle
+from laconic.runtime.control import Correction
 from laconic.runtime.optimizer_state import OptimizerState
 from laconic.schema import Vector
 
@@ -24,6 +25,8 @@ class TrainResult:
 
     `weights` and `local` are float32 vectors in `bundle.schema` and `bundle.local_schema`; `losses` holds the
     mean loss of each step (float32, before that step's update); `samples` counts samples seen, with repeats.
+    `control` is the device's own control variate, in `bundle.control_schema`; those in `weights` are the
+    fleet's of the start plus the change of the own one, so that the update is their difference everywhere.
     """
 
     weights: Vector
@@ -32,6 +35,7 @@ class TrainResult:
     samples: int
     steps: int
     optimizer: OptimizerState = field(default_factory=OptimizerState)
+    control: Vector = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,18 @@ class Training:
     """
 
     def __init__(
-        self, bundle: Bundle, buffers: StateBuffers, chunks: Iterator[Chunk], predictor: Predictor
+        self,
+        bundle: Bundle,
+        buffers: StateBuffers,
+        chunks: Iterator[Chunk],
+        predictor: Predictor,
+        correction: Correction,
     ) -> None:
         self._bundle = bundle
         self._buffers = buffers
         self._chunks = chunks
         self._predictor = predictor
+        self._correction = correction
         self._losses: list[NDArray[np.float32]] = []
         self._samples = 0
 
@@ -81,20 +91,23 @@ class Training:
     def result(self) -> TrainResult:
         """What the run has given so far. Raises `NonFinite` when training has gone astray."""
         schema = self._bundle.weight_schema
+        steps = sum(map(len, self._losses))
         with self._buffers.state() as state:
             slots = {
                 slot: schema.flatten({t.name: state[f"opt/{slot}/{t.name}"] for t in schema.tensors})
                 for slot in self._bundle.manifest.optimizer.slots
             }
+            control = self._correction.after(state, steps)
             result = TrainResult(
-                weights=self._bundle.schema.flatten(state),
+                weights=self._bundle.schema.flatten({**state, **self._correction.travelling(control)}),
                 local=self._bundle.local_schema.flatten(state),
                 losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
                 samples=self._samples,
-                steps=sum(map(len, self._losses)),
+                steps=steps,
                 optimizer=OptimizerState(slots, int(state["step"]) if "step" in state else 0),
+                control=control,
             )
-        for vector in (result.weights, result.local, *slots.values()):
+        for vector in (result.weights, result.local, result.control, *slots.values()):
             check_finite("weights after training", vector, "lower the learning rate or check the data")
         return result
 

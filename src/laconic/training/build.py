@@ -19,6 +19,7 @@ from laconic.runtime.manifest import (
     OptimizerInfo,
     Parameter,
     Target,
+    control_of,
 )
 from laconic.training.builder import Shape
 from laconic.training.graphs import (
@@ -42,6 +43,7 @@ def prepare(
     loss: Losses = "cross_entropy",
     optimizer: str | Optimizer = "sgd",
     proximal: bool = False,
+    scaffold: bool = False,
     clip_norm: float | None = None,
     output: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -57,12 +59,13 @@ def prepare(
     does not matter. `loss` is put on `output`, the model's first by default, or is a mapping from outputs to
     losses (or pairs of loss and weight), whose weighted sum is minimised; if an output ends in the activation
     that belongs to its loss, the loss is put before it. `proximal` adds the term of FedProx, `clip_norm`
-    bounds the norm of all gradients together. `input_shapes` gives the shape of one sample, by input name,
-    when the file leaves it open. `trainable`, `frozen` and `local` are shell patterns of parameters:
-    `trainable` freezes all others, `frozen` those that match, and `local` ones are trained but never sent.
-    With `lora` only adapters train, and what `trainable` or `local` name. `external_data` gives the bytes of
-    files that the model keeps tensors in, by the location that it names; nothing is read from disk. The same
-    arguments give the same bytes.
+    bounds the norm of all gradients together. `scaffold` adds a control variate for each weight that travels
+    (SCAFFOLD); it needs optimizer "sgd" and goes with neither `proximal` nor `clip_norm`. `input_shapes`
+    gives the shape of one sample, by input name, when the file leaves it open. `trainable`, `frozen` and
+    `local` are shell patterns of parameters: `trainable` freezes all others, `frozen` those that match, and
+    `local` ones are trained but never sent. With `lora` only adapters train, and what `trainable` or `local`
+    name. `external_data` gives the bytes of files that the model keeps tensors in, by the location that it
+    names; nothing is read from disk. The same arguments give the same bytes.
 
     Raises `UnsupportedOperator` when a weight reaches the loss through an operator without a gradient rule,
     `ModelError` for any other trouble with the model, `ConfigError` for the other arguments.
@@ -73,6 +76,7 @@ def prepare(
             loss=loss,
             optimizer=optimizer,
             proximal=proximal,
+            scaffold=scaffold,
             clip_norm=clip_norm,
             output=output,
             input_shapes=input_shapes,
@@ -89,7 +93,16 @@ def bundle(wanted: Plan) -> bytes:
     """The bundle of a plan. Raises `ModelError` (with `UnsupportedOperator`)."""
     source = wanted.source
     step = training_step(
-        source, wanted.goals, wanted.optimizer, proximal=wanted.proximal, clip_norm=wanted.clip_norm
+        source,
+        wanted.goals,
+        wanted.optimizer,
+        proximal=wanted.proximal,
+        clip_norm=wanted.clip_norm,
+        scaffold=wanted.scaffold,
+    )
+    parameters = tuple(Parameter(p.name, p.value.shape, p.role, p.kind) for p in source.parameters)
+    controls = tuple(
+        control_of(p) for p in parameters if wanted.scaffold and p.role == "trainable" and p.kind == "weight"
     )
     weights = np.concatenate([p.value.ravel() for p in source.parameters])
     if not np.isfinite(weights).all():
@@ -101,7 +114,7 @@ def bundle(wanted: Plan) -> bytes:
         "evaluation": evaluation,
         "inference": inference_model(source),
     }
-    parts = {"weights": weights.astype("<f4").tobytes()}
+    parts = {"weights": weights.astype("<f4").tobytes() + bytes(4 * sum(p.spec.size for p in controls))}
     parts.update({name: with_frozen_outside(graph, source.parameters) for name, graph in graphs.items()})
     manifest = Manifest(
         source_sha256=wanted.digest,
@@ -112,7 +125,7 @@ def bundle(wanted: Plan) -> bytes:
         objectives=tuple(_objective(goal, names) for goal, names in zip(wanted.goals, metrics, strict=True)),
         optimizer=_optimizer_info(wanted, step),
         proximal=wanted.proximal,
-        parameters=tuple(Parameter(p.name, p.value.shape, p.role, p.kind) for p in source.parameters),
+        parameters=(*parameters, *controls),
         parts=(),
     )
     return pack(manifest, parts)

@@ -52,13 +52,25 @@ class Explained:
 def explained(plan: Plan, *, batch: int = 8) -> Explained:
     """Numbers for `plan` with a batch of `batch` samples. Raises `ModelError`."""
     source = plan.source
-    step = training_step(source, plan.goals, plan.optimizer, proximal=plan.proximal, clip_norm=plan.clip_norm)
+    step = training_step(
+        source,
+        plan.goals,
+        plan.optimizer,
+        proximal=plan.proximal,
+        clip_norm=plan.clip_norm,
+        scaffold=plan.scaffold,
+    )
     forward, whole = (_sized(graph, batch) for graph in (inference_model(source), step_model(step)))
     before, after = _operators(forward.graph), _operators(whole.graph)
     sizes = {p.name: math.prod(p.value.shape) for p in source.parameters}
     types = source.types
+    travelling = [p for p in source.parameters if p.role == "trainable"]
+    controlled = [p for p in travelling if plan.scaffold and p.kind == "weight"]
     return Explained(
-        parameters=tuple((p.name, p.value.shape, p.role, p.kind) for p in source.parameters),
+        parameters=(
+            *((p.name, p.value.shape, p.role, p.kind) for p in source.parameters),
+            *((f"control/{p.name}", p.value.shape, p.role, "control") for p in controlled),
+        ),
         inputs={
             n: (
                 str(helper.tensor_dtype_to_np_dtype(types[n].dtype)),
@@ -74,7 +86,7 @@ def explained(plan: Plan, *, batch: int = 8) -> Explained:
         flops_forward=_flops(forward.graph),
         flops_step=_flops(whole.graph),
         memory_bytes=_peak_bytes(whole.graph),
-        update_bytes=4 * sum(sizes[p.name] for p in source.parameters if p.role == "trainable"),
+        update_bytes=4 * sum(sizes[p.name] for p in (*travelling, *controlled)),
         trained=sum(sizes[p.name] for p in source.parameters if p.role != "frozen"),
         total=sum(sizes.values()),
     )

@@ -58,13 +58,22 @@ class Step:
 
 
 def training_step(
-    source: Source, goals: Sequence[Goal], optimizer: Optimizer, *, proximal: bool, clip_norm: float | None
+    source: Source,
+    goals: Sequence[Goal],
+    optimizer: Optimizer,
+    *,
+    proximal: bool,
+    clip_norm: float | None,
+    scaffold: bool = False,
 ) -> Step:
     """Forward pass, loss, backward pass and optimizer.
 
     With `proximal`, every travelling weight w has an input `ref/<w>`, and mu / 2 |w - ref|^2 is added to the
     loss's gradient (FedProx, Li et al., MLSys 2020, section 3; the reported loss leaves it out). `clip_norm`
-    bounds the norm of all gradients together. Raises `UnsupportedOperator` or `ModelError`.
+    bounds the norm of all gradients together. With `scaffold`, every travelling weight has an input
+    `correction/<w>`, which is added to its gradient (Karimireddy et al., ICML 2020, equation 3).
+
+    Raises `UnsupportedOperator` or `ModelError`.
     """
     g = GraphBuilder((), source.types, source.constants)
     counters = _Counters(g)
@@ -84,6 +93,8 @@ def training_step(
     settings = ["lr", *(p.name for p in source.parameters if p.role == "frozen")]
     if proximal:
         settings += _pull(g, found, weights, factor if early else None)
+    if scaffold:
+        settings += _correct(g, found, weights, factor if early else None)
     if clip_norm is not None:
         found = clipped(g, found, clip_norm, factor)
 
@@ -243,6 +254,22 @@ def _pull(
             reference = g.declare(f"ref/{name}", TensorProto.FLOAT, parameter.value.shape)
             settings.append(reference)
             term = g.op("Mul", g.op("Sub", name, reference), pull)
+            found[name] = added(g, found[name], onto=term) if name in found else term
+    return settings
+
+
+def _correct(
+    g: GraphBuilder, found: dict[str, str], weights: Sequence[SourceParameter], factor: str | None
+) -> list[str]:
+    """Add the corrections to the gradients in `found`; the inputs that it takes."""
+    settings = []
+    for parameter in weights:
+        if parameter.role == "trainable":
+            name = parameter.name
+            term = g.declare(f"correction/{name}", TensorProto.FLOAT, parameter.value.shape)
+            settings.append(term)
+            if factor is not None:
+                term = g.op("Mul", term, factor)
             found[name] = added(g, found[name], onto=term) if name in found else term
     return settings
 

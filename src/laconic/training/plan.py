@@ -44,6 +44,7 @@ class Plan:
     proximal: bool
     clip_norm: float | None
     digest: bytes
+    scaffold: bool = False
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -57,6 +58,7 @@ def plan(
     loss: Losses = "cross_entropy",
     optimizer: str | Optimizer = "sgd",
     proximal: bool = False,
+    scaffold: bool = False,
     clip_norm: float | None = None,
     output: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -70,6 +72,8 @@ def plan(
     chosen = optimizer_named(optimizer)
     if clip_norm is not None and not (clip_norm > 0 and math.isfinite(clip_norm)):
         raise ConfigError("clip_norm", value=clip_norm, limit="finite, above 0")
+    if scaffold:
+        _check_scaffold(chosen, proximal=proximal, clip_norm=clip_norm)
     losses = _losses(loss, output)
     source = load(
         model,
@@ -85,11 +89,31 @@ def plan(
             source, lora.patterns, rank=lora.rank, alpha=lora.alpha, seed=lora.seed, trainable=trainable
         )
     goals = _goals(source, losses)
-    made = Plan(source, goals, chosen, proximal, clip_norm, hashlib.sha256(model).digest())
+    made = Plan(source, goals, chosen, proximal, clip_norm, hashlib.sha256(model).digest(), scaffold)
     for goal in goals:
         require_rules(source.builder(), source.nodes, made.trained, goal.prediction)
     check_interface(source)
     return made
+
+
+def _check_scaffold(optimizer: Optimizer, *, proximal: bool, clip_norm: float | None) -> None:
+    """A device's control variate is the mean gradient of its steps, read off the way that the weights went:
+    that is only so where a step is -lr times the gradient (Karimireddy et al., ICML 2020, option II).
+
+    Raises `ConfigError`.
+    """
+    for thing, value, fine in (
+        ("optimizer with scaffold", optimizer.name, optimizer.name == "sgd"),
+        ("clip_norm with scaffold", clip_norm, clip_norm is None),
+        ("proximal with scaffold", proximal, not proximal),
+    ):
+        if not fine:
+            raise ConfigError(
+                thing,
+                value=value,
+                limit="optimizer sgd without clip_norm and proximal",
+                remedy="its control variates are read off the steps, which must be those of plain SGD",
+            )
 
 
 def _losses(loss: Losses, output: str | None) -> dict[str, tuple[Loss, float]]:
