@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from laconic.budget.costs import MANIFEST_BYTES, download_bytes, message_bytes
 from laconic.compression import decode as decode_frame
 from laconic.edge_sdk.records import Held
 from laconic.errors import ChecksumMismatch, LaconicError, LimitExceeded, RemoteProtocolError, WireError
@@ -113,6 +114,14 @@ class Download:
     def cost_bytes(self) -> int | None:
         """What is to be fetched in all, once it is decided."""
         return sum(blob.size for blob in self._plan) if self._plan else None
+
+    @property
+    def left_bytes(self) -> int:
+        """What is still to come, both ways: of the plan, or the next manifest while there is none."""
+        if not self._plan:
+            return message_bytes(MANIFEST_BYTES)
+        rest = self._plan[len(self._frames) :]
+        return sum(download_bytes([blob.size], blob.chunk_bytes, 0) for blob in rest)
 
     def stalled(self) -> None:
         """Nothing has come in time: the broker may not have any more what a manifest promised."""

@@ -13,14 +13,17 @@ from enum import Enum
 
 import msgspec
 
+from laconic.budget.costs import MANIFEST_BYTES, learn, message_bytes
+from laconic.budget.spending import Totals, increase
 from laconic.compression import decode
 from laconic.compression.feedback import Residual
 from laconic.edge_sdk import policy
-from laconic.edge_sdk.accounts import Accounts
+from laconic.edge_sdk.accounts import Accounts, totals_of
 from laconic.edge_sdk.download import Download, saved_pieces
 from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.offers import Offers
-from laconic.edge_sdk.policy import Limits
+from laconic.edge_sdk.policy import Limits, allowance_of
+from laconic.edge_sdk.purse import NOTHING_YET, Need, Purse, with_lost_bookings
 from laconic.edge_sdk.records import (
     Diary,
     Held,
@@ -82,6 +85,10 @@ class DeviceSettings:
     name: str
     cohort: str = "default"
     limits: Limits = field(default_factory=Limits)
+    zone: str = ""
+    """Where its days and months begin: see `laconic.budget.calendar`."""
+    standing_bytes_per_s: float = 0.0
+    """What being connected costs while nothing is said."""
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     retry_s: float = 10.0
@@ -108,6 +115,19 @@ class DeviceEngine:
         self._store: StoreView
         self._diary = Diary()
         self._accounts: Accounts
+        self._purse = Purse(
+            settings.name,
+            allowance_of(settings.limits),
+            zone=settings.zone,
+            chunk_bytes=settings.chunk_bytes,
+            standing_bytes_per_s=settings.standing_bytes_per_s,
+        )
+        self._period_at: float | None = None
+        """When the device's day ends, if it matters, or its rest."""
+        self._began: Totals | None = None
+        """What had been spent when the task at work was begun."""
+        self._trained_on = 0
+        """Samples of the task at work, epochs counted."""
         self._held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
         self._residual: Residual
         self._private = b""
@@ -122,7 +142,9 @@ class DeviceEngine:
 
     @property
     def wake_at(self) -> float | None:
-        return self._retry_at
+        if self._retry_at is None or self._period_at is None:
+            return self._period_at if self._retry_at is None else self._retry_at
+        return min(self._retry_at, self._period_at)
 
     @property
     def phase(self) -> Phase:
@@ -155,9 +177,12 @@ class DeviceEngine:
             case Computed("train", result, seconds):
                 return self._trained(result, seconds, now)
             case Woke():
+                effects = self._new_period(now)
+                if self._retry_at is None or now < self._retry_at:
+                    return effects
                 if self._download is not None:
                     self._download.stalled()
-                return self._retry(now)
+                return effects + self._retry(now)
             case _:
                 return ()
 
@@ -170,7 +195,9 @@ class DeviceEngine:
         self._residual, self._outbox = restored.residual, restored.outbox
         self._private = restored.private
         self._offers = Offers(self._diary.answered)
-        self._accounts = Accounts(self._sensors, restored.diary)
+        self._diary = with_lost_bookings(self._diary, now, self._settings.zone)
+        self._accounts = Accounts(self._sensors, self._diary, self._settings.zone)
+        self._mind_the_period(now)
         if self._outbox is not None:
             self._phase = Phase.UPLOADING
             self._retry_at = now
@@ -190,12 +217,12 @@ class DeviceEngine:
             charging=readings.charging,
             metered=readings.metered,
             software=self._settings.software,
+            zone=self._settings.zone,
         )
         self._subscribed = ()
+        heard = () if self._diary.rest_until > now else self._offer_topics()
         effects: list[Effect] = [
-            Subscribe(
-                (topics.cohort_task(self._settings.cohort), topics.device_task(name), topics.ack(name))
-            ),
+            Subscribe((*heard, topics.ack(name))),
             Send(topics.state(name), encode(state), retain=True),
         ]
         if self._phase in (Phase.FETCHING, Phase.UPLOADING):
@@ -213,6 +240,12 @@ class DeviceEngine:
                 # event that it was waiting for along.
                 codec_of(offer), gate_of(offer)
                 direct = isinstance(address, topics.DeviceTask)
+                if self._diary.rest_until > now:
+                    return []
+                self._purse.hear(offer)
+                self._mind_the_period(now)
+                if not self._affords(NOTHING_YET, now):
+                    return self._out_of_means(offer, now)
                 return [] if self._offers.displaced(offer.task, direct=direct) else self._offered(offer, now)
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
@@ -242,6 +275,7 @@ class DeviceEngine:
 
     def _begin(self, offer: Offer, now: float) -> list[Effect]:
         self._offers.current = offer
+        self._began, self._trained_on = totals_of(self._accounts.enter(self._diary, now)), 0
         if not offer.work and offer.model == self._held.name:
             return self._idle(now)
         if offer.work and not selected(self._settings.name, offer.task, offer.share):
@@ -255,8 +289,38 @@ class DeviceEngine:
         self._retry_s = self._settings.retry_s
         return self._follow_download(now)
 
-    def _too_dear(self, more_bytes: int, now: float) -> bool:
-        return self._accounts.breaks_limit(self._diary, self._settings.limits, more_bytes, now)
+    def _affords(self, need: Need, now: float) -> bool:
+        if not self._purse.limited:
+            return True
+        self._diary = self._accounts.enter(self._diary, now)
+        return self._purse.affords(self._diary, need, metered=self._sensors.read(now).metered, now=now)
+
+    def _out_of_means(self, offer: Offer, now: float) -> list[Effect]:
+        """Less is left than is to be set aside: refuse, if that can be paid for, and listen no more."""
+        asked = offer.work and selected(self._settings.name, offer.task, offer.share)
+        if self._phase is Phase.IDLE and asked and offer.task != self._diary.answered:
+            metered = self._sensors.read(now).metered
+            if self._purse.affords_refusal(self._diary, metered=metered, now=now):
+                self._offers.current = offer
+                return self._refuse("budget", now)
+        note = Note("not fetched", {"version": offer.version, "why": "budget"})
+        return [note, *self._rest(now), Save({"diary": self._diary_bytes(now)})]
+
+    def _task_need(self, offer: Offer, down: int) -> Need:
+        """What is ahead of a task with `down` bytes to fetch."""
+        return self._purse.task(
+            self._diary,
+            samples=self._learner.samples * offer.training.epochs if offer.work else 0,
+            down=down,
+            fits=codec_of(offer).kind == "deadzone",
+        )
+
+    def _book(self, need: Need, now: float) -> list[Effect]:
+        """Write down what is about to be spent, where it matters."""
+        if not self._purse.limited:
+            return []
+        self._purse.book(self._diary, need.bytes)
+        return [Save({"diary": self._diary_bytes(now, need.joules)})]
 
     def _refuse(self, why: str, now: float) -> list[Effect]:
         """Do not take the current offer."""
@@ -271,12 +335,18 @@ class DeviceEngine:
             return "model"
         if self._learner.samples == 0:
             return "data"
-        readings = self._sensors.read(now)
-        limits = self._settings.limits
-        if why := policy.refusal(limits, offer.eligibility, readings):
+        if why := policy.refusal(
+            self._settings.limits,
+            offer.eligibility,
+            self._sensors.read(now),
+            allowance=self._purse.terms,
+            now=now,
+            zone=self._settings.zone,
+        ):
             return why
-        # Both ways will cost about what the last update did.
-        return "budget" if self._too_dear(2 * self._diary.last_sent_bytes, now) else None
+        # How much is to be fetched is known when the manifest is here.
+        down = 0 if offer.model == self._held.name else message_bytes(MANIFEST_BYTES)
+        return None if self._affords(self._task_need(offer, down), now) else "budget"
 
     # --- the model
 
@@ -323,8 +393,14 @@ class DeviceEngine:
             effects = [Note("dropped", _dropped(topic, e)), Save(dict.fromkeys(self._store.keys("piece/")))]
             return effects + self._follow_download(now)
         self._retry_s = self._settings.retry_s
-        if cost_bytes is None and self._too_dear(download.cost_bytes or 0, now):
-            return self._refuse("budget", now)
+        if cost_bytes is None:
+            offer = self._offers.current
+            assert offer is not None
+            need = self._task_need(offer, download.left_bytes)
+            if not self._affords(need, now):
+                return effects + self._refuse("budget", now)
+            if download.cost_bytes is not None:
+                effects += self._book(Need(download.left_bytes), now)
         if fetched is None:
             return effects + self._follow_download(now)
         self._download = None
@@ -361,8 +437,12 @@ class DeviceEngine:
 
     def _train(self, offer: Offer, now: float) -> list[Effect]:
         learner = self._learner
+        need = self._task_need(offer, 0)
+        if not self._affords(need, now):
+            return self._refuse("budget", now)
         self._phase = Phase.TRAINING
         self._retry_at = None
+        booked = self._book(Need(0, need.joules), now)
         seed = int.from_bytes(
             hashlib.sha256(f"{self._settings.name}/{offer.task}".encode()).digest()[:8], "big"
         )
@@ -377,8 +457,10 @@ class DeviceEngine:
             private=self._private,
             feedback=feedback_of(offer),
             now=now,
+            room_bytes=self._purse.frame_room(self._diary, metered=self._sensors.read(now).metered, now=now),
         )
         return [
+            *booked,
             Note("training", {"round": offer.round, "samples": learner.samples}),
             Compute(
                 "train", lambda: perform(assignment, learner), samples=learner.samples * offer.training.epochs
@@ -396,7 +478,9 @@ class DeviceEngine:
         self._diary = msgspec.structs.replace(
             self._diary, gate=result.gate_state, residual_version=result.residual.version
         )
-        dear = result.frame is not None and self._too_dear(len(result.frame), now)
+        self._trained_on = result.samples * offer.training.epochs
+        need = NOTHING_YET if result.frame is None else self._purse.upload(self._diary, len(result.frame))
+        dear = not self._affords(need, now)
         if self._offers.waiting is not None and (
             result.frame is None or dear or not self._offers.late_is_taken()
         ):
@@ -422,6 +506,7 @@ class DeviceEngine:
         self._phase = Phase.UPLOADING
         self._retry_s = self._settings.retry_s
         self._retry_at = now + self._retry_s
+        self._purse.book(self._diary, need.bytes)
         saved = Save(
             {
                 "outbox": msgspec.msgpack.encode(self._outbox),
@@ -448,7 +533,11 @@ class DeviceEngine:
         match ack.fate:
             case Fate.MISSING:
                 self._retry_at = now + self._retry_s
-                return self._upload(self._outbox, ack.missing)
+                lacking = min(len(frame), len(ack.missing) * self._settings.chunk_bytes)
+                need = self._purse.upload(self._diary, lacking)
+                if not self._affords(need, now):
+                    return self._postpone(now)
+                return [*self._book(need, now), *self._upload(self._outbox, ack.missing)]
             case Fate.COMMITTED:
                 said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
                 self._residual = self._residual.committed(said)
@@ -458,6 +547,8 @@ class DeviceEngine:
                 entries = {}
                 note = Note("rejected", {"update": update, "why": ack.why})
         self._outbox = None
+        self._purse.settle()
+        self._learn(now, frame=len(frame))
         saved = Save({"outbox": None, "diary": self._diary_bytes(now), **entries})
         return [saved, note, self._tell(now), *self._idle(now)]
 
@@ -465,14 +556,19 @@ class DeviceEngine:
         self, offer: Offer, why: str, now: float, *, outcome: Outcome | None = None, seconds: float = 0.0
     ) -> list[Effect]:
         """Say that nothing is sent, and why; what was learnt stays in the residual."""
-        message = skip(offer, why, samples=self._learner.samples, outcome=outcome, seconds=seconds)
+        self._learn(now)
+        rest = self._rest(now) if why in ("budget", "quiet") else []
+        rest_s = max(0.0, self._diary.rest_until - now) if rest else 0.0
+        message = skip(
+            offer, why, samples=self._learner.samples, outcome=outcome, seconds=seconds, rest_s=rest_s
+        )
         self._offers.answered(offer.task)
         self._diary = msgspec.structs.replace(self._diary, answered=offer.task, skip=message)
         entries: dict[str, bytes | None] = {"diary": self._diary_bytes(now)}
         if outcome is not None:
             entries.update(self._learnt())
         note = Note("skipped", {"round": offer.round, "why": why})
-        return [Save(entries), self._say_skip(message), note, self._tell(now), *self._idle(now)]
+        return [Save(entries), self._say_skip(message), note, self._tell(now), *rest, *self._idle(now)]
 
     def _say_skip(self, skip: bytes) -> Effect:
         return Send(topics.skip(self._settings.name), skip)
@@ -491,6 +587,14 @@ class DeviceEngine:
         self._retry_at = now + self._retry_s
         self._retry_s = min(2 * self._retry_s, self._settings.retry_most_s)
         match self._phase:
+            case Phase.UPLOADING if self._outbox is not None and not self._affords(
+                self._purse.upload(self._diary, 0), now
+            ):
+                return self._postpone(now)
+            case Phase.FETCHING if self._download is not None and not self._affords(
+                Need(self._download.left_bytes), now
+            ):
+                return self._refuse("budget", now)
             case Phase.UPLOADING:
                 # Only the promise: the coordinator names the chunks that it lacks.
                 return [] if self._outbox is None else self._upload(self._outbox, ())
@@ -505,12 +609,73 @@ class DeviceEngine:
                 self._retry_at = None
                 return []
 
+    def _postpone(self, now: float) -> list[Effect]:
+        """The update that waits is not announced again before the next day."""
+        self._retry_at = self._purse.next_period(now)
+        return []
+
+    # --- days
+
+    def _offer_topics(self) -> tuple[str, str]:
+        return topics.cohort_task(self._settings.cohort), topics.device_task(self._settings.name)
+
+    def _mind_the_period(self, now: float) -> None:
+        """Wake when the day ends, where anything is counted by days, or when the rest does."""
+        if self._diary.rest_until > now:
+            self._period_at = self._diary.rest_until
+        elif self._period_at is None and self._purse.limited:
+            self._period_at = self._purse.next_period(now)
+
+    def _new_period(self, now: float) -> list[Effect]:
+        """A day has begun: what came before it is counted to the one before, and a rest may be over."""
+        if self._period_at is None or now < self._period_at:
+            return []
+        self._diary = self._accounts.enter(self._diary, now)
+        self._period_at = None
+        effects: list[Effect] = []
+        if 0 < self._diary.rest_until <= now:
+            self._diary = msgspec.structs.replace(self._diary, rest_until=0.0)
+            effects = [Save({"diary": self._diary_bytes(now)}), Subscribe(self._offer_topics())]
+        self._mind_the_period(now)
+        return effects
+
+    def _rest(self, now: float) -> list[Effect]:
+        """Hear no more offers until there is something to be spent again."""
+        need, offer = NOTHING_YET, self._offers.current
+        if offer is not None:
+            need = self._task_need(offer, 0)
+        self._diary = self._accounts.enter(self._diary, now)
+        until = self._purse.rests_until(self._diary, need, metered=self._sensors.read(now).metered, now=now)
+        self._diary = msgspec.structs.replace(self._diary, rest_until=until)
+        self._mind_the_period(now)
+        self._offers.waiting = None
+        note = Note("rests", {"until": until})
+        return [Unsubscribe(self._offer_topics()), note]
+
+    def _learn(self, now: float, *, frame: int | None = None) -> None:
+        """The task at work is done: what it has cost tells what the next one will."""
+        if self._began is None:
+            return
+        entered = self._accounts.enter(self._diary, now)
+        spent = increase(self._began, totals_of(entered))
+        self._diary = msgspec.structs.replace(
+            entered, learnt=learn(entered.learnt, spent, samples=self._trained_on, frame=frame)
+        )
+        self._began = None
+
     def _tell(self, now: float) -> Effect:
         telemetry = self._accounts.telemetry(self._diary, now)
         return Send(topics.telemetry(self._settings.name), encode(telemetry), qos=0)
 
-    def _diary_bytes(self, now: float) -> bytes:
-        self._diary = self._accounts.enter(self._diary, now)
+    def _diary_bytes(self, now: float, joules: float = 0.0) -> bytes:
+        """The diary as it is saved; `joules` are about to be spent."""
+        entered = self._accounts.enter(self._diary, now)
+        self._diary = msgspec.structs.replace(
+            entered,
+            booked_bytes=self._purse.pending(entered.bytes_up + entered.bytes_down),
+            booked_joules=joules,
+            booked_metered=self._sensors.read(now).metered,
+        )
         return msgspec.msgpack.encode(self._diary)
 
 

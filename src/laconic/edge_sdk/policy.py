@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from laconic.budget.allowance import FREE, forbids
+from laconic.budget.calendar import minutes
 from laconic.edge_sdk.sensors import Readings
-from laconic.protocol.messages import Eligibility
+from laconic.protocol.messages import Allowance, Eligibility
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,21 +18,54 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     only_charging: bool = False
     only_unmetered: bool = False
     max_bytes_per_day: int | None = None
-    """Bytes up plus down in a UTC day."""
+    """Bytes up plus down in a day of the device's time zone."""
+    max_bytes_per_month: int | None = None
+    max_metered_bytes_per_day: int | None = None
+    """Of those over a metered network."""
+    max_metered_bytes_per_month: int | None = None
+    max_joules_per_day: float | None = None
+    quiet_hours: str = ""
+    """`22:00-06:30` by the device's clock: no work then."""
 
 
-def refusal(limits: Limits, terms: Eligibility, readings: Readings) -> str | None:
-    """Why the device must not work now, or None: battery, charging or metered."""
-    floor = max(limits.min_charge, terms.min_charge)
-    if readings.charge is not None and readings.charge < floor and not readings.charging:
-        return "battery"
-    if (limits.only_charging or terms.only_charging) and not readings.charging:
-        return "charging"
-    if (limits.only_unmetered or terms.only_unmetered) and readings.metered:
-        return "metered"
+def allowance_of(limits: Limits) -> Allowance:
+    """The owner's limits as an allowance. Raises `ConfigError` for quiet hours that are none."""
+    start, end = minutes(limits.quiet_hours, "limits.quiet_hours")
+    return Allowance(
+        bytes_per_day=limits.max_bytes_per_day,
+        bytes_per_month=limits.max_bytes_per_month,
+        metered_bytes_per_day=limits.max_metered_bytes_per_day,
+        metered_bytes_per_month=limits.max_metered_bytes_per_month,
+        joules_per_day=limits.max_joules_per_day,
+        min_charge=limits.min_charge,
+        only_charging=limits.only_charging,
+        only_unmetered=limits.only_unmetered,
+        quiet_from=start,
+        quiet_until=end,
+    )
+
+
+def refusal(
+    limits: Limits,
+    terms: Eligibility,
+    readings: Readings,
+    *,
+    allowance: Allowance = FREE,
+    now: float = 0.0,
+    zone: str = "",
+) -> str | None:
+    """Why the device must not work now, or None: battery, charging, metered or quiet."""
+    task = Allowance(
+        min_charge=terms.min_charge, only_charging=terms.only_charging, only_unmetered=terms.only_unmetered
+    )
+    for a in (allowance_of(limits), task, allowance):
+        if why := forbids(
+            a,
+            charge=readings.charge,
+            charging=readings.charging,
+            metered=readings.metered,
+            now=now,
+            zone=zone,
+        ):
+            return why
     return None
-
-
-def over_budget(limits: Limits, *, used_bytes: int, more_bytes: int) -> bool:
-    """Whether `more_bytes` on top of today's `used_bytes` would break the daily limit."""
-    return limits.max_bytes_per_day is not None and used_bytes + more_bytes > limits.max_bytes_per_day

@@ -9,6 +9,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from laconic.budget.costs import Learnt
+from laconic.budget.spending import Spent
 from laconic.compression import decode, no_residual
 from laconic.compression.feedback import Residual
 from laconic.compression.gate import GateState
@@ -33,13 +35,25 @@ class Diary(msgspec.Struct, frozen=True):
     bytes_down: int = 0
     joules_compute: float = 0.0
     joules_radio: float = 0.0
-    day: int = 0
-    """Day since 1970 (UTC) for which `day_start_bytes` holds."""
-    day_start_bytes: int = 0
     last_sent_bytes: int = 0
     """Size of the last update: what the next one will cost, as far as one can tell."""
     residual_version: int | None = None
     """Model version of the last change in the residual: how old it is."""
+    metered_up: int = 0
+    """Of `bytes_up`, what went over a metered network."""
+    metered_down: int = 0
+    since: float = 0.0
+    """When the totals began, seconds since 1970."""
+    spent: Spent = Spent()
+    """In the present day and month of the device's time zone."""
+    learnt: Learnt = Learnt()
+    """What tasks have cost."""
+    booked_bytes: int = 0
+    """What was about to be spent when this was written: it counts as spent if the process ends before."""
+    booked_joules: float = 0.0
+    booked_metered: bool = False
+    rest_until: float = 0.0
+    """Until when no offer is listened to, seconds since 1970; 0 while the device listens."""
 
 
 class Outbox(msgspec.Struct, frozen=True):

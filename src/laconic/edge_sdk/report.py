@@ -46,7 +46,9 @@ def upload(
     return [*chunks, Send(topics.update_fin(device, outbox.update), outbox.fin)]
 
 
-def skip(offer: Offer, why: str, *, samples: int, outcome: Outcome | None, seconds: float) -> bytes:
+def skip(
+    offer: Offer, why: str, *, samples: int, outcome: Outcome | None, seconds: float, rest_s: float = 0.0
+) -> bytes:
     """The message that nothing is sent, and why.
 
     A device that has trained weighs as much as if it had sent: its change is postponed. One that has not has
@@ -63,5 +65,6 @@ def skip(offer: Offer, why: str, *, samples: int, outcome: Outcome | None, secon
             seconds=amount(seconds),
             rate=0.0 if outcome is None else outcome.rate,
             target=0.0 if outcome is None else outcome.target,
+            rest_s=amount(rest_s),
         )
     )

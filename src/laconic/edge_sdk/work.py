@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,9 +12,9 @@ from laconic.compression import CodecSettings, encode, norm
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
 from laconic.edge_sdk.learner import Learner
-from laconic.errors import ConfigError, Malformed
+from laconic.errors import ConfigError, LimitExceeded, Malformed
 from laconic.protocol.messages import Offer
-from laconic.schema import Vector
+from laconic.schema import Schema, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Assignment:
     feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
     now: float | None = None
     """Seconds; a gate that is steered to bytes a day measures its rounds by it."""
+    room_bytes: int | None = None
+    """The longest update that its device can afford, None for any: a longer one is made shorter, if the codec
+    can, and else refused before it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     )
     frame, state = None, decision.state
     if decision.send:
-        rng = np.random.default_rng(assignment.seed)
-        frame = encode(residual.values, learner.schema, assignment.codec, rng).frame
+        frame = _frame(residual.values, learner.schema, assignment)
         state = sent(state, len(frame))
     return Outcome(
         residual=residual,
@@ -92,6 +95,17 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
         target=decision.target,
         private=trained.private,
     )
+
+
+def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
+    """The update as a frame, made shorter where it is too long to be paid for and the codec allows it."""
+    codec, room = assignment.codec, assignment.room_bytes
+    rng = np.random.default_rng(assignment.seed)
+    frame = encode(values, schema, codec, rng).frame
+    if room is not None and 0 < room < len(frame) and codec.kind == "deadzone":
+        with contextlib.suppress(LimitExceeded):
+            return encode(values, schema, codec, rng, budget_bytes=room).frame
+    return frame
 
 
 def codec_of(offer: Offer) -> CodecSettings:
