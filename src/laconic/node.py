@@ -4,9 +4,11 @@ A Node has no clock, no socket and no thread. A driver owns those; there are two
 clock (`laconic.transport.driver`), one under a virtual clock (`laconic.device_sim.world`). Both keep this
 contract, and one test suite holds both to it:
 
-* effects of one event are carried out in order, before the next event is handled;
-* what is saved is durable before any later send leaves;
+* effects are carried out in order, those of an event before those of the next;
+* what is saved is read back from the store at once, and is durable before any later send leaves;
 * the MQTT acknowledgement of a received message goes out after all effects of its event;
+* messages that wait may be handled as a group, before what the first of them saved is durable: it becomes so
+  with what the others saved, all or nothing. Any other event, and a `Compute`, finds everything durable;
 * an overdue wake comes before the next message;
 * `handle` never blocks: long work is a `Compute`;
 * `now` never goes back;

@@ -20,6 +20,7 @@ from laconic.node import (
     Save,
     Send,
     Started,
+    StoreView,
     Subscribe,
     Unsubscribe,
     Woke,
@@ -89,15 +90,101 @@ def test_what_cannot_be_saved_ends_the_node_before_it_is_sent(stage: Stage) -> N
 def test_effects_of_an_event_come_before_the_next_event(stage: Stage) -> None:
     """A message that the first effect brings about does not interrupt the effects after it."""
     order: list[str] = []
+    views: list[StoreView] = []
+
+    def started(script: Script, event: Started, now: float) -> list[Effect]:
+        views.append(event.store)
+        return []
 
     def received(script: Script, event: Received, now: float) -> list[Effect]:
         order.append(event.topic)
-        order.append(f"{len(list(stage.store.keys()))} saved")
+        order.append(f"{len(list(views[0].keys()))} saved")
         return [Send("own/echo", b""), Save({f"{len(order)}": b"x"})] if event.topic == "own/go" else []
 
-    node = on(connected=lambda *_: [Subscribe(("own/#",))], received=received)
+    node = on(started=started, connected=lambda *_: [Subscribe(("own/#",))], received=received)
     stage.play(node, [(0.05, lambda: stage.publish("own/go", b""))], until=0.15)
     assert order == ["own/go", "0 saved", "own/echo", "1 saved"]
+
+
+def flood(stage: Stage, count: int) -> Callable[[], None]:
+    """So many messages at once."""
+
+    def publish() -> None:
+        for i in range(count):
+            stage.publish("in", f"{i}".encode())
+
+    return publish
+
+
+def test_waiting_messages_are_saved_before_their_answers_leave(stage: Stage) -> None:
+    """Of messages that wait together, too: no answer is seen before its entry is durable."""
+
+    def received(script: Script, event: Received, now: float) -> list[Effect]:
+        name = event.payload.decode()
+        return [Note(f"got {name}"), Save({name: b"x"}), Send(f"out/{name}", b""), Note(f"done {name}")]
+
+    node = on(connected=lambda *_: [Subscribe(("in",))], received=received)
+    stage.play(node, [(0.05, flood(stage, 100))], until=0.4)
+    journal = [entry for entry in stage.journal if entry[1] not in ("in", "will", "online")]
+    for i in range(100):
+        steps = [("note", f"got {i}"), ("saved", f"{i}"), ("seen", f"out/{i}")]
+        assert journal.index(steps[1]) < journal.index(steps[2])
+        assert journal.index(steps[0]) < journal.index(("note", f"done {i}"))
+    for kind in ("saved", "seen"):
+        told = [what.removeprefix("out/") for how, what in journal if how == kind]
+        assert told == [f"{i}" for i in range(100)], f"{kind} out of order"
+    notes = [what for how, what in journal if how == "note"]
+    assert notes == [f"{word} {i}" for i in range(100) for word in ("got", "done")]
+
+
+def test_what_waiting_messages_save_is_read_back_at_once(stage: Stage) -> None:
+    """Each message finds what the one before saved and deleted, durable or not."""
+    views: list[StoreView] = []
+    found: list[tuple[bytes | None, list[str]]] = []
+
+    def started(script: Script, event: Started, now: float) -> list[Effect]:
+        views.append(event.store)
+        return [Save({"p/0": b"0"})]
+
+    def received(script: Script, event: Received, now: float) -> list[Effect]:
+        i = int(event.payload)
+        found.append((views[0].get(f"p/{i}"), list(views[0].keys("p/"))))
+        return [Save({f"p/{i}": None, f"p/{i + 1}": event.payload})]
+
+    node = on(started=started, connected=lambda *_: [Subscribe(("in",))], received=received)
+    stage.play(node, [(0.05, flood(stage, 20))], until=0.3)
+    assert found == [(b"%d" % max(0, i - 1), [f"p/{i}"]) for i in range(20)]
+    assert list(stage.store.keys()) == ["p/20"]
+
+
+def test_a_computation_finds_what_was_saved_before_it(stage: Stage) -> None:
+    """Even one that a message in the middle of others asks for: it may read the disk itself."""
+
+    def received(script: Script, event: Received, now: float) -> list[Effect]:
+        saved: list[Effect] = [Save({event.payload.decode(): b"x"})]
+        if event.payload == b"30":
+            saved.append(Compute("look", lambda: stage.store.get("30")))
+        return saved
+
+    node = on(connected=lambda *_: [Subscribe(("in",))], received=received)
+    stage.play(node, [(0.05, flood(stage, 60))], until=0.4)
+    assert [e.result for e in node.events if isinstance(e, Computed)] == [b"x"]
+
+
+def test_a_group_that_cannot_be_saved_ends_the_node_before_any_answer(stage: Stage) -> None:
+    def received(script: Script, event: Received, now: float) -> list[Effect]:
+        name = event.payload.decode()
+        return [Save({name: b"x"}), Send(f"out/{name}", b"")]
+
+    def fill() -> None:
+        stage.store.fault = StorageError("full")
+        flood(stage, 20)()
+
+    node = on(connected=lambda *_: [Subscribe(("in",))], received=received)
+    with pytest.raises(StorageError):
+        stage.play(node, [(0.05, fill)], until=0.4)
+    assert [what for what in seen(stage) if what.startswith("out/")] == []
+    assert list(stage.store.keys()) == []
 
 
 def test_an_overdue_wake_comes_before_the_next_message(stage: Stage) -> None:
@@ -105,7 +192,7 @@ def test_an_overdue_wake_comes_before_the_next_message(stage: Stage) -> None:
     broken: list[Event] = []
 
     def connected(script: Script, event: Event, now: float) -> list[Effect]:
-        return [Subscribe(("x",))]
+        return [Subscribe(("in",))]
 
     def received(script: Script, event: Event, now: float) -> list[Effect]:
         if script.wake_at is None:
@@ -121,12 +208,8 @@ def test_an_overdue_wake_comes_before_the_next_message(stage: Stage) -> None:
         script.wake_at = now + 10.0
         return []
 
-    def flood() -> None:
-        for _ in range(200):
-            stage.publish("x", b"")
-
     node = on(connected=connected, received=received, woke=woke)
-    stage.play(node, [(0.05, flood)], until=30.0 if isinstance(stage, WorldStage) else 0.4)
+    stage.play(node, [(0.05, flood(stage, 200))], until=30.0 if isinstance(stage, WorldStage) else 0.4)
     assert kinds(node).count("Received") == 200
     assert kinds(node).count("Woke") >= (19 if isinstance(stage, RealStage) else 2)
     assert broken == []

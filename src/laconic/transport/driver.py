@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
 
 from laconic.errors import BrokerRefused, LimitExceeded, LocalProtocolError
 from laconic.node import (
@@ -27,9 +30,14 @@ from laconic.node import (
 )
 from laconic.storage import Store
 from laconic.transport.link import Link, LinkDown, LinkEvent, LinkUp, Message
+from laconic.transport.staging import StagedStore
 
 Observer = Callable[[Note, float], None]
 Watch = Callable[[Event, float], None]
+
+_GROUP_MESSAGES: Final = 512
+_GROUP_BYTES: Final = 8 * 2**20
+"""How much is made durable by one write at most: whoever waits for an answer waits for the whole group."""
 
 
 class Driver:
@@ -55,7 +63,7 @@ class Driver:
         `executor` runs `Compute` effects; by default one thread of this driver's own, so that a device
         trains one thing at a time.
         """
-        self._node, self._link, self._store = node, link, store
+        self._node, self._link = node, link
         self._observe, self._clock = observe, clock
         self._own_executor = executor is None
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="compute")
@@ -63,8 +71,12 @@ class Driver:
         self.started = asyncio.Event()
         """Set once the node has restored itself."""
         self.connected = False
-        self._computed: asyncio.Queue[Computed] = asyncio.Queue()
+        self._computed: deque[Computed] = deque()
+        self._stirred = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._staged = StagedStore(store)
+        self._held: list[Effect | int] = []
+        """What waits for staged entries to be durable, in order: effects, and receipts of messages."""
         self._now = 0.0
         self._ticked = time.monotonic()
 
@@ -74,34 +86,31 @@ class Driver:
         Raises `StorageError` when something cannot be saved: a node that cannot remember must not go on;
         `BrokerRefused`: see `must_be_let_in`.
         """
-        link_event: asyncio.Task[LinkEvent] | None = None
-        computed: asyncio.Task[Computed] | None = None
+        listening: asyncio.Task[LinkEvent] | None = None
         try:
-            self._feed(Started(self._store))
+            self._feed(Started(self._staged))
             self.started.set()
             await self._link.open(self._node.will)
             while True:
                 # A busy queue must not starve a wake: look at the clock before every event.
                 if self._overdue():
                     self._wake()
-                    # However often a node wants to wake, it can be cancelled.
-                    await asyncio.sleep(0)
+                elif self._computed:
+                    self._feed(self._computed.popleft())
+                elif listening is not None and listening.done():
+                    self._from_link(listening.result())
+                    listening = None
+                    await self._drain()
+                elif listening is None and self._link.pending():
+                    await self._drain()
+                else:
+                    listening = listening or asyncio.ensure_future(self._link.next_event())
+                    await self._rest(listening)
                     continue
-                link_event = link_event or asyncio.ensure_future(self._link.next_event())
-                computed = computed or asyncio.ensure_future(self._computed.get())
-                done, _ = await asyncio.wait(
-                    (link_event, computed), timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
-                )
-                if self._overdue():
-                    continue
-                if computed in done:
-                    self._feed(computed.result())
-                    computed = None
-                if link_event in done and not self._overdue():
-                    self._from_link(link_event.result())
-                    link_event = None
+                # However much there is to do, the link gets its turn, and the node can be cancelled.
+                await asyncio.sleep(0)
         finally:
-            for task in (link_event, computed, *self._jobs):
+            for task in (listening, *self._jobs):
                 if task is not None:
                     task.cancel()
             await self._link.close()
@@ -116,16 +125,42 @@ class Driver:
         if not self.started.is_set():
             raise LocalProtocolError("order", value=type(order).__name__, limit="once the node has started")
         self._feed(Ordered(order))
+        # It may want to wake at another time now.
+        self._stir()
+
+    async def _rest(self, listening: asyncio.Task[LinkEvent]) -> None:
+        """Wait until there is something to do."""
+        self._stirred.clear()
+        listening.add_done_callback(self._stir)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience()):
+                await self._stirred.wait()
+        listening.remove_done_callback(self._stir)
+
+    def _stir(self, _: object = None) -> None:
+        self._stirred.set()
+
+    async def _drain(self) -> None:
+        """Handle the messages that wait, and make what they changed durable by one write."""
+        taken = 1
+        while self._link.pending() and not self._overdue() and taken < _GROUP_MESSAGES:
+            if self._staged.staged_bytes > _GROUP_BYTES:
+                break
+            # Does not wait: something is pending.
+            self._from_link(await self._link.next_event())
+            taken += 1
+        self._settle()
 
     def _from_link(self, event: LinkEvent) -> None:
         match event:
             case LinkUp():
-                self.connected = True
-                self._must_be_let_in = False
+                self.connected, self._must_be_let_in = True, False
+                self._settle()
                 self._observe(Note("online"), self._now)
                 self._feed(Connected())
             case LinkDown(why, refused):
                 self.connected = False
+                self._settle()
                 self._observe(Note("offline", {"why": why}), self._now)
                 if refused and self._must_be_let_in:
                     raise BrokerRefused(
@@ -133,7 +168,10 @@ class Driver:
                     )
             case Message(topic, payload, receipt):
                 self._feed(Received(topic, payload))
-                self._link.acknowledge(receipt)
+                if self._held:
+                    self._held.append(receipt)
+                else:
+                    self._link.acknowledge(receipt)
 
     def _wake(self) -> None:
         before = self._node.wake_at
@@ -162,10 +200,33 @@ class Driver:
         return self._now
 
     def _feed(self, event: Event) -> None:
+        grouped = isinstance(event, Received)
+        if not grouped:
+            self._settle()
         begin = time.perf_counter()
         for effect in self._node.handle(event, self._tick()):
-            self._apply(effect)
+            if isinstance(effect, Save) and grouped:
+                self._staged.stage(effect.entries)
+                self._held.append(effect)
+            elif self._held and not isinstance(effect, Compute):
+                self._held.append(effect)
+            else:
+                # A computation reads the store: what was saved before must be there.
+                self._settle()
+                self._apply(effect)
         self._watch(event, time.perf_counter() - begin)
+
+    def _settle(self) -> None:
+        """Make durable what is staged, and carry out what waits for it."""
+        if not self._held:
+            return
+        self._staged.commit()
+        held, self._held = self._held, []
+        for effect in held:
+            if isinstance(effect, int):
+                self._link.acknowledge(effect)
+            elif not isinstance(effect, Save):
+                self._apply(effect)
 
     def _apply(self, effect: Effect) -> None:
         match effect:
@@ -180,7 +241,7 @@ class Driver:
             case Unsubscribe(filters):
                 self._link.unsubscribe(filters)
             case Save(entries):
-                self._store.write(entries)
+                self._staged.write(entries)
             case Compute():
                 job = asyncio.ensure_future(self._compute(effect))
                 self._jobs.add(job)
@@ -197,4 +258,5 @@ class Driver:
                 result = e
             return Computed(effect.job, result, time.perf_counter() - begin)
 
-        self._computed.put_nowait(await asyncio.get_running_loop().run_in_executor(self._executor, timed))
+        self._computed.append(await asyncio.get_running_loop().run_in_executor(self._executor, timed))
+        self._stirred.set()

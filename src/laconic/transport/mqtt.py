@@ -24,6 +24,7 @@ from laconic.transport.meter import SocketMeter
 
 _BACK_OFF_FIRST_S: Final = 0.5
 _BACK_OFF_MOST_S: Final = 120.0
+_READ_AT_ONCE: Final = 256
 _SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -127,7 +128,8 @@ class MqttLink:
         c.on_socket_open, c.on_socket_close = self._on_socket_open, self._on_socket_close
         c.on_socket_register_write = self._on_register_write
         c.on_socket_unregister_write = self._on_unregister_write
-        c.max_inflight_messages_set(64)
+        # A coordinator answers a thousand devices at once; paho looks through all that waits at every answer.
+        c.max_inflight_messages_set(4096 if self._persistent else 64)
         if self._address.username is not None:
             c.username_pw_set(self._address.username, self._address.password)
         if self._tls is not None:
@@ -287,8 +289,13 @@ class MqttLink:
             self._loop.add_reader(sock, self._readable)
 
     def _readable(self) -> None:
-        if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._lost.set()
+        # paho reads one packet at a time: take what is there, so that it can be handled as a group.
+        for _ in range(_READ_AT_ONCE):
+            waiting = len(self._events)
+            if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._lost.set()
+            if len(self._events) == waiting or self._lost.is_set():
+                break
 
     def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
         self._meter.detach()
