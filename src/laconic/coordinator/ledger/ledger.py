@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -29,6 +29,8 @@ class Ledger:
         self._max_devices = max_devices
         self._records: dict[str, DeviceRecord] = {}
         self._unsaved: set[str] = set()
+        self._here: dict[str, set[str]] = {}
+        """Who is online, by cohort: asked at every birth."""
         for key in store.keys(_PREFIX):
             try:
                 record = msgspec.msgpack.decode(store.get(key) or b"", type=DeviceRecord)
@@ -46,6 +48,14 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._records)
 
+    def count_online(self, cohort: str) -> int:
+        """How many devices of a cohort are here."""
+        return len(self._here.get(cohort, ()))
+
+    def online(self, cohort: str) -> list[DeviceRecord]:
+        """The devices of a cohort that are here, by name."""
+        return [self._records[name] for name in sorted(self._here.get(cohort, ()))]
+
     def admit(self, name: str) -> None:
         """Whether there is room for a record of this device. Raises `LimitExceeded` for one too many."""
         if name not in self._records and len(self._records) >= self._max_devices:
@@ -59,6 +69,11 @@ class Ledger:
     def put(self, record: DeviceRecord) -> None:
         """Change a record. Raises `LimitExceeded` for one device too many."""
         self.admit(record.name)
+        before = self._records.get(record.name)
+        if before is not None and before.online and (not record.online or before.cohort != record.cohort):
+            self._here[before.cohort].discard(record.name)
+        if record.online:
+            self._here.setdefault(record.cohort, set()).add(record.name)
         self._records[record.name] = record
         self._unsaved.add(record.name)
 
@@ -135,6 +150,6 @@ class Ledger:
             self.put(bookings.vanish(self[name], task))
 
 
-def online(records: Iterable[DeviceRecord], cohort: str) -> list[DeviceRecord]:
+def online(ledger: Ledger, cohort: str) -> list[DeviceRecord]:
     """The devices of a cohort that are here, by name."""
-    return sorted((r for r in records if r.online and r.cohort == cohort), key=lambda r: r.name)
+    return ledger.online(cohort)
