@@ -335,8 +335,8 @@ class Course:
             return []
         if (self.round.deadline is None or now >= self.round.deadline) and self._held(now):
             return self._hold(now)
-        here = online(self.ledger, self.campaign.cohort)
-        return self.step(rounds.Present(len(here)), now) if here else []
+        here = self.ledger.count_online(self.campaign.cohort)
+        return self.step(rounds.Present(here), now) if here else []
 
     def _held(self, now: float) -> bool:
         return self._opens_at(now) > now
