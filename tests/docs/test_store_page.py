@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from laconic.coordinator.aggregation.echo import SavedEcho
 from laconic.coordinator.aggregation.optimizers import SavedMoments
 from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.campaign import Committed, Progress, Standing
@@ -27,6 +28,7 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "device/": DeviceRecord,
     "model/": ModelRecord,
     "server-optimizer": SavedMoments,
+    "server-echo": SavedEcho,
     "norms": NormHistory,
     "standing": Standing,
     "round/": RoundRecord,

@@ -16,6 +16,7 @@ import numpy as np
 from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner
 
 from laconic.compression import decode, whole
+from laconic.compression.echo import EchoSettings
 from laconic.coordinator.advance import advance, first
 from laconic.coordinator.campaign import Committed
 from laconic.coordinator.engine import CoordinatorEngine
@@ -152,15 +153,17 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
     * Every update was committed once, and is in exactly one version.
     * Every version's weights are what its updates give, folded anew in another order.
     * Every device holds the newest version bit for bit (`everyone`), or some version bit for bit.
-    * On every device: all changes made = committed updates (decoded) + residual on its disk.
+    * On every device: all changes made = committed updates (decoded) with their echoes so far + residual on
+      its disk; and what is still to be added on its behalf is what it expects.
     """
     coordinator = world.node("coordinator")
     assert isinstance(coordinator, CoordinatorEngine)
     assert coordinator.finished
-    sent: dict[str, list[Vector]] = {f"d{i}": [] for i in range(fleet.devices)}
+    sent: dict[str, list[_Sent]] = {f"d{i}": [] for i in range(fleet.devices)}
     versions = [first(np.zeros(SIZE, np.float32), SCHEMA, lambda w: None)]
     seen: set[str] = set()
     waiting: dict[str, Committed] = {}
+    echo = np.zeros(SIZE, np.float32)
     for host, entries in world.chronicle.saves:
         if host != "coordinator":
             continue
@@ -176,7 +179,8 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
                 assert c.update not in seen, f"update {c.update} of {c.device} was committed twice"
                 seen.add(c.update)
                 waiting[key] = c
-                sent[c.device].append(decode(c.frame, SCHEMA, limit_bytes=4 * SIZE))
+                frame = decode(c.frame, SCHEMA, limit_bytes=4 * SIZE)
+                sent[c.device].append(_Sent(frame, len(versions) - 1, c.discount))
         records = [
             msgspec.msgpack.decode(blob, type=ModelRecord)
             for key, blob in entries.items()
@@ -189,7 +193,8 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
                 continue
             assert record.version == len(versions)
             assert taken == waiting.keys(), "the updates folded are not those committed"
-            versions.append(_next(fleet, versions[-1], waiting, record))
+            version, echo = _next(fleet, versions[-1], echo, waiting, record)
+            versions.append(version)
         if taken:
             waiting.clear()
     assert not waiting, "a committed update is in no version"
@@ -209,10 +214,31 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         assert disk.held.weights.tobytes() == by_digest[digest]
         assert not everyone or digest == newest.digest, f"{name} does not hold the newest model"
         made = _sum(world.chronicle.changes.get(name, []))
-        np.testing.assert_allclose(
-            _sum(frames) + disk.residual.values, made, rtol=1e-4, atol=2e-5, err_msg=name
-        )
+        tick = disk.echo.tick
+        assert not fleet.echo.gain or all(s.tick <= tick < len(versions) for s in frames)
+        added = _sum([s.frame * (1 + s.repeated(fleet.echo, tick)) for s in frames])
+        np.testing.assert_allclose(added + disk.residual.values, made, rtol=1e-4, atol=2e-5, err_msg=name)
+        expected = _sum([s.frame * s.sounding(fleet.echo, tick) for s in frames])
+        counted_on = np.zeros(SIZE) if disk.echo.values is None else disk.echo.values
+        np.testing.assert_allclose(counted_on, expected, rtol=1e-4, atol=2e-5, err_msg=name)
     return len(seen)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A committed update, decoded, the step that it was folded into, and its factor there."""
+
+    frame: Vector
+    tick: int
+    discount: float
+
+    def sounding(self, echo: EchoSettings, tick: int) -> float:
+        """Its part, in frames, of the step after `tick`."""
+        return self.discount * echo.gain * echo.memory ** (tick - self.tick)
+
+    def repeated(self, echo: EchoSettings, tick: int) -> float:
+        """What has been added of it after its own step, up to that of `tick`."""
+        return sum(self.sounding(echo, t) for t in range(self.tick, tick))
 
 
 def _is_taken(key: str, blob: bytes | None) -> bool:
@@ -223,8 +249,10 @@ def _sum(vectors: list[Vector]) -> Any:
     return np.sum(vectors, axis=0, dtype=np.float64) if vectors else np.zeros(SIZE)
 
 
-def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record: ModelRecord) -> Any:
-    """The version after `before`, from the updates in the reverse order of their keys."""
+def _next(
+    fleet: Fleet, before: Any, echo: Vector, committed: Mapping[str, Committed], record: ModelRecord
+) -> tuple[Any, Vector]:
+    """The version after `before` and its echo, from the updates in the reverse order of their keys."""
     fold = Fold(SIZE)
     for _, c in sorted(committed.items(), reverse=True):
         update = decode(c.frame, SCHEMA, limit_bytes=4 * SIZE)
@@ -235,7 +263,7 @@ def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record:
     after = advance(
         before.weights,
         before.residual,
-        fold.mean(),
+        fold.mean() + echo,
         SCHEMA,
         codec=fleet.delta_codec,
         seed=record.version,
@@ -243,4 +271,4 @@ def _next(fleet: Fleet, before: Any, committed: Mapping[str, Committed], record:
         evaluate=lambda w: None,
     )
     assert after.digest == record.weights, f"version {record.version} is not the sum of its updates"
-    return after
+    return after, np.float32(fleet.echo.memory) * echo + np.float32(fleet.echo.gain) * fold.mean()

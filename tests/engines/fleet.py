@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings
+from laconic.compression.echo import EchoSettings
 from laconic.coordinator.advance import Score
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings
@@ -88,6 +89,7 @@ class Fleet:
     codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     delta_codec: CodecSettings = field(default_factory=lambda: PRESETS["small"])
     gate: Gate = field(default_factory=Gate)
+    echo: EchoSettings = field(default_factory=EchoSettings)
     feedback: Feedback = field(default_factory=lambda: Feedback(decay=1.0, stale_after=2**40))
     """By default nothing is forgotten, so that what is conserved can be counted."""
     eligibility: Eligibility = field(default_factory=Eligibility)
@@ -124,6 +126,7 @@ class Fleet:
             codec=self.codec,
             delta_codec=self.delta_codec,
             gate=self.gate,
+            echo=self.echo,
             feedback=self.feedback,
             eligibility=self.eligibility,
             targeted=self.targeted,

@@ -28,10 +28,12 @@ KINDS = [
     messages.Feedback,
     messages.Eligibility,
     messages.Allowance,
+    messages.Echo,
     messages.Fin,
     messages.Skip,
     messages.Telemetry,
     messages.Ack,
+    messages.Folded,
     messages.Manifest,
     messages.Blob,
 ]
@@ -131,6 +133,8 @@ def test_every_message_is_on_the_page() -> None:
         messages.Feedback,
         messages.Eligibility,
         messages.Allowance,
+        messages.Echo,
+        messages.Folded,
         messages.Blob,
     } == set(KINDS)
 

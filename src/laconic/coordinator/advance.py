@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings, carry, commit, decode, encode
+from laconic.coordinator.aggregation.echo import NOTHING_SAID, FleetEcho
 from laconic.coordinator.aggregation.optimizers import NO_MOMENTS, Moments
 from laconic.protocol.identity import weights_hash
 from laconic.schema import Schema, Vector
@@ -39,6 +40,8 @@ class Version:
     score: Score | None
     moments: Moments = NO_MOMENTS
     """What the server optimizer remembers for the step after this version."""
+    echo: FleetEcho = NOTHING_SAID
+    """What that step adds to its round's mean."""
 
 
 def first(weights: Vector, schema: Schema, evaluate: Evaluate) -> Version:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from laconic.compression import CodecSettings
+from laconic.compression.echo import EchoSettings
 from laconic.coordinator.advance import Evaluate
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings
@@ -52,6 +53,8 @@ class Campaign:
     delta_codec: CodecSettings = field(default_factory=CodecSettings)
     """How the coordinator encodes the next model."""
     gate: Gate = field(default_factory=Gate)
+    echo: EchoSettings = field(default_factory=EchoSettings)
+    """How what devices say is repeated in later rounds."""
     feedback: Feedback = field(default_factory=Feedback)
     eligibility: Eligibility = field(default_factory=Eligibility)
     budget: Budget = field(default_factory=Budget)

@@ -11,8 +11,10 @@ from typing import Any
 import msgspec
 
 from laconic.compression import CodecSettings
+from laconic.compression.echo import MOST_MEMORY, EchoSettings
 from laconic.compression.gate import GateSettings
 from laconic.config import BrokerSection, Section, SecuritySection, read_secret, within
+from laconic.coordinator.aggregation import echo
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings, checked, named
 from laconic.coordinator.campaign import Campaign
@@ -78,6 +80,8 @@ class GateSection(Section, frozen=True):
     target_rate: float = 0.0
     bytes_per_day: float = 0.0
     loss_factor: float = 0.0
+    echo_gain: float = 0.0
+    echo_memory: float = 0.995
 
 
 class FeedbackSection(Section, frozen=True):
@@ -215,6 +219,8 @@ def campaign_of(
     within("gate.bytes_per_day", g.bytes_per_day, 0.0, 1e15)
     within("gate.threshold", g.threshold, 0.0, 1e15)
     within("gate.loss_factor", g.loss_factor, 0.0, 1e15)
+    within("gate.echo_gain", g.echo_gain, 0.0, 1.0)
+    within("gate.echo_memory", g.echo_memory, 0.0, MOST_MEMORY)
     within("feedback.cap", f.cap, 0.0, 1e15)
     within("feedback.decay", f.decay, 0.0, 1.0)
     within("feedback.stale_after", f.stale_after, 0, 2**48)
@@ -227,6 +233,7 @@ def campaign_of(
         bytes_per_day=g.bytes_per_day,
         loss_factor=g.loss_factor,
     )
+    aggregation = _aggregation(config)
     key = coordinator.security.fleet_key_file
     return Campaign(
         fleet=check_name(coordinator.fleet, "fleet"),
@@ -239,13 +246,14 @@ def campaign_of(
         codec=CodecSettings.from_builtins(c.up),
         delta_codec=CodecSettings.from_builtins(c.down),
         gate=gate,
+        echo=echo.checked(EchoSettings(g.echo_gain, g.echo_memory), aggregation),
         feedback=Feedback(f.cap, f.decay, f.stale_after),
         eligibility=Eligibility(e.min_charge, e.only_charging, e.only_unmetered),
         budget=config.budget,
         share=r.share,
         targeted=r.targeted,
         learning_rate_decay=t.learning_rate_decay,
-        aggregation=_aggregation(config),
+        aggregation=aggregation,
         server=ServerSettings(**msgspec.structs.asdict(config.server)),
         key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=c.chunk_bytes,

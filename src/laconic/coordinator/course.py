@@ -10,7 +10,7 @@ import msgspec
 from laconic.compression import Piece, decode, pieces, whole
 from laconic.coordinator import notes, rounds, selection
 from laconic.coordinator.advance import Version, advance, first
-from laconic.coordinator.aggregation import optimizers
+from laconic.coordinator.aggregation import echo, optimizers
 from laconic.coordinator.aggregation.gathering import gathered
 from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.aggregation.rule import aggregate
@@ -29,7 +29,7 @@ from laconic.errors import StorageError, WireError
 from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
 from laconic.protocol.identity import share_for, task_id
-from laconic.protocol.messages import encode
+from laconic.protocol.messages import Echo, Folded, encode
 from laconic.schema import Vector
 
 _NOBODY_WORKED_S = 60.0
@@ -59,8 +59,10 @@ class Course:
             chunk_bytes=campaign.chunk_bytes,
             keep_versions=campaign.keep_versions,
         )
+        echo.checked(campaign.echo, campaign.aggregation)
         checked(campaign.aggregation, size=subject.schema.size, min_reports=campaign.plan.min_reports)
         self._moments()
+        self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
         self.progress = self._saved_progress()
         self.standing = self._saved_standing()
@@ -186,11 +188,37 @@ class Course:
             raise StorageError("record norms", value=history, remedy="restore the store from a copy")
         return history
 
+    @property
+    def _newest(self) -> str:
+        """Short hash of the newest version; "" before the first."""
+        return "" if self.registry.empty else self.registry.current.name
+
     def _moments(self) -> optimizers.Moments:
         """What the server optimizer remembers for a step from the newest version."""
-        name = "" if self.registry.empty else self.registry.current.name
         saved = self._compartment.get("server-optimizer")
-        return optimizers.restore(saved, self.campaign.server, name, self.schema.size)
+        return optimizers.restore(saved, self.campaign.server, self._newest, self.schema.size)
+
+    def _saved_echo(self) -> echo.FleetEcho:
+        saved = self._compartment.get("server-echo")
+        return echo.restore(saved, self.campaign.echo, self._newest, self.schema.size)
+
+    @property
+    def fleet_echo(self) -> echo.FleetEcho:
+        """What the next step adds to its round's mean; it begins anew when the model has been put back."""
+        return self._echo if self._echo_of == self._newest else echo.NOTHING_SAID
+
+    def echo_on_offer(self) -> Echo | None:
+        """What devices are told of it."""
+        settings, name = self.campaign.echo, f"{self.campaign.fleet}/{self.campaign.cohort}"
+        if not settings.gain:
+            return None
+        source = self.fleet_echo.source(f"{name}/{self.registry.began_at}", self.round.number)
+        return Echo(settings.gain, settings.memory, source, self.fleet_echo.tick)
+
+    def folded(self, discount: float) -> Folded | None:
+        """Where an update that is committed now is folded, for its device's account."""
+        told = self.echo_on_offer()
+        return None if told is None else Folded(told.source, told.tick, discount)
 
     def _summary(self, seed: int) -> Callable[[], Vector]:
         """What makes the round's one update, once everything is saved."""
@@ -201,9 +229,7 @@ class Course:
         keys, idle = self.book.keys(), self.book.idle
 
         def summary() -> Vector:
-            rows = gathered(
-                self._compartment, keys, self.schema, silent=idle, memory_bytes=rule.memory_bytes
-            )
+            rows = gathered(self._compartment, keys, self.schema, silent=idle, memory_bytes=rule.memory_bytes)
             return aggregate(rule, rows, seed)
 
         return summary
@@ -420,7 +446,8 @@ class Course:
         Without `work` it is word of the newest model.
         """
         c, base = self.campaign, self.registry.current
-        offer = offer_of(c, self.progress, self.round.number, base, bundle=self._subject.bundle, work=work)
+        told, bundle = self.echo_on_offer(), self._subject.bundle
+        offer = offer_of(c, self.progress, self.round.number, base, told, bundle=bundle, work=work)
         if direct or (c.targeted and work):
             return [Send(topics.device_task(name), encode(offer)) for name in devices]
         return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
@@ -428,7 +455,8 @@ class Course:
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
         c, registry = self.campaign, self.registry
-        if not self.book.updates:
+        sounding, number = self.fleet_echo, self.round.number
+        if not self.book.updates and not (self.book.samples and sounding.outweighs_silence(registry.weights)):
             # Nobody had anything to say: the next round starts from the same version.
             return self._end_round({}, [], now)
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
@@ -437,7 +465,8 @@ class Course:
         summary = self._summary(seed)
 
         def compute() -> Version:
-            moments, change = optimizers.step(c.server, self._moments(), summary())
+            mean = summary()
+            moments, change = optimizers.step(c.server, self._moments(), sounding.added(mean))
             version = advance(
                 weights,
                 residual,
@@ -448,7 +477,7 @@ class Course:
                 full=full,
                 evaluate=evaluate,
             )
-            return replace(version, moments=moments)
+            return replace(version, moments=moments, echo=sounding.after(mean, c.echo, number))
 
         return [Compute(ADVANCE + c.cohort, compute)]
 
@@ -476,10 +505,11 @@ class Course:
         return self._end_round({**entries, **taken}, publication, now)
 
     def _remember(self, result: Version) -> dict[str, bytes | None]:
-        """The server optimizer's memory, of the version that is now the newest."""
-        moments, name = result.moments, self.registry.current.name
+        """The memory of server optimizer and echo, of the version that is now the newest."""
+        moments, name = result.moments, self._newest
+        self._echo, self._echo_of = result.echo, name
         saved = optimizers.save(self.campaign.server, moments, name) if moments.vectors else None
-        return {"server-optimizer": saved}
+        return {"server-optimizer": saved, "server-echo": echo.save(self.campaign.echo, result.echo, name)}
 
     def _recorded(self, now: float) -> dict[str, bytes | None]:
         """The record of the round that ends, with the version that it made."""

@@ -7,11 +7,18 @@ import msgspec
 from laconic.coordinator.campaign import Campaign, Progress
 from laconic.coordinator.registry import ModelRecord
 from laconic.protocol.identity import task_id
-from laconic.protocol.messages import Offer
+from laconic.protocol.messages import Echo, Offer
 
 
 def offer_of(
-    campaign: Campaign, progress: Progress, number: int, base: ModelRecord, *, bundle: str, work: bool
+    campaign: Campaign,
+    progress: Progress,
+    number: int,
+    base: ModelRecord,
+    echo: Echo | None,
+    *,
+    bundle: str,
+    work: bool,
 ) -> Offer:
     """The offer to train `base` in round `number`; without `work`, word of `base` as the newest model."""
     rate = campaign.training.learning_rate * campaign.learning_rate_decay ** (number - 1)
@@ -30,4 +37,5 @@ def offer_of(
         work=work,
         feedback=campaign.feedback,
         max_staleness=campaign.lateness.max_staleness,
+        echo=echo,
     )

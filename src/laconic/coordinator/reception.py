@@ -19,7 +19,7 @@ from laconic.errors import LaconicError, Malformed, RemoteProtocolError
 from laconic.node import Effect, Note, Send
 from laconic.protocol import topics
 from laconic.protocol.identity import update_id
-from laconic.protocol.messages import Ack, Fate, Fin, Skip, encode
+from laconic.protocol.messages import Ack, Fate, Fin, Folded, Skip, encode
 from laconic.protocol.messages import decode as decode_message
 
 _MAX_MISSING_NAMED = 256
@@ -46,7 +46,7 @@ class Reception:
         if update in (record.last_update, course.book.committed.get(device)) or update in course.book.late:
             self._inbox.discard(device)
             note = Note("duplicate", {"device": device, "update": update})
-            return [note, _ack(device, update, Fate.COMMITTED)]
+            return [note, _ack(device, update, Fate.COMMITTED, folded=record.last_folded)]
         if update == record.last_rejected:
             self._inbox.discard(device)
             return [_ack(device, update, Fate.REJECTED, why="rejected before")]
@@ -168,7 +168,7 @@ class Reception:
         saved = Committed(update, device, fin.weight, frame, course.round.number, fin.base)
         return [
             course.save({f"update/{device}": msgspec.msgpack.encode(saved)}),
-            _ack(device, update, Fate.COMMITTED),
+            _ack(device, update, Fate.COMMITTED, folded=self._ledger[device].last_folded),
             notes.committed(
                 course.round.number, device, update, fin, frame_bytes=len(frame), staleness=0, discount=1.0
             ),
@@ -192,11 +192,11 @@ class Reception:
         assert task is not None
         course.book.commit_late(device, update, change, fin.weight)
         course.tally.committed(device, update, fin, frame_bytes=len(frame), staleness=behind)
-        self._enter(device, update, fin, now)
+        self._enter(device, update, fin, now, factor=factor)
         saved = Committed(update, device, fin.weight, frame, task.round, fin.base, behind, factor)
         return [
             course.save({f"late/{device}/{update}": msgspec.msgpack.encode(saved)}),
-            _ack(device, update, Fate.COMMITTED),
+            _ack(device, update, Fate.COMMITTED, folded=self._ledger[device].last_folded),
             notes.committed(
                 course.round.number,
                 device,
@@ -209,7 +209,7 @@ class Reception:
             *course.reported_late(now),
         ]
 
-    def _enter(self, device: str, update: str, fin: Fin, now: float) -> None:
+    def _enter(self, device: str, update: str, fin: Fin, now: float, *, factor: float = 1.0) -> None:
         """What a commit changes in the ledger."""
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
         record = self._ledger[device]
@@ -221,6 +221,7 @@ class Reception:
                 settled_round=self._settled(device, fin.task),
                 committed=record.committed + 1,
                 last_seen=now,
+                last_folded=self.course.folded(factor),
             )
         )
 
@@ -229,5 +230,13 @@ def _not_this_task(found: str, expected: str) -> RemoteProtocolError:
     return RemoteProtocolError("task", value=found, limit=expected, remedy="its round is over")
 
 
-def _ack(device: str, update: str, fate: Fate, *, missing: Sequence[int] = (), why: str = "") -> Effect:
-    return Send(topics.ack(device), encode(Ack(update, fate, list(missing), why)))
+def _ack(
+    device: str,
+    update: str,
+    fate: Fate,
+    *,
+    missing: Sequence[int] = (),
+    why: str = "",
+    folded: Folded | None = None,
+) -> Effect:
+    return Send(topics.ack(device), encode(Ack(update, fate, list(missing), why, folded)))

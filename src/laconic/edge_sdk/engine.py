@@ -16,6 +16,7 @@ import msgspec
 from laconic.budget.costs import MANIFEST_BYTES, learn, message_bytes
 from laconic.budget.spending import Totals, increase
 from laconic.compression import decode
+from laconic.compression.echo import NO_ECHO, Echo
 from laconic.compression.feedback import Residual
 from laconic.edge_sdk import policy
 from laconic.edge_sdk.accounts import Accounts, totals_of
@@ -29,6 +30,7 @@ from laconic.edge_sdk.records import (
     Held,
     Outbox,
     forget,
+    note_of,
     restore,
     save_held,
     save_private,
@@ -36,7 +38,7 @@ from laconic.edge_sdk.records import (
 )
 from laconic.edge_sdk.report import promise, skip, upload
 from laconic.edge_sdk.sensors import NoSensors, Sensors
-from laconic.edge_sdk.work import Assignment, Outcome, codec_of, feedback_of, gate_of, perform
+from laconic.edge_sdk.work import Assignment, Outcome, codec_of, feedback_of, gate_of, perform, settled
 from laconic.errors import LaconicError, Malformed, WireError
 from laconic.node import (
     Compute,
@@ -130,6 +132,7 @@ class DeviceEngine:
         """Samples of the task at work, epochs counted."""
         self._held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
         self._residual: Residual
+        self._echo: Echo = NO_ECHO
         self._private = b""
         self._outbox: Outbox | None = None
 
@@ -192,7 +195,7 @@ class DeviceEngine:
         self._store = store
         restored = restore(store, self._schema, bundle=self._learner.bundle, initial=self._learner.initial)
         self._diary, self._held = restored.diary, restored.held
-        self._residual, self._outbox = restored.residual, restored.outbox
+        self._residual, self._echo, self._outbox = restored.residual, restored.echo, restored.outbox
         self._private = restored.private
         self._offers = Offers(self._diary.answered)
         self._diary = with_lost_bookings(self._diary, now, self._settings.zone)
@@ -456,6 +459,7 @@ class DeviceEngine:
             seed=seed,
             private=self._private,
             feedback=feedback_of(offer),
+            echo=self._echo,
             now=now,
             room_bytes=self._purse.frame_room(self._diary, metered=self._sensors.read(now).metered, now=now),
         )
@@ -474,7 +478,7 @@ class DeviceEngine:
         if not isinstance(result, Outcome):
             note = Note("failed", {"round": offer.round, "why": str(result)})
             return [note, *self._skip(offer, "failed", now)]
-        self._residual, self._private = result.residual, result.private
+        self._residual, self._echo, self._private = result.residual, result.echo, result.private
         self._diary = msgspec.structs.replace(
             self._diary, gate=result.gate_state, residual_version=result.residual.version
         )
@@ -520,7 +524,15 @@ class DeviceEngine:
     def _learnt(self) -> dict[str, bytes | None]:
         """What training changed besides the weights that are sent."""
         private = save_private(self._private) if self._private else None
-        return {"residual": save_vector(self._residual.values), "private": private}
+        return {**self._owed(), "private": private}
+
+    def _owed(self) -> dict[str, bytes | None]:
+        """What the coordinator does not have, and what it adds: of one moment, so of one write."""
+        echo = self._echo.values
+        return {
+            "residual": save_vector(self._residual.values),
+            "echo": None if echo is None else save_vector(echo),
+        }
 
     def _upload(self, outbox: Outbox, indices: Sequence[int] | None = None) -> list[Effect]:
         s = self._settings
@@ -540,8 +552,8 @@ class DeviceEngine:
                 return [*self._book(need, now), *self._upload(self._outbox, ack.missing)]
             case Fate.COMMITTED:
                 said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
-                self._residual = self._residual.committed(said)
-                entries: dict[str, bytes | None] = {"residual": save_vector(self._residual.values)}
+                self._residual, self._echo = settled(self._residual, self._echo, said, ack.folded)
+                entries = self._owed()
                 note = Note("committed", {"update": update, "bytes": len(frame)})
             case Fate.REJECTED:
                 entries = {}
@@ -672,6 +684,7 @@ class DeviceEngine:
         entered = self._accounts.enter(self._diary, now)
         self._diary = msgspec.structs.replace(
             entered,
+            echo=note_of(self._echo),
             booked_bytes=self._purse.pending(entered.bytes_up + entered.bytes_down),
             booked_joules=joules,
             booked_metered=self._sensors.read(now).metered,

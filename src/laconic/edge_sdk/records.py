@@ -12,14 +12,24 @@ import numpy as np
 from laconic.budget.costs import Learnt
 from laconic.budget.spending import Spent
 from laconic.compression import decode, no_residual
+from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import Residual
 from laconic.compression.gate import GateState
-from laconic.errors import WireError
+from laconic.errors import ConfigError, WireError
 from laconic.node import StoreView
 from laconic.protocol.identity import short, weights_hash
 from laconic.schema import Schema, Vector
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class EchoNote(msgspec.Struct, frozen=True):
+    """Of which echo of the coordinator's the saved vector is a part, and where it stands."""
+
+    source: str
+    tick: int
+    gain: float
+    memory: float
 
 
 class Diary(msgspec.Struct, frozen=True):
@@ -54,6 +64,8 @@ class Diary(msgspec.Struct, frozen=True):
     booked_metered: bool = False
     rest_until: float = 0.0
     """Until when no offer is listened to, seconds since 1970; 0 while the device listens."""
+    echo: EchoNote | None = None
+    """None without an echo."""
 
 
 class Outbox(msgspec.Struct, frozen=True):
@@ -86,6 +98,7 @@ class Restored:
     diary: Diary
     held: Held
     residual: Residual
+    echo: Echo
     private: bytes
     outbox: Outbox | None
     damaged: tuple[str, ...]
@@ -95,7 +108,7 @@ class Restored:
 
 def forget(diary: Diary) -> dict[str, bytes | None]:
     """Entries that begin anew under `diary`: left there, an old residual would come back in a later life."""
-    gone = dict.fromkeys(("model", "residual", "private", "outbox"))
+    gone = dict.fromkeys(("model", "residual", "echo", "private", "outbox"))
     return {"diary": msgspec.msgpack.encode(diary), **gone}
 
 
@@ -108,6 +121,13 @@ def save_held(held: Held, schema: Schema) -> bytes:
 def save_vector(vector: Vector) -> bytes:
     """A vector as bytes."""
     return vector.astype("<f4").tobytes()
+
+
+def note_of(echo: Echo) -> EchoNote | None:
+    """What of an echo goes into the diary."""
+    if not echo.source:
+        return None
+    return EchoNote(echo.source, echo.tick, echo.settings.gain, echo.settings.memory)
 
 
 def save_private(private: bytes) -> bytes:
@@ -129,15 +149,16 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
         if diary.bundle:
             damaged.append("model, residual and outbox of another bundle")
         kept = msgspec.structs.replace(
-            diary, bundle=bundle, answered="", skip=b"", gate=GateState(), residual_version=None
+            diary, bundle=bundle, answered="", skip=b"", gate=GateState(), residual_version=None, echo=None
         )
-        return Restored(kept, fresh, empty, b"", None, tuple(damaged), True)
+        return Restored(kept, fresh, empty, NO_ECHO, b"", None, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
-    values = _vector(store.get("residual"), schema, damaged)
+    values = _vector(store.get("residual"), schema, damaged, "residual")
     private = _private(store.get("private"), damaged)
     outbox = _outbox(store.get("outbox"), schema, damaged)
     residual = empty if values is None else Residual(values, diary.residual_version)
-    return Restored(diary, held, residual, private, outbox, tuple(damaged), False)
+    echo = _echo(store.get("echo"), diary.echo, schema, damaged)
+    return Restored(diary, held, residual, echo, private, outbox, tuple(damaged), False)
 
 
 def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> T | None:
@@ -187,12 +208,24 @@ def _private(raw: bytes | None, damaged: list[str]) -> bytes:
     return b""
 
 
-def _vector(raw: bytes | None, schema: Schema, damaged: list[str]) -> Vector | None:
+def _echo(raw: bytes | None, note: EchoNote | None, schema: Schema, damaged: list[str]) -> Echo:
+    """A lost echo is unknown, not silent: it counts on none, and begins anew where the next offer stands."""
+    values = _vector(raw, schema, damaged, "echo")
+    if note is None or (raw is not None and values is None):
+        return NO_ECHO
+    try:
+        return Echo(values, note.tick, note.source, EchoSettings(note.gain, note.memory))
+    except ConfigError:
+        damaged.append("echo")
+        return NO_ECHO
+
+
+def _vector(raw: bytes | None, schema: Schema, damaged: list[str], what: str) -> Vector | None:
     if raw is None:
         return None
     if len(raw) == 4 * schema.size:
         vector = np.frombuffer(raw, "<f4").astype(np.float32)
         if np.isfinite(vector).all():
             return vector
-    damaged.append("residual")
+    damaged.append(what)
     return None

@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 
 from laconic.compression import CodecSettings, encode, norm
+from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
 from laconic.edge_sdk.learner import Learner
 from laconic.errors import ConfigError, LimitExceeded, Malformed
-from laconic.protocol.messages import Offer
+from laconic.protocol.messages import Folded, Offer
 from laconic.schema import Schema, Vector
 
 
@@ -30,6 +31,7 @@ class Assignment:
     seed: int
     private: bytes = b""
     feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+    echo: Echo = NO_ECHO
     now: float | None = None
     """Seconds; a gate that is steered to bytes a day measures its rounds by it."""
     room_bytes: int | None = None
@@ -43,6 +45,8 @@ class Outcome:
 
     residual: Residual
     """The change plus the old residual: all that the coordinator does not have yet."""
+    echo: Echo
+    """What is added on this device's behalf after this round."""
     frame: bytes | None
     """The encoded update; None when the gate is shut."""
     gate_state: GateState
@@ -62,14 +66,15 @@ class Outcome:
 def perform(assignment: Assignment, learner: Learner) -> Outcome:
     """Do the work. The same assignment on the same data gives the same outcome, also after a restart.
 
-    Raises `NonFinite` when training has diverged: the residual then stays as it was.
+    Raises `NonFinite` when training has diverged: residual and echo then stay as they were.
     """
     offer = assignment.offer
     trained = learner.train(assignment.weights, offer.training, assignment.seed, assignment.private)
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = assignment.gate_state.running_norm or 0.0
-    residual = assignment.residual.carried(change, offer.version, usual=usual, settings=assignment.feedback)
+    kept, echo = caught_up(assignment.residual, assignment.echo, offer)
+    residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
     decision = decide(
         assignment.gate,
         assignment.gate_state,
@@ -84,6 +89,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
         state = sent(state, len(frame))
     return Outcome(
         residual=residual,
+        echo=echo,
         frame=frame,
         gate_state=state,
         samples=trained.samples,
@@ -106,6 +112,30 @@ def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
         with contextlib.suppress(LimitExceeded):
             return encode(values, schema, codec, rng, budget_bytes=room).frame
     return frame
+
+
+def caught_up(residual: Residual, echo: Echo, offer: Offer) -> tuple[Residual, Echo]:
+    """Residual and echo at an offer's tick: without what is added on this device's behalf up to its round.
+
+    What was added in rounds that it missed counts too. Raises `NonFinite` as `Echo.at` does.
+    """
+    if offer.echo is None:
+        return residual, NO_ECHO
+    settings = EchoSettings(offer.echo.gain, offer.echo.memory)
+    echo, due = echo.at(offer.echo.source, offer.echo.tick, settings)
+    return (residual if due is None else residual.committed(due)), echo
+
+
+def settled(residual: Residual, echo: Echo, said: Vector, folded: Folded | None) -> tuple[Residual, Echo]:
+    """Residual and echo once `said`, a decoded frame, has been committed; `folded`: None without an echo.
+
+    Raises `NonFinite` when a sum overflows.
+    """
+    due = None
+    if folded is not None:
+        echo, due = echo.folded(said, folded.source, folded.tick, folded.discount)
+    left = residual.committed(said)
+    return (left if due is None else left.committed(due)), echo
 
 
 def codec_of(offer: Offer) -> CodecSettings:

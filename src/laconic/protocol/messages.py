@@ -90,6 +90,19 @@ class Feedback(Message, frozen=True):
     """Missed versions after which the residual is dropped."""
 
 
+class Echo(Message, frozen=True):
+    """What the coordinator adds on devices' behalf: see `laconic.compression.echo`."""
+
+    gain: Fraction
+    """Share of a frame that is repeated in the step after it."""
+    memory: Annotated[float, Meta(ge=0.0, le=0.9999)]
+    """What is left of an echo from one step to the next."""
+    source: Hash
+    """Which echo: another one has begun anew."""
+    tick: Count
+    """How many steps it has made before that of this round."""
+
+
 class Eligibility(Message, frozen=True):
     """What a device must have to work on a task; it checks this itself before it spends anything."""
 
@@ -147,6 +160,8 @@ class Offer(Message, frozen=True):
     """An update of a task that is over is taken if its base is at most so many versions behind; 0: never."""
     allowances: Annotated[list[Allowance], Meta(max_length=64)] = []
     """What devices may spend: for each the first that is for it; no limit for one that none is for."""
+    echo: Echo | None = None
+    """What is added on devices' behalf in this round and after it; None: nothing."""
 
 
 class Fin(Message, frozen=True):
@@ -214,6 +229,17 @@ class Fate(IntEnum):
     REJECTED = 2
 
 
+class Folded(Message, frozen=True):
+    """Where and how a committed update is folded, for the device's account of its echo."""
+
+    source: Hash
+    """Which echo repeats it."""
+    tick: Count
+    """Of the step that it is folded into: it sounds from the next one on."""
+    discount: Fraction = 1.0
+    """Factor on its values, for its staleness."""
+
+
 class Ack(Message, frozen=True):
     """The coordinator's answer to a `Fin`."""
 
@@ -221,6 +247,8 @@ class Ack(Message, frozen=True):
     fate: Fate
     missing: Annotated[list[Annotated[int, Meta(ge=0, le=1_000_000)]], Meta(max_length=1024)] = []
     why: Annotated[str, Meta(max_length=512)] = ""
+    folded: Folded | None = None
+    """Of a committed update, where there is an echo."""
 
 
 class Blob(Message, frozen=True):

@@ -1,7 +1,7 @@
 """The coordinator's side of the echo: one vector for the whole fleet, added to each round's mean.
 
-See `laconic.compression.echo` for what a device does about it, and docs/decisions/0016 for what it is worth. All is
-float32, value by value: the same on every machine.
+See `laconic.compression.echo` for what a device does about it, and docs/decisions/0016 for what it is worth.
+All is float32, value by value: the same on every machine.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ NOTHING_SAID: Final = FleetEcho()
 def checked(settings: EchoSettings, rule: AggregationSettings) -> EchoSettings:
     """`settings`, if a device can know what is added on its behalf.
 
-    Raises `ConfigError` for an echo with any rule but the mean weighted by samples: behind a median or a clip nobody
-    knows what became of a frame.
+    Raises `ConfigError` for an echo with any rule but the mean weighted by samples: behind a median or a clip
+    nobody knows what became of a frame.
     """
     if settings.gain and not rule.weighted:
         raise ConfigError(
@@ -125,7 +125,9 @@ def restore(blob: bytes | None, settings: EchoSettings, version: str, size: int)
     except msgspec.DecodeError as e:
         raise StorageError(f"record server-echo ({e})", remedy=remedy) from e
     if len(saved.values) not in (0, 4 * size):
-        raise StorageError("vector of server-echo, in bytes", value=len(saved.values), limit=4 * size, remedy=remedy)
+        raise StorageError(
+            "vector of server-echo, in bytes", value=len(saved.values), limit=4 * size, remedy=remedy
+        )
     values = np.frombuffer(saved.values, "<f4").astype(np.float32)
     if not np.isfinite(values).all():
         raise StorageError("vector of server-echo is not finite", remedy=remedy)

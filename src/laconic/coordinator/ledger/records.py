@@ -8,6 +8,7 @@ import msgspec
 
 from laconic.budget.costs import Learnt
 from laconic.budget.spending import NOTHING, Spent, Totals, increase
+from laconic.protocol.messages import Folded
 
 _RELIABILITY_RATE: Final = 0.05
 """Weight of the last task in the reliability, once there have been twenty."""
@@ -90,6 +91,8 @@ class DeviceRecord(msgspec.Struct, frozen=True):
     """The newest version that it is known to hold."""
     rest_until: float = 0.0
     """Until when it hears no offers, as it has said."""
+    last_folded: Folded | None = None
+    """Where the update that was last committed is folded, for the device's account of its echo."""
 
     @property
     def totals(self) -> Totals:
