@@ -1,4 +1,4 @@
-"""A link over MQTT 3.1.1: paho-mqtt on asyncio's event loop, so that one process can hold thousands."""
+"""A link over MQTT 3.1.1 on asyncio's event loop, which connects again by itself."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ import ssl
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.reasoncodes import ReasonCode
 
 from laconic.config import BrokerSection, read_secret, within
 from laconic.errors import ConfigError, LimitExceeded, TransportError
 from laconic.node import Will
+from laconic.transport import packets
+from laconic.transport.connection import Connection
 from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
 from laconic.transport.meter import SocketMeter
+from laconic.transport.packets import Publish
 
 _BACK_OFF_FIRST_S: Final = 0.5
 _BACK_OFF_MOST_S: Final = 120.0
-_READ_AT_ONCE: Final = 256
+_CONNECT_S: Final = 20.0
+_WINDOW: Final = 64
+_WINDOW_PERSISTENT: Final = 4096
+"""Messages of QoS 1 under way: a coordinator answers a thousand devices at once."""
+_WAITING: Final = 2048
+_WAITING_BYTES: Final = 32 * 2**20
+"""Messages, and their bytes, that may wait to be handled before no more are read."""
 _SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -94,74 +99,57 @@ def address_of(section: BrokerSection, folder: Path) -> Address:
 
 
 class MqttLink:
-    """One MQTT client. Everything runs on the event loop but the blocking TCP connect."""
+    """One MQTT client on the event loop, which connects again whenever it has to."""
 
     def __init__(self, address: Address, client_id: str, *, persistent: bool = False) -> None:
         """`persistent` keeps the session at the broker, which then redelivers what was not acknowledged."""
         self._address = address
         self._events: deque[LinkEvent] = deque()
+        self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._meter = SocketMeter()
         self._packet_up = self._packet_down = 0
-        self._receipts: dict[int, tuple[int, int]] = {}
+        self._receipts: dict[int, int] = {}
         self._receipt = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._lost = asyncio.Event()
-        self._up = False
+        self._connection: Connection | None = None
         self._will: Will | None = None
         self._client_id, self._persistent = client_id, persistent
         self._tls = _tls_context(address) if address.tls else None
-        self._client = self._new_client()
-
-    def _new_client(self) -> paho.Client:
-        """A client for one connection: a new one has nothing left over to send from an earlier link."""
-        c = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            clean_session=not self._persistent,
-            protocol=paho.MQTTv311,
-            manual_ack=True,
-            reconnect_on_failure=False,
-        )
-        c.on_connect, c.on_disconnect, c.on_message = self._on_connect, self._on_disconnect, self._on_message
-        c.on_socket_open, c.on_socket_close = self._on_socket_open, self._on_socket_close
-        c.on_socket_register_write = self._on_register_write
-        c.on_socket_unregister_write = self._on_unregister_write
-        # A coordinator answers a thousand devices at once; paho looks through all that waits at every answer.
-        c.max_inflight_messages_set(4096 if self._persistent else 64)
-        if self._address.username is not None:
-            c.username_pw_set(self._address.username, self._address.password)
-        if self._tls is not None:
-            c.tls_set_context(self._tls)
-        if self._will is not None:
-            c.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
-        return c
 
     # --- Link
 
     async def open(self, will: Will | None) -> None:
-        self._loop, self._will = asyncio.get_running_loop(), will
+        self._will = will
         self._keeper = asyncio.ensure_future(self._keep_connected())
 
     async def close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._client.is_connected():
+        if self._connection is not None and self._connection.up:
+            last = b""
             if self._will is not None:
-                self._client.publish(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
-            self._client.disconnect()
+                # No answer will be heard, and so none is asked for: TCP brings it before the goodbye.
+                last = packets.publish(self._will.topic, self._will.payload, retain=self._will.retain)
+            self._connection.hang_up(last)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    await self._lost.wait()
+                    await self._connection.closed
+        if self._connection is not None:
+            self._connection.abort("")
         self._meter.detach()
 
     async def next_event(self) -> LinkEvent:
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        if isinstance(event, Message):
+            self._waiting_bytes -= len(event.payload)
+        if self._connection is not None and not self._crowded(1 / 2):
+            self._connection.resume()
+        return event
 
     def pending(self) -> bool:
         return bool(self._events)
@@ -176,27 +164,27 @@ class MqttLink:
             raise LimitExceeded(
                 f"size of a packet to {topic}", value=size, limit=self._address.max_packet_bytes
             )
-        if self._up:
+        if (connection := self._up()) is not None:
             self._packet_up += size
-            self._client.publish(topic, payload, qos=qos, retain=retain)
+            connection.publish(topic, payload, qos=qos, retain=retain)
 
     def subscribe(self, filters: tuple[str, ...]) -> None:
-        if self._up:
+        if (connection := self._up()) is not None:
             self._packet_up += sum(len(f) + 3 for f in filters) + 4
             # Some brokers take no more than eight filters in one packet.
             for i in range(0, len(filters), 8):
-                self._client.subscribe([(f, 1) for f in filters[i : i + 8]])
+                connection.subscribe(filters[i : i + 8])
 
     def unsubscribe(self, filters: tuple[str, ...]) -> None:
-        if self._up:
+        if (connection := self._up()) is not None:
             self._packet_up += sum(len(f) + 2 for f in filters) + 4
             for i in range(0, len(filters), 8):
-                self._client.unsubscribe(list(filters[i : i + 8]))
+                connection.unsubscribe(filters[i : i + 8])
 
     def acknowledge(self, receipt: int) -> None:
-        mid, qos = self._receipts.pop(receipt, (0, 0))
-        if qos and self._up:
-            self._client.ack(mid, qos)
+        identifier = self._receipts.pop(receipt, 0)
+        if identifier and (connection := self._up()) is not None:
+            connection.acknowledge(identifier)
 
     def wire_bytes(self) -> WireBytes:
         if self._meter.supported:
@@ -205,116 +193,90 @@ class MqttLink:
 
     # --- connection
 
+    def _up(self) -> Connection | None:
+        return self._connection if self._connection is not None and self._connection.up else None
+
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
         back_off = _BACK_OFF_FIRST_S
         while True:
-            self._lost.clear()
-            self._client = self._new_client()
             try:
-                await loop.run_in_executor(
-                    None,
-                    lambda: self._client.connect(
-                        self._address.host, self._address.port, self._address.keep_alive_s
-                    ),
-                )
+                async with asyncio.timeout(_CONNECT_S):
+                    _, connection = await loop.create_connection(
+                        self._new_connection, self._address.host, self._address.port, ssl=self._tls
+                    )
             except Exception as e:
                 # Whatever it is (no route, a refused certificate, a name that is none): say it, try again.
-                self._report(LinkDown(f"{self._address.host}:{self._address.port}: {e}"))
+                why = str(e) or f"no connection within {_CONNECT_S:.0f} s"
+                self._report(LinkDown(f"{self._address.host}:{self._address.port}: {why}"))
             else:
                 began = loop.time()
-                while not self._lost.is_set():
-                    self._client.loop_misc()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await self._lost.wait()
+                await self._watch(connection)
                 if loop.time() - began > 30:
                     back_off = _BACK_OFF_FIRST_S
             # Jitter, so that a fleet that lost its broker does not come back as one.
             await asyncio.sleep(back_off * random.uniform(0.5, 1.5))
             back_off = min(_BACK_OFF_MOST_S, back_off * 2)
 
+    def _new_connection(self) -> Connection:
+        """A new one has nothing left over to send from an earlier link."""
+        a = self._address
+        hello = packets.connect(
+            self._client_id,
+            clean=not self._persistent,
+            keep_alive_s=a.keep_alive_s,
+            username=a.username,
+            password=a.password,
+            will=self._will,
+        )
+        self._connection = Connection(
+            hello,
+            window=_WINDOW_PERSISTENT if self._persistent else _WINDOW,
+            meter=self._meter,
+            on_up=lambda: self._report(LinkUp()),
+            on_message=self._on_message,
+            on_lost=self._on_lost,
+        )
+        return self._connection
+
+    async def _watch(self, connection: Connection) -> None:
+        """Keep a connection alive until it ends; break it when the broker is silent for too long."""
+        keep_alive_s = self._address.keep_alive_s
+        pinged = False
+        while not connection.closed.done():
+            await asyncio.wait((connection.closed,), timeout=min(1.0, keep_alive_s / 4))
+            if not connection.up:
+                if connection.silent_s > _CONNECT_S:
+                    connection.abort(f"no answer within {_CONNECT_S:.0f} s")
+            elif connection.silent_s > 1.5 * keep_alive_s:
+                connection.abort(f"nothing heard for {connection.silent_s:.0f} s")
+            elif max(connection.silent_s, connection.mute_s) < keep_alive_s * 3 / 4:
+                pinged = False
+            elif not pinged or connection.mute_s >= keep_alive_s * 3 / 4:
+                connection.ping()
+                pinged = True
+
     def _report(self, event: LinkEvent) -> None:
         self._events.append(event)
         self._arrived.set()
 
-    def _on_connect(
-        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        if reason.is_failure:
-            self._report(LinkDown(f"refused by the broker: {reason}", refused=True))
-            self._client.disconnect()
-        else:
-            self._up = True
-            self._report(LinkUp())
-
-    def _on_disconnect(
-        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        self._up = False
+    def _on_lost(self, why: str, refused: bool) -> None:
         self._receipts.clear()
-        self._report(LinkDown(str(reason)))
-        self._lost.set()
+        self._report(LinkDown(why, refused=refused))
 
-    def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
+    def _on_message(self, message: Publish) -> None:
         self._receipt += 1
-        self._receipts[self._receipt] = (message.mid, message.qos)
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        self._packet_down += len(topic) + len(message.payload) + 7
-        self._report(Message(topic, bytes(message.payload), self._receipt))
+        if message.identifier:
+            self._receipts[self._receipt] = message.identifier
+        self._packet_down += len(message.topic) + len(message.payload) + 7
+        self._waiting_bytes += len(message.payload)
+        self._report(Message(message.topic, message.payload, self._receipt))
+        if self._connection is not None and self._crowded():
+            self._connection.pause()
 
-    # --- paho's sockets on asyncio; connect() calls back from its own thread
-
-    def _on_loop(self, action: Any, *arguments: Any) -> None:
-        assert self._loop is not None
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            action(*arguments)
-        else:
-            self._loop.call_soon_threadsafe(action, *arguments)
-
-    def _on_socket_open(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._on_loop(self._attach, sock)
-
-    def _attach(self, sock: Any) -> None:
-        assert self._loop is not None
-        if sock.fileno() >= 0:
-            self._meter.attach(sock)
-            self._loop.add_reader(sock, self._readable)
-
-    def _readable(self) -> None:
-        # paho reads one packet at a time: take what is there, so that it can be handled as a group.
-        for _ in range(_READ_AT_ONCE):
-            waiting = len(self._events)
-            if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._lost.set()
-            if len(self._events) == waiting or self._lost.is_set():
-                break
-
-    def _on_socket_close(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._meter.detach()
-        if self._loop is not None and sock.fileno() >= 0:
-            self._loop.remove_reader(sock)
-            self._loop.remove_writer(sock)
-
-    def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        self._on_loop(self._watch_write, sock)
-
-    def _watch_write(self, sock: Any) -> None:
-        assert self._loop is not None
-        if sock.fileno() >= 0:
-            self._loop.add_writer(sock, self._client.loop_write)
-
-    def _on_unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        assert self._loop is not None
-        if sock.fileno() >= 0:
-            self._on_loop(self._loop.remove_writer, sock)
+    def _crowded(self, share: float = 1.0) -> bool:
+        """Whether so much waits to be handled that the broker had better keep the rest."""
+        return len(self._events) > _WAITING * share or self._waiting_bytes > _WAITING_BYTES * share
 
 
 def _tls_context(address: Address) -> ssl.SSLContext:
