@@ -37,6 +37,7 @@ Watch = Callable[[Event, float], None]
 
 _GROUP_MESSAGES: Final = 512
 _GROUP_BYTES: Final = 8 * 2**20
+_GROUP_S: Final = 0.1
 """How much is made durable by one write at most: whoever waits for an answer waits for the whole group."""
 
 
@@ -142,9 +143,9 @@ class Driver:
 
     async def _drain(self) -> None:
         """Handle the messages that wait, and make what they changed durable by one write."""
-        taken = 1
+        taken, until = 1, time.monotonic() + _GROUP_S
         while self._link.pending() and not self._overdue() and taken < _GROUP_MESSAGES:
-            if self._staged.staged_bytes > _GROUP_BYTES:
+            if self._staged.staged_bytes > _GROUP_BYTES or time.monotonic() > until:
                 break
             # Does not wait: something is pending.
             self._from_link(await self._link.next_event())
