@@ -185,6 +185,7 @@ def test_ranges_were_found() -> None:
         "",
         "rounds",
         "schedule",
+        "selection",
         "training",
         "aggregation",
         "server",

@@ -13,7 +13,7 @@ from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
-from laconic.coordinator.selection import Budget
+from laconic.coordinator.selection import Budget, SelectionSettings
 from laconic.coordinator.staleness import Lateness, PastTask
 from laconic.errors import ConfigError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
@@ -62,6 +62,8 @@ class Campaign:
     """The part of the cohort that is asked, in a plan without a target."""
     targeted: bool = False
     """Ask each chosen device by name (the ledger's budgets decide), not the cohort by one retained offer."""
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    """Who is asked, and how long one may wait."""
     learning_rate_decay: float = 1.0
     """Factor on the devices' learning rate from one round to the next."""
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)

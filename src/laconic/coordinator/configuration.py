@@ -20,7 +20,7 @@ from laconic.coordinator.aggregation.settings import AggregationSettings, checke
 from laconic.coordinator.campaign import Campaign
 from laconic.coordinator.round_settings import RoundsSection, ScheduleSection, lateness_of, plan_of
 from laconic.coordinator.schedule import schedule_of
-from laconic.coordinator.selection import Budget
+from laconic.coordinator.selection import Budget, SelectionSection, selection_of
 from laconic.errors import ConfigError, LaconicError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
@@ -110,6 +110,7 @@ class CampaignSection(Section, frozen=True):
     keep_versions: int = 16
     rounds: RoundsSection = RoundsSection()
     schedule: ScheduleSection = ScheduleSection()
+    selection: SelectionSection = SelectionSection()
     training: TrainingSection = TrainingSection()
     aggregation: AggregationSection = AggregationSection()
     server: ServerSection = ServerSection()
@@ -234,11 +235,15 @@ def campaign_of(
         loss_factor=g.loss_factor,
     )
     aggregation = _aggregation(config)
+    plan = plan_of(r)
+    chosen_by = selection_of(
+        config.selection, everybody=plan.asks_all or (not plan.target_reports and r.share >= 1.0)
+    )
     key = coordinator.security.fleet_key_file
     return Campaign(
         fleet=check_name(coordinator.fleet, "fleet"),
         cohort=check_name(config.cohort, "cohort"),
-        plan=plan_of(r),
+        plan=plan,
         lateness=lateness_of(r),
         schedule=schedule_of(start=s.start, end=s.end, days=s.days, time_zone=s.time_zone, paused=s.paused),
         until_accuracy=s.until_accuracy,
@@ -251,7 +256,8 @@ def campaign_of(
         eligibility=Eligibility(e.min_charge, e.only_charging, e.only_unmetered),
         budget=config.budget,
         share=r.share,
-        targeted=r.targeted,
+        targeted=r.targeted or chosen_by.by_name,
+        selection=chosen_by,
         learning_rate_decay=t.learning_rate_decay,
         aggregation=aggregation,
         server=ServerSettings(**msgspec.structs.asdict(config.server)),

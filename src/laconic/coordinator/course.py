@@ -8,13 +8,14 @@ from dataclasses import replace
 import msgspec
 
 from laconic.compression import Piece, decode, pieces, whole
-from laconic.coordinator import notes, rounds, selection
+from laconic.coordinator import notes, rounds
 from laconic.coordinator.advance import Version, advance, first
 from laconic.coordinator.aggregation import echo, optimizers
 from laconic.coordinator.aggregation.gathering import gathered
 from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.aggregation.rule import aggregate
 from laconic.coordinator.aggregation.settings import checked
+from laconic.coordinator.asking import Asking
 from laconic.coordinator.campaign import Campaign, Committed, Progress, Standing, Subject
 from laconic.coordinator.compartment import compartment_of
 from laconic.coordinator.history import History, Tally
@@ -28,7 +29,7 @@ from laconic.coordinator.staleness import PastTask, discounted, remember
 from laconic.errors import StorageError, WireError
 from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
-from laconic.protocol.identity import share_for, task_id
+from laconic.protocol.identity import task_id
 from laconic.protocol.messages import Echo, Folded, encode
 from laconic.schema import Vector
 
@@ -64,6 +65,7 @@ class Course:
         self._moments()
         self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
+        self.asking = Asking(campaign, ledger, self.registry, dense_bytes=self.dense_bytes)
         self.progress = self._saved_progress()
         self.standing = self._saved_standing()
         self.draining = False
@@ -294,10 +296,10 @@ class Course:
             return []
         effects: list[Effect] = []
         if device not in self.book.expected:
-            if device not in self._choose([device]):
+            if not self.asking.joins(device, self.progress, len(self.book.expected)):
                 return []
-            self.book.expected.add(device)
-            effects += self.step(rounds.Joined(), now)
+            self.asking.write_down([device], self.round.number)
+            effects += self._expect([device], now)
         if self.campaign.targeted and self.book.awaits(device):
             effects += self.offer([device])
         return effects
@@ -378,67 +380,62 @@ class Course:
         said = {"round": self.round.number, "until": None if until == NEVER else until}
         return [Note("held", said), *self.step(rounds.Held(None if until == NEVER else until), now)]
 
-    def _choose(self, among: Iterable[str]) -> list[str]:
-        c = self.campaign
-        records = [self.ledger[name] for name in among]
-        able = [r for r in records if selection.refusal(r, c.eligibility, c.budget) is None]
-        # In a cohort's offer the budgets of the ledger cannot exclude anyone: the device's own limits do.
-        return selection.chosen(able if c.targeted else records, self.progress.task, self.progress.share)
-
     def _open(self, now: float) -> list[Effect]:
         base = self.registry.current
         task = task_id(self.campaign.fleet, self.round.number, base.name)
-        c, here = self.campaign, online(self.ledger, self.campaign.cohort)
-        tasks = remember(
-            self.progress.tasks, PastTask(self.round.number, task, base.name, base.version), c.lateness
-        )
-        names = [r.name for r in here]
-        share = share_for(names, task, c.plan.asked(len(names))) if c.plan.target_reports else c.share
+        past = PastTask(self.round.number, task, base.name, base.version)
+        tasks = remember(self.progress.tasks, past, self.campaign.lateness)
+        picked = self.asking.first(task, self.round.number)
         self.progress = Progress(
-            number=self.round.number, open=True, opened_at=now, task=task, share=share, tasks=tasks
+            number=self.round.number,
+            open=True,
+            opened_at=now,
+            task=task,
+            share=picked.share,
+            expected=picked.names,
+            tasks=tasks,
         )
-        chosen = self._choose(r.name for r in here)
-        while len(chosen) < min(c.plan.min_reports, len(here)) and self._widen():
-            chosen = self._choose(r.name for r in here)
-        self.progress = msgspec.structs.replace(self.progress, expected=chosen)
         # Late updates that came before are in the book already.
-        self.book.expected.update(chosen)
+        self.book.expected.update(picked.names)
         effects: list[Effect] = [
             self.save({"progress": msgspec.msgpack.encode(self.progress)}),
-            Note(
-                "opened",
-                {"round": self.round.number, "task": task, "version": base.version, "asked": len(chosen)},
-            ),
-            *self.offer(chosen),
+            *picked.notes,
+            notes.opened(self.progress, base.version, fairness=self.asking.fairness()),
+            *self.offer(picked.names),
         ]
         late = len(self.book.late)
-        for _ in chosen:
+        for _ in picked.names:
             effects += self.step(rounds.Joined(), now)
         for _ in range(late):
             effects += self.reported_late(now)
         return effects
 
-    def _widen(self) -> bool:
-        """Double the share; False when everybody is asked already."""
-        share = self.progress.share
-        self.progress = msgspec.structs.replace(self.progress, share=min(1.0, 2 * max(share, 0.01)))
-        return share < 1.0
+    def _expect(self, devices: list[str], now: float) -> list[Effect]:
+        """More devices are expected in the open round; that they are chosen is saved before it is offered."""
+        self.book.expected.update(devices)
+        effects: list[Effect] = []
+        if self.campaign.selection.by_name and (new := set(devices).difference(self.progress.expected)):
+            expected = [*self.progress.expected, *(name for name in devices if name in new)]
+            self.progress = msgspec.structs.replace(self.progress, expected=expected)
+            effects.append(self.save({"progress": msgspec.msgpack.encode(self.progress)}))
+        for _ in devices:
+            effects += self.step(rounds.Joined(), now)
+        return effects
 
     def _ask_more(self, now: float) -> list[Effect]:
-        """Too few have reported: ask a larger share, and those who owe an answer once more, by name.
+        """Too few have reported: ask more, and those who owe an answer once more, by name.
 
         The hash would choose the same few for ever, and an offer may have been lost or displaced.
         """
-        wider = self._widen()
-        here = [r.name for r in online(self.ledger, self.campaign.cohort)]
-        new = [name for name in self._choose(here) if name not in self.book.expected]
-        owing = [name for name in here if self.book.awaits(name)]
-        self.book.expected.update(new)
-        effects = self.offer(new) if new or wider else []
-        effects += self.offer(owing, direct=True)
-        for _ in new:
-            effects += self.step(rounds.Joined(), now)
-        return effects
+        picked = self.asking.more(self.progress, self.book.expected)
+        wider = picked.share > self.progress.share
+        self.progress = msgspec.structs.replace(self.progress, share=picked.share)
+        new = [name for name in picked.names if name not in self.book.expected]
+        here = online(self.ledger, self.campaign.cohort)
+        owing = [r.name for r in here if self.book.awaits(r.name)]
+        effects = [*picked.notes, *self._expect(new, now)]
+        effects += self.offer(new) if new or wider else []
+        return effects + self.offer(owing, direct=True)
 
     def offer(self, devices: list[str], *, work: bool = True, direct: bool = False) -> list[Effect]:
         """The open round's task, to the cohort or (`direct`, or in a targeted campaign) to `devices`.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from laconic.coordinator.campaign import Progress
 from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.records import ModelRecord
+from laconic.errors import LaconicError
 from laconic.node import Effect, Note
 from laconic.protocol.messages import Fin
 
@@ -40,6 +42,25 @@ def committed(
             "discount": discount,
         },
     )
+
+
+def opened(progress: Progress, version: int, *, fairness: float) -> Note:
+    """A round is open. `fairness`: Jain's index of how often devices have been asked, this round included."""
+    return Note(
+        "opened",
+        {
+            "round": progress.number,
+            "task": progress.task,
+            "version": version,
+            "asked": len(progress.expected),
+            "fairness": fairness,
+        },
+    )
+
+
+def selection_failed(number: int, failure: LaconicError) -> Note:
+    """A plug-in has not chosen the devices of a round: they were chosen without it."""
+    return Note("selection failed", {"round": number, "error": type(failure).__name__, "why": str(failure)})
 
 
 def closed(number: int, book: OpenRound, *, seconds: float) -> Note:

@@ -14,6 +14,7 @@ from laconic.coordinator import notes
 from laconic.coordinator.campaign import Committed, update_limit_bytes
 from laconic.coordinator.course import Course
 from laconic.coordinator.inbox import Inbox
+from laconic.coordinator.ledger import participation
 from laconic.coordinator.staleness import discount, staleness
 from laconic.errors import LaconicError, Malformed, RemoteProtocolError
 from laconic.node import Effect, Note, Send
@@ -212,6 +213,7 @@ class Reception:
     def _enter(self, device: str, update: str, fin: Fin, now: float, *, factor: float = 1.0) -> None:
         """What a commit changes in the ledger."""
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
+        self._told(device, fin.loss_before)
         record = self._ledger[device]
         self._ledger.put(
             msgspec.structs.replace(
@@ -224,6 +226,13 @@ class Reception:
                 last_folded=self.course.folded(factor),
             )
         )
+
+    def _told(self, device: str, loss: float | None) -> None:
+        """The loss that a device tells is what choosing goes by the next time."""
+        record = self._ledger[device]
+        part = participation.told(record.participation, self.course.campaign.cohort, loss)
+        if part is not record.participation:
+            self._ledger.put(msgspec.structs.replace(record, participation=part))
 
 
 def _not_this_task(found: str, expected: str) -> RemoteProtocolError:

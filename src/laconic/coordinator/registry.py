@@ -70,6 +70,14 @@ class Registry:
         and must be kept whole: no delta leads past it."""
         return frozenset(r.weights for r in self._at_the_broker())
 
+    def sizes(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Bytes of the deltas, and of the whole models, that lie at the broker, by version."""
+        kept = self._at_the_broker()
+        return (
+            {r.version: r.delta.size for r in kept if r.delta is not None},
+            {r.version: r.full.size for r in kept if r.full is not None},
+        )
+
     @property
     def empty(self) -> bool:
         """Whether there is no version yet."""

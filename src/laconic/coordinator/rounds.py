@@ -57,6 +57,11 @@ class Plan:
     over_selection: float = 1.3
     """With a target: devices asked, in targets."""
 
+    @property
+    def asks_all(self) -> bool:
+        """Whether a target is reached by asking everybody."""
+        return bool(self.target_reports) and self.over_selection == EVERYBODY
+
     def asked(self, here: int) -> int:
         """How many of `here` devices a round asks, all if there is no target."""
         if not self.target_reports or self.over_selection * self.target_reports >= here:

@@ -36,8 +36,10 @@ def seen(participation: Participation, cohort: str, number: int) -> Participatio
 
 
 def asked(participation: Participation, cohort: str, number: int) -> Participation:
-    """After the device has been asked in round `number`."""
+    """After the device has been asked in round `number`; asked twice in it, it counts once."""
     known = seen(participation, cohort, number)
+    if known.asked and known.asked_round == number:
+        return known
     return msgspec.structs.replace(known, asked=known.asked + 1, asked_round=number, waits_since=number)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from laconic.budget.costs import Learnt
 from laconic.budget.spending import NOTHING, Spent, Totals, increase
+from laconic.coordinator.ledger.participation import Participation
 from laconic.protocol.messages import Folded
 
 _RELIABILITY_RATE: Final = 0.05
@@ -93,6 +94,8 @@ class DeviceRecord(msgspec.Struct, frozen=True):
     """Until when it hears no offers, as it has said."""
     last_folded: Folded | None = None
     """Where the update that was last committed is folded, for the device's account of its echo."""
+    participation: Participation = Participation()
+    """In its cohort's campaign."""
 
     @property
     def totals(self) -> Totals:

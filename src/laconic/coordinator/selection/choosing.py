@@ -46,9 +46,11 @@ def choose(
     candidates: Sequence[Candidate],
     count: int,
     context: Context,
+    least: int = 0,
 ) -> Choice:
     """At most `count` of `candidates`; exactly so many, if there are, unless a plug-in wants fewer.
 
+    If it wants fewer than `least` in all, the rest are chosen with the same chance for all.
     The same candidates, in whatever order, in the same round give the same choice.
     """
     ordered = sorted(candidates, key=lambda c: c.name)
@@ -63,6 +65,10 @@ def choose(
     if settings.strategy in (UNIFORM, OORT, STRATIFIED):
         return Choice([*first, *strategy(rest, left, context)], len(first))
     try:
-        return Choice([*first, *plugin.call(strategy, settings.strategy, rest, left, context)], len(first))
+        names = [*first, *plugin.call(strategy, settings.strategy, rest, left, context)]
+        if missing := max(0, min(least, count) - len(names)):
+            others = [c for c in rest if c.name not in names]
+            names += uniform(others, missing, context)
+        return Choice(names, len(first))
     except ConfigError as e:
         return Choice([*first, *uniform(rest, left, context)], len(first), e)

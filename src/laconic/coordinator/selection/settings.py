@@ -61,8 +61,11 @@ class SelectionSettings:
         return self.strategy != UNIFORM or self.most_rounds_waiting > 0
 
 
-def selection_of(section: SelectionSection) -> SelectionSettings:
-    """The settings that a table describes. Raises `ConfigError` for values that cannot be."""
+def selection_of(section: SelectionSection, *, everybody: bool = False) -> SelectionSettings:
+    """The settings that a table describes; `everybody`: a round asks all devices that are here.
+
+    Raises `ConfigError` for values that cannot be, and for a choice where there is nothing to choose.
+    """
     s = section
     if s.strategy not in (UNIFORM, OORT, STRATIFIED) and ":" not in s.strategy:
         raise ConfigError(
@@ -85,6 +88,13 @@ def selection_of(section: SelectionSection) -> SelectionSettings:
     within("selection.slow_exponent", s.slow_exponent, 0.0, 10.0)
     within("selection.fast_share", s.fast_share, 0.0, 1.0)
     usual = 0 if s.strategy == UNIFORM else _USUALLY_WAITING
+    if everybody and s.strategy != UNIFORM:
+        raise ConfigError(
+            "selection.strategy",
+            value=s.strategy,
+            limit="uniform where every round asks everybody",
+            remedy="set rounds.target_reports, or rounds.share below 1; a buffered round asks everybody",
+        )
     return SelectionSettings(
         s.strategy,
         usual if s.most_rounds_waiting is None else s.most_rounds_waiting,
