@@ -25,8 +25,8 @@ from laconic.protocol.messages import Ack, Fate, Fin, Offer, State, decode, enco
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 _CONNECTING = 256
 """Connections under way at a time: a listener's queue is short."""
-_RETRY_S = 5.0
-"""How long a device waits for an answer before it repeats its promise."""
+_RETRY_S, _RETRY_MOST_S = 10.0, 300.0
+"""How long a device waits for an answer before it repeats its promise; twice as long each time."""
 
 CHUNK, FIN, BIRTH = 1, 2, 3
 """Packet identifiers: a device has no more in flight."""
@@ -60,6 +60,7 @@ class _Client:
     fin: bytes = b""
     promised_at: float = 0.0
     repeated_at: float = 0.0
+    patience_s: float = _RETRY_S
     answered: bool = False
 
 
@@ -188,8 +189,9 @@ class Swarm:
 
     def _repeat(self, now: float) -> None:
         for client in self._clients.values():
-            if client.promised_at and not client.answered and now > client.repeated_at + _RETRY_S:
+            if client.promised_at and not client.answered and now > client.repeated_at + client.patience_s:
                 client.repeated_at = now
+                client.patience_s = min(2 * client.patience_s, _RETRY_MOST_S)
                 self._repeated += 1
                 self._queue(client, self._promise(client))
 

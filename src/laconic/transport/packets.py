@@ -139,6 +139,11 @@ def unsubscribe(filters: Sequence[str], identifier: int) -> bytes:
     return _packet(0xA2, struct.pack(">H", identifier) + b"".join(map(_text, filters)))
 
 
+def raw(packet: Packet) -> bytes:
+    """A packet as it goes over the wire."""
+    return _packet(packet.kind << 4 | packet.flags, packet.body)
+
+
 def refusal(packet: Packet) -> int:
     """Of a CONNACK: why the broker refuses, 0 if it does not (section 3.2.2.3). Raises `Malformed`."""
     if len(packet.body) != 2:
