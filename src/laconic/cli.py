@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from laconic import __version__, codec_command, prepare_command
+from laconic import __version__, codec_command, fleet_command, model_command, prepare_command, round_command
 from laconic.errors import ConfigError, LaconicError
 from laconic.exit_codes import INTERNAL, INTERRUPTED, OK, exit_code
 
@@ -87,13 +87,36 @@ def _parser() -> argparse.ArgumentParser:
     codec_command.add_arguments(codec)
     codec.set_defaults(command=codec_command.run)
 
-    coordinator = commands.add_parser("coordinator", parents=[common], help="run a coordinator")
+    coordinator = commands.add_parser("coordinator", parents=[common], help="run a coordinator, or check one")
+    coordinator.add_argument(
+        "action",
+        nargs="?",
+        choices=("run", "check", "finish"),
+        default="run",
+        help="run it; check what it needs; or have the one that runs finish its rounds and end",
+    )
     coordinator.add_argument("--config", type=Path, required=True, help="its TOML file")
     coordinator.set_defaults(command=_coordinator)
 
     device = commands.add_parser("device", parents=[common], help="run a device, or several in one process")
     device.add_argument("--config", type=Path, required=True, action="append", help="a TOML file; repeatable")
     device.set_defaults(command=_device)
+
+    fleet = commands.add_parser("fleet", parents=[common], help="how campaigns and devices stand")
+    fleet_command.add_fleet_arguments(fleet)
+    fleet.set_defaults(command=fleet_command.fleet)
+
+    campaign = commands.add_parser("campaign", parents=[common], help="pause or resume a campaign")
+    fleet_command.add_campaign_arguments(campaign)
+    campaign.set_defaults(command=fleet_command.campaign)
+
+    rounds = commands.add_parser("round", parents=[common], help="who was asked in a round, and what came of it")
+    round_command.add_arguments(rounds)
+    rounds.set_defaults(command=round_command.run)
+
+    model = commands.add_parser("model", parents=[common], help="list versions, roll back, pin")
+    model_command.add_arguments(model)
+    model.set_defaults(command=model_command.run)
     return parser
 
 
@@ -116,11 +139,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _coordinator(options: argparse.Namespace) -> int:
+    from laconic.coordinator import preflight
     from laconic.coordinator.daemon import run
-    from laconic.transport.process import print_json, print_text
+    from laconic.transport.process import leave, print_json, print_text
 
+    if options.action == "check":
+        return preflight.run(options.config, os.environ, as_json=options.json)
+    if options.action == "finish":
+        return fleet_command.order(options, "finish")
     asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
-    return OK
+    return leave(OK)
 
 
 def _device(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from laconic.coordinator.migrations import upgrade
-from laconic.errors import UnsupportedVersion
+from laconic.errors import StorageError
 from laconic.storage import MemoryStore
 
 
@@ -39,6 +39,6 @@ def test_format_1_becomes_the_compartment_of_its_cohort() -> None:
 def test_the_store_of_a_newer_coordinator_is_refused(said: bytes) -> None:
     store = MemoryStore()
     store.write({"format": said, "progress": b"p"})
-    with pytest.raises(UnsupportedVersion, match="format of the store"):
+    with pytest.raises(StorageError, match="format of the store"):
         upgrade(store, "c")
     assert store.get("progress") == b"p"

@@ -17,7 +17,7 @@ from laconic.config import BrokerSection, Section, SecuritySection, read_secret,
 from laconic.coordinator.aggregation import echo
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings, checked, named
-from laconic.coordinator.campaign import Campaign
+from laconic.coordinator.campaign import Campaign, HistorySettings
 from laconic.coordinator.round_settings import RoundsSection, ScheduleSection, lateness_of, plan_of
 from laconic.coordinator.schedule import schedule_of
 from laconic.coordinator.selection import Budget, SelectionSection, selection_of
@@ -26,6 +26,7 @@ from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CH
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES, check_name
 from laconic.transport.mqtt import address_of
+from laconic.transport.process import LEVELS
 
 
 class TrainingSection(Section, frozen=True):
@@ -100,6 +101,34 @@ class EligibilitySection(Section, frozen=True):
     only_unmetered: bool = False
 
 
+class HistorySection(Section, frozen=True):
+    """`[history]`: what is kept of rounds that are over."""
+
+    rounds: int = 1000
+    names: int = 1000
+
+
+class ControlSection(Section, frozen=True):
+    """`[control]`: the socket that `laconic fleet`, `round`, `model` and `campaign` talk to."""
+
+    socket: str | None = None
+    """None: beside the store, with its name and `.sock`."""
+
+
+class MetricsSection(Section, frozen=True):
+    """`[metrics]`: where Prometheus reads."""
+
+    port: int = 0
+    address: str = "127.0.0.1"
+
+
+class LogSection(Section, frozen=True):
+    """`[log]`: what is said of what happens, and how."""
+
+    level: str = "info"
+    json: bool = False
+
+
 class CampaignSection(Section, frozen=True):
     """What a campaign is: a `[[campaign]]` table, or, with a single one, the top of the file."""
 
@@ -119,6 +148,7 @@ class CampaignSection(Section, frozen=True):
     feedback: FeedbackSection = FeedbackSection()
     eligibility: EligibilitySection = EligibilitySection()
     budget: Budget = Budget()
+    history: HistorySection = HistorySection()
 
 
 class CoordinatorConfig(CampaignSection, frozen=True):
@@ -129,8 +159,16 @@ class CoordinatorConfig(CampaignSection, frozen=True):
     max_devices: int = 100_000
     broker: BrokerSection = BrokerSection()
     security: SecuritySection = SecuritySection()
+    control: ControlSection = ControlSection()
+    metrics: MetricsSection = MetricsSection()
+    log: LogSection = LogSection()
     campaign: tuple[CampaignSection, ...] = ()
     """Several campaigns, each with a cohort of its own; none of their keys may then stand at the top."""
+
+
+def control_path(config: CoordinatorConfig, folder: Path) -> Path:
+    """Where the control socket is."""
+    return (folder / (config.control.socket or f"{config.store}.sock")).absolute()
 
 
 def sections_of(config: CoordinatorConfig) -> tuple[CampaignSection, ...]:
@@ -199,6 +237,9 @@ def campaign_of(
     most_chunk = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
     within("keep_versions", config.keep_versions, 1, 10**9)
     within("max_devices", coordinator.max_devices, 1, 10**9)
+    within("metrics.port", coordinator.metrics.port, 0, 65_535)
+    if coordinator.log.level not in LEVELS:
+        raise ConfigError("log.level", value=coordinator.log.level, limit=", ".join(LEVELS))
     within("budget.max_bytes", config.budget.max_bytes or 0, 0, 10**18)
     within("budget.max_joules", config.budget.max_joules or 0.0, 0.0, 1e18)
     within("rounds.share", r.share, 0.0, 1.0)
@@ -261,6 +302,7 @@ def campaign_of(
         learning_rate_decay=t.learning_rate_decay,
         aggregation=aggregation,
         server=ServerSettings(**msgspec.structs.asdict(config.server)),
+        history=HistorySettings(config.history.rounds, config.history.names),
         key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=c.chunk_bytes,
         keep_versions=config.keep_versions,

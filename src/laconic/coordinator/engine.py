@@ -74,6 +74,12 @@ class CoordinatorEngine:
         """Whether the last round of every campaign is over."""
         return bool(self.courses) and all(c.finished for c in self.courses.values())
 
+    @property
+    def drained(self) -> bool:
+        """Whether no round is open, and none will be opened in this life."""
+        courses = self.courses.values()
+        return bool(courses) and all(c.draining and not c.collecting and not c.advancing for c in courses)
+
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
         effects = self._handle(event, now)
         released = [e for c, r in self._receptions.items() for e in notes.of(c, r.release(now))]

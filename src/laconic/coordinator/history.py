@@ -150,7 +150,7 @@ class History:
     """The records in a campaign's part of the store, the newest of them so many."""
 
     def __init__(self, store: StoreView, settings: HistorySettings) -> None:
-        self._store, self.settings = store, settings
+        self.store, self.settings = store, settings
         # Only names are read: a thousand records must not make a start slow.
         self._numbers = [int(key.removeprefix(PREFIX)) for key in store.keys(PREFIX)]
 
@@ -170,7 +170,7 @@ class History:
 
     def read(self, number: int) -> RoundRecord | None:
         """The record of a round, or None. Raises `StorageError` for one that cannot be read."""
-        blob = self._store.get(_key(number))
+        blob = self.store.get(_key(number))
         try:
             return None if blob is None else msgspec.msgpack.decode(blob, type=RoundRecord)
         except msgspec.DecodeError as e:

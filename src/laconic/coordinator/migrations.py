@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from laconic.errors import UnsupportedVersion
+from laconic.errors import StorageError
+from laconic.node import StoreView
 from laconic.storage import Store
 
 FORMAT: Final = 2
@@ -16,13 +17,11 @@ def upgrade(store: Store, cohort: str) -> int:
     """Bring `store` to the newest format, each step in one write; returns the format that it had (0: empty).
 
     `cohort`: whose campaign the entries of format 1 are, which held a single one. Raises
-    `UnsupportedVersion` for a store that a newer coordinator wrote.
+    `StorageError` for a store that a newer coordinator wrote.
     """
-    found = _format_of(store)
+    found = format_of(store)
     if found > FORMAT:
-        raise UnsupportedVersion(
-            "format of the store", value=found, limit=FORMAT, remedy="run the coordinator that wrote it"
-        )
+        raise _newer(found)
     if not found:
         store.write({KEY: str(FORMAT).encode()})
     for step in range(max(found, 1), FORMAT if found else 0):
@@ -30,7 +29,28 @@ def upgrade(store: Store, cohort: str) -> int:
     return found
 
 
-def _format_of(store: Store) -> int:
+def check_format(store: StoreView) -> None:
+    """Whether `store` can be read as it is. Raises `StorageError` for one of another format."""
+    found = format_of(store)
+    if found > FORMAT:
+        raise _newer(found)
+    if 0 < found < FORMAT:
+        raise StorageError(
+            "format of the store",
+            value=found,
+            limit=FORMAT,
+            remedy="start the coordinator once: it brings the store to the newest format",
+        )
+
+
+def _newer(found: int) -> StorageError:
+    return StorageError(
+        "format of the store", value=found, limit=FORMAT, remedy="run the coordinator that wrote it"
+    )
+
+
+def format_of(store: StoreView) -> int:
+    """The format that a store says it has; 1 if it says nothing but is not empty, 0 if it is."""
     said = store.get(KEY)
     if said is not None:
         return int(said) if said.isdigit() else FORMAT + 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -58,10 +60,15 @@ def print_text(who: str, note: Note, now: float) -> None:
     print(f"{moment} {who} {note.kind} {fields}".rstrip(), file=sys.stderr, flush=True)
 
 
-async def drive(drivers: Sequence[Driver], until: Callable[[], Awaitable[None]] | None = None) -> None:
+async def drive(
+    drivers: Sequence[Driver],
+    until: Callable[[], Awaitable[None]] | None = None,
+    *,
+    last: Callable[[], None] = lambda: None,
+) -> None:
     """Run drivers until SIGINT or SIGTERM, or until `until()` is over.
 
-    An error in one ends all of them and is raised.
+    `last` is called before they are ended. An error in one ends all of them and is raised.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -76,10 +83,23 @@ async def drive(drivers: Sequence[Driver], until: Callable[[], Awaitable[None]] 
         done, _ = await asyncio.wait([*running, *ends], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        last()
     finally:
         for task in [*running, *ends]:
             task.cancel()
         await asyncio.gather(*running, *ends, return_exceptions=True)
+
+
+def leave(code: int) -> int:
+    """`code`, for a process that has saved everything; one that still computes ends here and now.
+
+    A computation cannot be interrupted, and Python waits for its thread: it is done again at the next start.
+    """
+    if any(thread.name.startswith("compute") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,69 @@
+"""Tables for people: with rich where one watches, plain columns for pipes and where rich is not installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+Row = Sequence[str]
+
+
+def show(title: str, head: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
+    """Print a table to standard output; the columns in `right` are numbers."""
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+        except ModuleNotFoundError:
+            pass
+        else:
+            table = Table(title=title, title_justify="left", show_edge=False)
+            for i, name in enumerate(head):
+                table.add_column(name, justify="right" if i in right else "left")
+            for row in rows:
+                table.add_row(*(cell.replace("[", "\\[") for cell in row))
+            Console().print(table)
+            return
+    print(title)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        print(f"  {'  '.join(cells)}".rstrip())
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A measured value; "-" where it is not known."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def share(value: float | None) -> str:
+    """A part of one in per cent."""
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(at: float | None) -> str:
+    """A time by this machine's clock and zone; "-" for never."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def since(at: float | None, now: float) -> str:
+    """How long ago something was; "-" for never."""
+    if not at:
+        return "-"
+    seconds = max(0.0, now - at)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
