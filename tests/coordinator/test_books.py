@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from laconic.compression import PRESETS, decode
 from laconic.coordinator.advance import Version, advance, first
+from laconic.coordinator.budgets import refusal
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import DeviceRecord, Ledger, online
 from laconic.coordinator.registry import Registry
-from laconic.coordinator.selection import Budget, chosen, refusal
+from laconic.coordinator.selection import chosen
 from laconic.errors import LimitExceeded, StorageError
 from laconic.node import Send
 from laconic.protocol import topics
 from laconic.protocol.identity import selected, weights_hash
-from laconic.protocol.messages import Eligibility, Fin, Manifest, State, Telemetry
+from laconic.protocol.messages import Allowance, Eligibility, Fin, Manifest, State, Telemetry
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, TensorSpec, Vector
 from laconic.storage import MemoryStore
@@ -184,12 +185,14 @@ RECORDS = st.builds(
     joules_radio=st.floats(0, 100),
 )
 TERMS = st.builds(Eligibility, st.floats(0, 1), st.booleans(), st.booleans())
-BUDGETS = st.builds(Budget, st.none() | st.integers(0, 200), st.none() | st.floats(0, 200))
+BUDGETS = st.builds(
+    Allowance, max_bytes=st.none() | st.integers(0, 200), max_joules=st.none() | st.floats(0, 200)
+)
 
 
 @given(RECORDS, TERMS, BUDGETS)
 def test_a_refusal_has_its_reason_and_no_refusal_has_none(
-    record: DeviceRecord, terms: Eligibility, budget: Budget
+    record: DeviceRecord, terms: Eligibility, budget: Allowance
 ) -> None:
     reasons = set()
     if record.charge is not None and record.charge < terms.min_charge and not record.charging:
@@ -209,7 +212,7 @@ def test_a_refusal_has_its_reason_and_no_refusal_has_none(
 
 @given(RECORDS, TERMS, BUDGETS, st.integers(0, 100))
 def test_who_has_spent_more_is_never_asked_sooner(
-    record: DeviceRecord, terms: Eligibility, budget: Budget, more: int
+    record: DeviceRecord, terms: Eligibility, budget: Allowance, more: int
 ) -> None:
     poorer = msgspec.structs.replace(
         record, bytes_up=record.bytes_up + more, joules_radio=record.joules_radio + more

@@ -56,6 +56,8 @@ def sections(chapter: str) -> dict[str, list[Row]]:
 
 def words(hint: Any) -> str:
     """A type as the page writes it."""
+    if getattr(hint, "__origin__", None) in (list, dict):
+        return "tables" if hint.__origin__ is list else "tables by name"
     kinds = {str: "text", int: "integer", float: "number", bool: "true/false"}
     members = [m for m in getattr(hint, "__args__", (hint,)) if m is not type(None)]
     return " or ".join(kinds.get(m, "table") for m in members)
@@ -63,7 +65,7 @@ def words(hint: Any) -> str:
 
 def literal(value: Any) -> str:
     """A default as the page writes it."""
-    if value is None:
+    if value in (None, msgspec.NODEFAULT):
         return "—"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -113,7 +115,9 @@ def test_a_campaigns_table_takes_the_keys_that_the_page_says() -> None:
     hints = get_type_hints(CampaignSection)
     assert re.findall(r"`(\w+)`", keys[1]) == [n for n in names if not is_section(hints[n])]
     others = {*re.findall(r"`(\w+)`", keys[2]), "campaign", ""}
-    assert {n for n in sections("Coordinator") if n not in others} == {n for n in names if is_section(hints[n])}
+    assert {n for n in sections("Coordinator") if n not in others} == {
+        n for n in names if is_section(hints[n])
+    }
     example = re.search(r"```toml\n(.+?)```", text, re.DOTALL)
     assert example
     config = msgspec.convert(tomllib.loads(example[1]), CoordinatorConfig)
@@ -227,4 +231,5 @@ def test_an_examples_defaults_are_the_defaults() -> None:
                     continue
                 line = re.search(rf"^{f.name} = .*Set for this example", text, flags=re.MULTILINE)
                 if line is None:
-                    assert getattr(given, f.name) == f.default, f"{name}: {section}.{f.name}"
+                    default = f.default if f.default is not msgspec.NODEFAULT else f.default_factory()
+                    assert getattr(given, f.name) == default, f"{name}: {section}.{f.name}"

@@ -271,14 +271,16 @@ def apply(store: MemoryStore, effects: Any) -> None:
 
 def test_who_has_spent_the_coordinators_budget_is_asked_no_more() -> None:
     fleet = Fleet(devices=3, rounds=6, targeted=True, deadline_s=5.0, min_devices=1,
-                  sensors=lambda i: Gauge(Readings(bytes_up=5000 if i == 0 else 10)))  # fmt: skip
+                  sensors=lambda i: Gauge(Readings(bytes_up=98_500 if i == 0 else 10)))  # fmt: skip
     campaign = fleet.campaign
-    fleet.campaign = lambda: replace(campaign(), budget=Budget(max_bytes=4000))  # type: ignore[method-assign]
+    fleet.campaign = lambda: replace(campaign(), budget=Budget(max_bytes=100_000))  # type: ignore[method-assign]
     world = logged(fleet)
     settle(fleet, world)
     asked = {
         h: [n.fields["round"] for _, g, n in world.notes if g == h and n.kind == "training"]
         for h in ("d0", "d1")
     }
-    assert asked["d0"] == [1], "its first telemetry comes with its first update"
+    assert asked["d0"] == [], "it counts for itself, before the ledger has heard of it"
+    skips = [n.fields for _, h, n in world.notes if h == "coordinator" and n.kind == "skipped"]
+    assert [(s["device"], s["why"]) for s in skips] == [("d0", "budget")], "and is not asked again"
     assert asked["d1"] == [1, 2, 3, 4, 5, 6]

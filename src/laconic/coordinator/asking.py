@@ -19,6 +19,7 @@ from laconic.coordinator.campaign import Campaign, Progress
 from laconic.coordinator.ledger import DeviceRecord, Ledger, online, participation
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.selection import Candidate, Context
+from laconic.coordinator.treasury import Treasury
 from laconic.errors import ConfigError
 from laconic.node import Note
 from laconic.protocol.identity import selected, share_for
@@ -40,10 +41,10 @@ class Picked:
 class Asking:
     """Decides for one campaign, and writes down in the ledger who has been asked and who waits."""
 
-    def __init__(self, campaign: Campaign, ledger: Ledger, registry: Registry, *, dense_bytes: int) -> None:
-        """`dense_bytes`: of an update as float32. Raises `ConfigError` for a strategy that cannot be used."""
+    def __init__(self, campaign: Campaign, ledger: Ledger, registry: Registry, treasury: Treasury) -> None:
+        """Raises `ConfigError` for a strategy that cannot be used."""
         self._campaign, self._ledger, self._registry = campaign, ledger, registry
-        self._dense_bytes = dense_bytes
+        self._treasury = treasury
         if campaign.selection.by_name and not campaign.targeted:
             raise ConfigError(
                 f"selection.strategy {campaign.selection.strategy!r} in an offer to the whole cohort",
@@ -52,10 +53,10 @@ class Asking:
             )
         self._strategy = selection.strategy_of(campaign.selection)
 
-    def first(self, task: str, number: int) -> Picked:
+    def first(self, task: str, number: int, now: float) -> Picked:
         """Who is asked when round `number` opens with `task`."""
         here = online(self._ledger, self._campaign.cohort)
-        able = self._able(here)
+        able = self._able(here, now)
         if self._campaign.selection.by_name:
             picked = self._by_name(able, self._count(len(able)), task, number)
         else:
@@ -64,13 +65,13 @@ class Asking:
         self.write_down(picked.names, number)
         return picked
 
-    def joins(self, device: str, progress: Progress, expected: int) -> bool:
+    def joins(self, device: str, progress: Progress, expected: int, now: float) -> bool:
         """Whether a device is asked that comes into the open round, in which `expected` are expected.
 
         By name whoever was asked already, and others as long as fewer than the target are expected; without a
         target, those whose hash falls into the share.
         """
-        c, able = self._campaign, self._able([self._ledger[device]])
+        c, able = self._campaign, self._able([self._ledger[device]], now)
         if not able:
             return False
         if not c.selection.by_name:
@@ -81,12 +82,12 @@ class Asking:
             return expected < c.plan.asked(_MANY)
         return selected(device, progress.task, c.share)
 
-    def more(self, progress: Progress, expected: Collection[str]) -> Picked:
+    def more(self, progress: Progress, expected: Collection[str], now: float) -> Picked:
         """Who is asked as well, when too few have reported: as many again, or all that there are.
 
         By hash everybody of twice the share, those who are `expected` already among them.
         """
-        able = self._able(online(self._ledger, self._campaign.cohort))
+        able = self._able(online(self._ledger, self._campaign.cohort), now)
         if self._campaign.selection.by_name:
             others = [r for r in able if r.name not in expected]
             picked = self._by_name(others, max(1, len(expected)), progress.task, progress.number)
@@ -114,12 +115,8 @@ class Asking:
 
     # --- how
 
-    def _able(self, records: Sequence[DeviceRecord]) -> Sequence[DeviceRecord]:
-        c = self._campaign
-        if not c.targeted:
-            # A cohort's offer excludes nobody by the ledger's budgets: the device's own limits do.
-            return records
-        return [r for r in records if selection.refusal(r, c.eligibility, c.budget) is None]
+    def _able(self, records: Sequence[DeviceRecord], now: float) -> Sequence[DeviceRecord]:
+        return [r for r in records if self._treasury.refusal(r, now) is None]
 
     def _count(self, able: int) -> int:
         c = self._campaign
@@ -140,7 +137,7 @@ class Asking:
 
     def _by_name(self, able: Sequence[DeviceRecord], count: int, task: str, number: int) -> Picked:
         c = self._campaign
-        work = self._work(task)
+        work = self._treasury.work(task)
         made = [self._candidate(r, work, number) for r in able]
         context = Context(c.fleet, c.cohort, task, number)
         # A plug-in may want fewer, but not so few that the round could not close.
@@ -167,19 +164,6 @@ class Asking:
             asked_round=part.asked_round,
             waited=part.waited(number),
             reliability=record.reliability,
-        )
-
-    def _work(self, task: str) -> budgets.Work:
-        c, (deltas, fulls) = self._campaign, self._registry.sizes()
-        return budgets.Work(
-            task=task,
-            epochs=c.training.epochs,
-            codec=c.codec,
-            chunk_bytes=c.chunk_bytes,
-            dense_bytes=self._dense_bytes,
-            version=self._registry.current.version,
-            deltas=deltas,
-            fulls=fulls,
         )
 
     def _waiting(self, able: Iterable[DeviceRecord], number: int) -> None:

@@ -11,9 +11,10 @@ from laconic.compression.echo import EchoSettings
 from laconic.coordinator.advance import Evaluate
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings
+from laconic.coordinator.budgets import Budget
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
-from laconic.coordinator.selection import Budget, SelectionSettings
+from laconic.coordinator.selection import SelectionSettings
 from laconic.coordinator.staleness import Lateness, PastTask
 from laconic.errors import ConfigError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES

@@ -17,10 +17,11 @@ from laconic.config import BrokerSection, Section, SecuritySection, read_secret,
 from laconic.coordinator.aggregation import echo
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings, checked, named
+from laconic.coordinator.budgets import Budget, allowances_of
 from laconic.coordinator.campaign import Campaign, HistorySettings
 from laconic.coordinator.round_settings import RoundsSection, ScheduleSection, lateness_of, plan_of
 from laconic.coordinator.schedule import schedule_of
-from laconic.coordinator.selection import Budget, SelectionSection, selection_of
+from laconic.coordinator.selection import SelectionSection, selection_of
 from laconic.errors import ConfigError, LaconicError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
@@ -240,8 +241,7 @@ def campaign_of(
     within("metrics.port", coordinator.metrics.port, 0, 65_535)
     if coordinator.log.level not in LEVELS:
         raise ConfigError("log.level", value=coordinator.log.level, limit=", ".join(LEVELS))
-    within("budget.max_bytes", config.budget.max_bytes or 0, 0, 10**18)
-    within("budget.max_joules", config.budget.max_joules or 0.0, 0.0, 1e18)
+    allowances_of(config.budget)
     within("rounds.share", r.share, 0.0, 1.0)
     within("schedule.until_accuracy", config.schedule.until_accuracy or 0.0, 0.0, 1.0)
     if config.schedule.until_accuracy is not None and config.held_out is None:

@@ -26,6 +26,7 @@ from laconic.coordinator.registry import Registry
 from laconic.coordinator.rounds import Action, Phase
 from laconic.coordinator.schedule import NEVER
 from laconic.coordinator.staleness import PastTask, discounted, remember
+from laconic.coordinator.treasury import Treasury
 from laconic.errors import StorageError, WireError
 from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
@@ -65,7 +66,8 @@ class Course:
         self._moments()
         self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
-        self.asking = Asking(campaign, ledger, self.registry, dense_bytes=self.dense_bytes)
+        self.treasury = Treasury(campaign, ledger, self.registry, dense_bytes=self.dense_bytes)
+        self.asking = Asking(campaign, ledger, self.registry, self.treasury)
         self.progress = self._saved_progress()
         self.standing = self._saved_standing()
         self.draining = False
@@ -296,9 +298,10 @@ class Course:
             return []
         effects: list[Effect] = []
         if device not in self.book.expected:
-            if not self.asking.joins(device, self.progress, len(self.book.expected)):
+            if not self.asking.joins(device, self.progress, len(self.book.expected), now):
                 return []
             self.asking.write_down([device], self.round.number)
+            self.treasury.book([device], now)
             effects += self._expect([device], now)
         if self.campaign.targeted and self.book.awaits(device):
             effects += self.offer([device])
@@ -309,6 +312,7 @@ class Course:
         if not self.collecting or not self.book.awaits(device):
             return []
         self.book.expected.discard(device)
+        self.ledger.vanished(device, self.progress.task)
         return self.step(rounds.Left(), now)
 
     def reported(self, *, was_expected: bool, was_heard: bool, now: float) -> list[Effect]:
@@ -385,7 +389,9 @@ class Course:
         task = task_id(self.campaign.fleet, self.round.number, base.name)
         past = PastTask(self.round.number, task, base.name, base.version)
         tasks = remember(self.progress.tasks, past, self.campaign.lateness)
-        picked = self.asking.first(task, self.round.number)
+        self.treasury.begin(task)
+        picked = self.asking.first(task, self.round.number, now)
+        self.treasury.book(picked.names, now)
         self.progress = Progress(
             number=self.round.number,
             open=True,
@@ -427,10 +433,11 @@ class Course:
 
         The hash would choose the same few for ever, and an offer may have been lost or displaced.
         """
-        picked = self.asking.more(self.progress, self.book.expected)
+        picked = self.asking.more(self.progress, self.book.expected, now)
         wider = picked.share > self.progress.share
         self.progress = msgspec.structs.replace(self.progress, share=picked.share)
         new = [name for name in picked.names if name not in self.book.expected]
+        self.treasury.book(new, now)
         here = online(self.ledger, self.campaign.cohort)
         owing = [r.name for r in here if self.book.awaits(r.name)]
         effects = [*picked.notes, *self._expect(new, now)]
@@ -446,8 +453,9 @@ class Course:
         told, bundle = self.echo_on_offer(), self._subject.bundle
         offer = offer_of(c, self.progress, self.round.number, base, told, bundle=bundle, work=work)
         if direct or (c.targeted and work):
-            return [Send(topics.device_task(name), encode(offer)) for name in devices]
-        return [Send(topics.cohort_task(c.cohort), encode(offer), retain=True)]
+            to = self.treasury.offer_to
+            return [Send(topics.device_task(name), encode(to(name, offer))) for name in devices]
+        return [Send(topics.cohort_task(c.cohort), encode(self.treasury.offer_to(None, offer)), retain=True)]
 
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
@@ -531,6 +539,8 @@ class Course:
     ) -> list[Effect]:
         """One `Save` takes the folded updates out and the new version in; only then is it published."""
         closed = notes.closed(self.round.number, self.book, seconds=now - self.progress.opened_at)
+        for name in self.book.unheard():
+            self.ledger.vanished(name, self.progress.task)
         if (usual := self._usual.after(self.book.norms.values())) is not self._usual:
             self._usual = usual
             entries["norms"] = msgspec.msgpack.encode(usual)

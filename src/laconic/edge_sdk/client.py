@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from laconic import __version__
+from laconic.budget.calendar import check_zone
 from laconic.config import read_file
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.learner import Arrays, OnnxLearner
@@ -27,6 +28,11 @@ from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes
 from laconic.transport.mqtt import Address, MqttLink
+
+_PING_BYTES = 2 + 2
+"""PINGREQ and PINGRESP (MQTT 3.1.1, sections 3.12 and 3.13)."""
+_TLS_RECORD_BYTES = 22
+"""What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
 
 MakeSensors = Callable[[Callable[[], WireBytes]], Sensors]
 
@@ -48,6 +54,7 @@ class Device:
         store: str | Path,
         cohort: str = "default",
         limits: Limits | None = None,
+        time_zone: str = "UTC",
         sensors: MakeSensors = WireOnly,
         fleet_key: bytes | None = None,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
@@ -58,6 +65,7 @@ class Device:
 
         `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and
         outbox. `retry_s`: the first wait for an answer before asking again; it doubles up to five minutes.
+        `time_zone`: where the device's days and months begin, for its limits.
         `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
 
         Raises `ConfigError` for a name, address or file that cannot be used, `WireError` or `ModelError` for
@@ -85,6 +93,8 @@ class Device:
             name,
             cohort=cohort,
             limits=limits or Limits(),
+            zone=check_zone(time_zone, "time_zone"),
+            standing_bytes_per_s=_standing_bytes(address) / address.keep_alive_s,
             key=fleet_key,
             chunk_bytes=chunk_bytes,
             retry_s=retry_s,
@@ -196,3 +206,8 @@ class Device:
         except asyncio.CancelledError:
             if not self._running.cancelled():
                 raise
+
+
+def _standing_bytes(address: Address) -> int:
+    """What an idle connection costs in each of its keep-alive periods."""
+    return _PING_BYTES + (2 * _TLS_RECORD_BYTES if address.tls else 0)

@@ -41,6 +41,8 @@ class DeviceConfig(Section, frozen=True):
     store: str | None = None
     """The device's database; by default the name with `.db`."""
     metered: bool = False
+    time_zone: str = "UTC"
+    """Where its days and months begin: a name of the tz database, or an offset such as +05:30."""
     threads: int = 1
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     retry_s: float = 10.0
@@ -73,7 +75,11 @@ def _device(
     config, folder = load(DeviceConfig, path, environment, who="device"), path.resolve().parent
     limits = config.limits
     within("limits.min_charge", limits.min_charge, 0.0, 1.0)
-    within("limits.max_bytes_per_day", limits.max_bytes_per_day or 0, 0, 10**18)
+    for key in ("day", "month"):
+        for kind in ("", "metered_"):
+            limit = f"max_{kind}bytes_per_{key}"
+            within(f"limits.{limit}", getattr(limits, limit) or 0, 0, 2**48)
+    within("limits.max_joules_per_day", limits.max_joules_per_day or 0.0, 0.0, 1e15)
     within("threads", config.threads, 1, 1024)
     file = (folder / config.bundle, config.threads)
     if file not in trainers:
@@ -104,6 +110,7 @@ def _device(
         store=folder / (config.store or f"{config.name}.db"),
         cohort=config.cohort,
         limits=limits,
+        time_zone=config.time_zone,
         sensors=sensors,
         fleet_key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=config.chunk_bytes,

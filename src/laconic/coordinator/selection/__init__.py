@@ -3,12 +3,10 @@
 from laconic.coordinator.selection.candidate import Candidate, Context, Strategy
 from laconic.coordinator.selection.choosing import Choice, choose, strategy_of
 from laconic.coordinator.selection.fairness import jain
-from laconic.coordinator.selection.limits import Budget, refusal
 from laconic.coordinator.selection.settings import SelectionSection, SelectionSettings, selection_of
 from laconic.coordinator.selection.uniform import chosen
 
 __all__ = [
-    "Budget",
     "Candidate",
     "Choice",
     "Context",
@@ -18,7 +16,6 @@ __all__ = [
     "choose",
     "chosen",
     "jain",
-    "refusal",
     "selection_of",
     "strategy_of",
 ]
