@@ -1,4 +1,4 @@
-"""The coordinator: what malicious devices can do to a model, and what slow and vanishing ones cost."""
+"""The coordinator: malicious devices, slow and vanishing ones, thousands at once, and kills at any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
-from _coordinator import attacks, pages, stragglers
+from _coordinator import attacks, kills, load, pages, stragglers
 from _result import Bar, emit, report
 
 RESULTS = Path(__file__).parent / "results" / "coordinator.json"
@@ -31,7 +31,7 @@ class Part:
     bars: Callable[[Found], list[Bar]]
 
 
-PARTS = ("attacks", "stragglers")
+PARTS = ("attacks", "stragglers", "load", "kills")
 
 
 def main() -> int:
@@ -39,9 +39,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
     parser.add_argument("--seeds", type=int, default=1, help="of the part attacks, up to 3")
+    parser.add_argument("--devices", type=int, default=load.DEVICES, help="of the part load")
+    parser.add_argument("--runs", type=int, default=kills.RUNS, help="of the part kills")
     parser.add_argument("--write", action="store_true", help=f"merge into {RESULTS.name}; tables of docs/")
     options = parser.parse_args()
-    parts = _parts(options.seeds)
+    parts = _parts(options.seeds, options.devices, options.runs)
     wanted = options.parts.split(",")
     if unknown := [part for part in wanted if part not in parts]:
         parser.error(f"unknown part {unknown[0]!r}: some of {', '.join(parts)}")
@@ -58,10 +60,12 @@ def main() -> int:
     return emit("coordinator", results, bars)
 
 
-def _parts(seeds: int) -> Mapping[str, Part]:
+def _parts(seeds: int, devices: int, runs: int) -> Mapping[str, Part]:
     return {
         "attacks": Part(lambda pool: attacks.measure(pool, attacks.SEEDS[:seeds]), attacks.bars),
         "stragglers": Part(stragglers.measure, stragglers.bars),
+        "load": Part(lambda pool: load.measure(devices), load.bars),
+        "kills": Part(lambda pool: kills.measure(runs), kills.bars),
     }
 
 

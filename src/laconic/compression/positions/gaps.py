@@ -40,11 +40,11 @@ class GapPositions:
     def positions(self) -> NDArray[np.int64]:
         """From the running sum of gaps. Raises `Malformed` when they leave the tensor."""
         codes = self.stream.codes()
-        ends = codes != ESCAPE
-        if int(np.count_nonzero(ends)) != self.kept or not ends[-1]:
-            raise Malformed("number of gaps", value=int(np.count_nonzero(ends)), limit=self.kept)
+        ends = np.flatnonzero(codes != ESCAPE)
+        if ends.size != self.kept or ends[-1] != codes.size - 1:
+            raise Malformed("number of gaps", value=ends.size, limit=self.kept)
         # At most 255 * size, and `read` has bounded the size: the sum fits 64 bits.
-        positions = np.cumsum(codes, dtype=np.int64)[ends]
+        positions = np.cumsum(codes, dtype=np.int64).take(ends)
         positions += np.arange(self.kept)
         return inside(positions, self.values)
 
