@@ -75,9 +75,9 @@ def _device(
     config, folder = load(DeviceConfig, path, environment, who="device"), path.resolve().parent
     limits = config.limits
     within("limits.min_charge", limits.min_charge, 0.0, 1.0)
-    for key in ("day", "month"):
+    for period in ("day", "month"):
         for kind in ("", "metered_"):
-            limit = f"max_{kind}bytes_per_{key}"
+            limit = f"max_{kind}bytes_per_{period}"
             within(f"limits.{limit}", getattr(limits, limit) or 0, 0, 2**48)
     within("limits.max_joules_per_day", limits.max_joules_per_day or 0.0, 0.0, 1e15)
     within("threads", config.threads, 1, 1024)
