@@ -1,4 +1,4 @@
-"""The coordinator: malicious devices, slow and vanishing ones, thousands at once, and kills at any moment."""
+"""The coordinator: malicious devices, slow and vanishing ones, thousands at once, kills at any moment, budgets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
-from _coordinator import attacks, kills, load, pages, stragglers
+from _coordinator import attacks, budgets, kills, load, pages, stragglers
 from _result import Bar, emit, report
 
 RESULTS = Path(__file__).parent / "results" / "coordinator.json"
@@ -31,7 +31,7 @@ class Part:
     bars: Callable[[Found], list[Bar]]
 
 
-PARTS = ("attacks", "stragglers", "load", "kills")
+PARTS = ("attacks", "stragglers", "load", "kills", "budgets")
 
 
 def main() -> int:
@@ -66,6 +66,7 @@ def _parts(seeds: int, devices: int, runs: int) -> Mapping[str, Part]:
         "stragglers": Part(stragglers.measure, stragglers.bars),
         "load": Part(lambda pool: load.measure(devices), load.bars),
         "kills": Part(lambda pool: kills.measure(runs), kills.bars),
+        "budgets": Part(budgets.measure, budgets.bars),
     }
 
 
