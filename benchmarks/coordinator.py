@@ -1,4 +1,4 @@
-"""The coordinator: malicious devices, slow and vanishing ones, thousands at once, kills at any moment, budgets."""
+"""The coordinator: malicious, slow and vanishing devices, thousands at once, kills at any moment, budgets."""
 
 from __future__ import annotations
 
