@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from laconic.compression import Piece, decode, pieces, whole
-from laconic.coordinator import notes, rounds
+from laconic.coordinator import notes, rounds, scaffold
 from laconic.coordinator.advance import Version, advance, first
 from laconic.coordinator.aggregation import echo, optimizers
 from laconic.coordinator.aggregation.gathering import gathered
@@ -63,6 +63,14 @@ class Course:
         )
         echo.checked(campaign.echo, campaign.aggregation)
         checked(campaign.aggregation, size=subject.schema.size, min_reports=campaign.plan.min_reports)
+        scaffold.checked(
+            subject.schema,
+            rule=campaign.aggregation,
+            lateness=campaign.lateness,
+            echo_gain=campaign.echo.gain,
+        )
+        self._controls = scaffold.restore(self._compartment.get(scaffold.KEY), subject.schema)
+        """Of all updates that are in the store no more."""
         self._moments()
         self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
@@ -223,6 +231,13 @@ class Course:
         """Where an update that is committed now is folded, for its device's account."""
         told = self.echo_on_offer()
         return None if told is None else Folded(told.source, told.tick, discount)
+
+    def _settled_controls(self) -> scaffold.Sum:
+        """With the updates in the book, whether they make a version or not: devices have moved on."""
+        fold = self.book.fold
+        if not self._controls.size:
+            return self._controls
+        return scaffold.after(self._controls, fold.mean(), fold.weight, self.schema.controls)
 
     def _summary(self, seed: int) -> Callable[[], Vector]:
         """What makes the round's one update, once everything is saved."""
@@ -468,10 +483,14 @@ class Course:
         schema, evaluate, full = self.schema, self._subject.evaluate, registry.wants_full()
 
         summary = self._summary(seed)
+        controls, samples = self._settled_controls(), scaffold.taking_part(self.ledger, c.cohort)
 
         def compute() -> Version:
             mean = summary()
             moments, change = optimizers.step(c.server, self._moments(), sounding.added(mean))
+            change = scaffold.step(
+                change, controls, samples, weights=weights, residual=residual, schema=schema
+            )
             version = advance(
                 weights,
                 residual,
@@ -545,6 +564,8 @@ class Course:
             self._usual = usual
             entries["norms"] = msgspec.msgpack.encode(usual)
         entries |= self._recorded(now)
+        self._controls = self._settled_controls()
+        entries |= scaffold.save(self._controls)
         due = self.progress.opened_at + self.campaign.plan.interval_s
         if not self.book.samples:
             # Nobody has worked (no battery, no data): asking again at once would not help them.

@@ -63,10 +63,13 @@ Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 class _Private(msgspec.Struct, array_like=True, frozen=True):
-    """Weights that stay on the device, and the optimizer's state (`OptimizerState.encode`)."""
+    """Weights that stay on the device, the optimizer's state (`OptimizerState.encode`), and the device's own
+    control variate with the samples behind it."""
 
     local: bytes
     optimizer: bytes
+    control: bytes = b""
+    samples: int = 0
 
 
 class OnnxLearner:
@@ -104,6 +107,7 @@ class OnnxLearner:
     def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
         x, y = self._data
         local, optimizer = self._recalled(private)
+        control, behind = self._recalled_control(private)
         result = self._trainer.train(
             weights,
             x,
@@ -114,13 +118,14 @@ class OnnxLearner:
             seed=seed % 2**63,
             proximal_mu=training.proximal_mu,
             local=local,
+            control=control,
             optimizer=optimizer if training.keep_optimizer else None,
             should_stop=self._stopped.is_set,
         )
         losses = result.losses
         steps_per_epoch = max(1, len(losses) // training.epochs)
         return Trained(
-            weights=result.weights,
+            weights=self._reweighed(result.weights, control, behind),
             samples=self.samples,
             loss_before=float(np.mean(losses[:steps_per_epoch])) if len(losses) else None,
             loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
@@ -129,9 +134,34 @@ class OnnxLearner:
 
     def _remembered(self, result: TrainResult, *, keep_optimizer: bool) -> bytes:
         optimizer = result.optimizer.encode(self._bundle) if keep_optimizer else b""
-        if not optimizer and not self._bundle.local_schema.size:
+        local, control = (v.astype("<f4").tobytes() for v in (result.local, result.control))
+        if not (optimizer or local or control):
             return b""
-        return msgspec.msgpack.encode(_Private(result.local.astype("<f4").tobytes(), optimizer))
+        behind = self.samples if control else 0
+        return msgspec.msgpack.encode(_Private(local, optimizer, control, behind))
+
+    def _reweighed(self, weights: Vector, control: Vector | None, behind: int) -> Vector:
+        """`weights` with a change of the control variate that is right in sums weighted by samples.
+
+        The coordinator has n c_i of a device whose c_i went out with n samples; with m now, what it lacks is
+        m c_i' - n c_i, that is m times c_i' - n / m c_i.
+        """
+        if control is None or behind == self.samples:
+            return weights
+        weights = weights.copy()
+        weights[self.schema.controls] += np.float32(1 - behind / self.samples) * control
+        return weights
+
+    def _recalled_control(self, private: bytes) -> tuple[Vector | None, int]:
+        """The device's own control variate, if it has one, and the samples behind it."""
+        try:
+            kept = msgspec.msgpack.decode(private, type=_Private)
+        except msgspec.DecodeError:
+            return None, self.samples
+        size = self._bundle.control_schema.size
+        if not size or len(kept.control) != 4 * size:
+            return None, self.samples
+        return np.frombuffer(kept.control, "<f4").astype(np.float32), kept.samples
 
     def _recalled(self, private: bytes) -> tuple[Vector, OptimizerState | None]:
         """What earlier training left; what cannot be used (it was another program's) begins anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -75,6 +75,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     usual = assignment.gate_state.running_norm or 0.0
     kept, echo = caught_up(assignment.residual, assignment.echo, offer)
     residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
+    residual = _sparing(residual, kept, change, learner.schema.controls)
     decision = decide(
         assignment.gate,
         assignment.gate_state,
@@ -101,6 +102,16 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
         target=decision.target,
         private=trained.private,
     )
+
+
+def _sparing(residual: Residual, kept: Residual, change: Vector, controls: slice) -> Residual:
+    """The residual without age and cap on control variates: the coordinator's are a sum of all changes, and
+    what were missing there once would be missing for ever."""
+    if controls.start == controls.stop:
+        return residual
+    values = residual.values.copy()
+    values[controls] = kept.values[controls] + change[controls]
+    return replace(residual, values=values)
 
 
 def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
