@@ -193,6 +193,7 @@ def test_ranges_were_found() -> None:
         "training",
         "aggregation",
         "server",
+        "models",
         "compression",
         "gate",
         "feedback",

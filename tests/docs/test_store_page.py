@@ -13,9 +13,12 @@ from laconic.coordinator.aggregation.echo import SavedEcho
 from laconic.coordinator.aggregation.optimizers import SavedMoments
 from laconic.coordinator.aggregation.plausible import NormHistory
 from laconic.coordinator.campaign import Committed, Progress, Standing
+from laconic.coordinator.canary import Canary
+from laconic.coordinator.custody import Request
+from laconic.coordinator.evaluation import Evaluation
 from laconic.coordinator.history import RoundRecord
 from laconic.coordinator.ledger import DeviceRecord
-from laconic.coordinator.registry import ModelRecord
+from laconic.coordinator.records import ModelRecord, Refusal
 from laconic.edge_sdk.records import Diary, Outbox
 from laconic.storage import SqliteStore
 
@@ -27,6 +30,10 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "update/": Committed,
     "device/": DeviceRecord,
     "model/": ModelRecord,
+    "refused/": Refusal,
+    "evaluation/": Evaluation,
+    "rollback": Request,
+    "canary": Canary,
     "server-optimizer": SavedMoments,
     "server-echo": SavedEcho,
     "norms": NormHistory,

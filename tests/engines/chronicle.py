@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -21,13 +21,14 @@ from laconic.coordinator.advance import advance, first
 from laconic.coordinator.campaign import Committed
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.fold import Fold
-from laconic.coordinator.records import ModelRecord
+from laconic.coordinator.records import ModelRecord, Status
 from laconic.device_sim.world import World
 from laconic.edge_sdk.engine import DeviceEngine
 from laconic.edge_sdk.learner import Learner, Trained
 from laconic.edge_sdk.records import restore
 from laconic.edge_sdk.work import Outcome
 from laconic.node import Computed, Effect, Event, Save, Send, Subscribe
+from laconic.protocol.identity import weights_hash
 from laconic.protocol.messages import Training
 from laconic.schema import Vector
 from laconic.storage import MemoryStore
@@ -150,7 +151,8 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
     """Hold a settled run against the oracle; returns how many updates reached the model.
 
     * The campaign has finished.
-    * Every update was committed once, and is in exactly one version.
+    * Every update was committed once, and is in exactly one version, or was dropped with one that was
+      refused or taken back; those do not count as having reached the model.
     * Every version's weights are what its updates give, folded anew in another order.
     * Every device holds the newest version bit for bit (`everyone`), or some version bit for bit.
     * On every device: all changes made = committed updates (decoded) with their echoes so far + residual on
@@ -162,6 +164,7 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
     sent: dict[str, list[_Sent]] = {f"d{i}": [] for i in range(fleet.devices)}
     versions = [first(np.zeros(SIZE, np.float32), SCHEMA, lambda w: None)]
     seen: set[str] = set()
+    dropped: set[str] = set()
     waiting: dict[str, Committed] = {}
     echo = np.zeros(SIZE, np.float32)
     for host, entries in world.chronicle.saves:
@@ -172,7 +175,8 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
                 c = msgspec.msgpack.decode(blob, type=Committed)
                 late = key == f"{_LATE}{c.device}/{c.update}"
                 assert late or key == _UPDATE + c.device
-                base = next(i for i, v in enumerate(versions) if v.digest.hex().startswith(c.base))
+                # After a rollback the newest of those with the same weights.
+                base = max(i for i, v in enumerate(versions) if v.digest.hex().startswith(c.base))
                 assert c.staleness == len(versions) - 1 - base
                 assert late or c.staleness == 0
                 assert c.discount == np.float32((1 + c.staleness) ** -fleet.lateness.exponent)
@@ -188,13 +192,20 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         ]
         taken = {key for key, blob in entries.items() if _is_taken(key, blob)}
         for record in records:
-            if record.version == 0:
-                assert record.weights == versions[0].digest
+            if record.version < len(versions):
+                assert record.weights == versions[record.version].digest, "a version is what it was"
                 continue
             assert record.version == len(versions)
+            if record.rollback_of is not None or record.status is Status.PASSAGE:
+                dropped |= {c.update for c in waiting.values()}
+                versions.append(_older(entries, versions, record))
+                echo = np.zeros(SIZE, np.float32)
+                continue
             assert taken == waiting.keys(), "the updates folded are not those committed"
             version, echo = _next(fleet, versions[-1], echo, waiting, record)
             versions.append(version)
+        if any(key.startswith(_OWN + "refused/") for key in entries):
+            dropped |= {c.update for c in waiting.values()}
         if taken:
             waiting.clear()
     assert not waiting, "a committed update is in no version"
@@ -221,7 +232,20 @@ def verify(fleet: Fleet, world: LoggedWorld, *, everyone: bool = True) -> int:
         expected = _sum([s.frame * s.sounding(fleet.echo, tick) for s in frames])
         counted_on = np.zeros(SIZE) if disk.echo.values is None else disk.echo.values
         np.testing.assert_allclose(counted_on, expected, rtol=1e-4, atol=2e-5, err_msg=name)
-    return len(seen)
+    assert dropped <= seen
+    return len(seen) - len(dropped)
+
+
+def _older(entries: Mapping[str, bytes | None], versions: list[Any], record: ModelRecord) -> Any:
+    """A version that a rollback makes, or a step on its way: the weights that were saved, nothing besides."""
+    raw = entries[f"{_OWN}weights/{record.version:08d}"]
+    assert raw is not None
+    weights = np.frombuffer(raw, "<f4").astype(np.float32)
+    assert weights_hash(weights, SCHEMA) == record.weights
+    if record.rollback_of is not None:
+        assert weights.tobytes() == versions[record.rollback_of].weights.tobytes()
+    assert entries[f"{_OWN}server-residual"] == bytes(4 * SIZE)
+    return replace(versions[0], weights=weights, residual=np.zeros(SIZE, np.float32), digest=record.weights)
 
 
 @dataclass(frozen=True)

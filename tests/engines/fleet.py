@@ -9,7 +9,7 @@ import numpy as np
 
 from laconic.compression import PRESETS, CodecSettings
 from laconic.compression.echo import EchoSettings
-from laconic.coordinator.advance import Score
+from laconic.coordinator.advance import Evaluate, Score
 from laconic.coordinator.aggregation.optimizers import ServerSettings
 from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.coordinator.campaign import Campaign, Subject
@@ -17,9 +17,10 @@ from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
 from laconic.coordinator.staleness import Lateness
+from laconic.coordinator.verdict import ModelSettings
 from laconic.device_sim.world import Connection, Speed, World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
-from laconic.edge_sdk.learner import Learner, Trained
+from laconic.edge_sdk.learner import Learner, Measured, Trained
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.sensors import Sensors
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
@@ -61,6 +62,10 @@ class LinearLearner:
             losses.append(float(np.mean(error**2)))
             w = w - training.learning_rate * self._x.T @ error / self.rows
         return Trained(w.astype(np.float32), self.rows, losses[0], losses[-1])
+
+    def measure(self, weights: Vector, private: bytes) -> Measured:
+        error = self._x @ weights.astype(np.float64) - self._y
+        return Measured(float(np.mean(error**2)), None)
 
 
 def distance(weights: Vector) -> float:
@@ -105,6 +110,8 @@ class Fleet:
     max_devices: int = 100_000
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
+    evaluate: Evaluate = lambda w: Score(distance(w), 1.0 - distance(w))
 
     def campaign(self) -> Campaign:
         return Campaign(
@@ -134,6 +141,7 @@ class Fleet:
             chunk_bytes=self.chunk_bytes,
             key=self.key,
             keep_versions=self.keep_versions,
+            models=self.models,
             aggregation=self.aggregation,
             server=self.server,
         )
@@ -143,7 +151,7 @@ class Fleet:
 
     def subject(self) -> Subject:
         initial = np.zeros(SIZE, np.float32)
-        return Subject(BUNDLE, SCHEMA, initial, lambda w: Score(distance(w), 1.0 - distance(w)))
+        return Subject(BUNDLE, SCHEMA, initial, self.evaluate)
 
     def device(self, i: int) -> DeviceEngine:
         settings = DeviceSettings(

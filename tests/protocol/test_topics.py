@@ -26,6 +26,7 @@ BUILT = st.one_of(
     st.builds(lambda d: (topics.device_task(d), topics.DeviceTask(d)), NAMES),
     st.builds(lambda d: (topics.ack(d), topics.Ack(d)), NAMES),
     st.builds(lambda c: (topics.cohort_task(c), topics.CohortTask(c)), NAMES),
+    st.builds(lambda c: (topics.cohort_model(c), topics.CohortModel(c)), NAMES),
     st.builds(lambda m: (topics.manifest(m), topics.ManifestOf(m)), HASHES),
     st.builds(lambda b, i: (topics.blob_chunk(b, i), topics.BlobChunk(b, i)), HASHES, INDICES),
 )
@@ -50,6 +51,8 @@ def rebuild(address: topics.Address) -> str:
             return topics.ack(d)
         case topics.CohortTask(c):
             return topics.cohort_task(c)
+        case topics.CohortModel(c):
+            return topics.cohort_model(c)
         case topics.ManifestOf(m):
             return topics.manifest(m)
         case topics.BlobChunk(b, i):

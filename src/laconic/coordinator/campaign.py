@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -16,6 +17,7 @@ from laconic.coordinator.rounds import Plan
 from laconic.coordinator.schedule import Schedule
 from laconic.coordinator.selection import SelectionSettings
 from laconic.coordinator.staleness import Lateness, PastTask
+from laconic.coordinator.verdict import ModelSettings
 from laconic.errors import ConfigError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
@@ -71,11 +73,18 @@ class Campaign:
     """How a round's updates become one."""
     server: ServerSettings = field(default_factory=ServerSettings)
     """How the model steps along it."""
+    models: ModelSettings = field(default_factory=ModelSettings)
+    """When a version is worse than it may be, and how new ones are tried."""
     history: HistorySettings = field(default_factory=HistorySettings)
     """What is kept of rounds that are over."""
     key: bytes | None = None
     chunk_bytes: int = DEFAULT_CHUNK_BYTES
     keep_versions: int = 16
+
+    def digest(self) -> str:
+        """Short hash of all settings but the key: which versions were made under the same ones."""
+        encoder = msgspec.msgpack.Encoder(enc_hook=str, order="deterministic")
+        return hashlib.sha256(encoder.encode(replace(self, key=None))).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,9 @@ class Committed(msgspec.Struct, frozen=True):
     """How many versions its base was behind."""
     discount: float = 1.0
     """Factor on its values, for its staleness."""
+    loss: float | None = None
+    """Of its base on the device's data, before it trained."""
+    accuracy: float | None = None
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from laconic.coordinator.campaign import Campaign, HistorySettings
 from laconic.coordinator.round_settings import RoundsSection, ScheduleSection, lateness_of, plan_of
 from laconic.coordinator.schedule import schedule_of
 from laconic.coordinator.selection import SelectionSection, selection_of
+from laconic.coordinator.verdict import ModelSettings
 from laconic.errors import ConfigError, LaconicError
 from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.messages import Eligibility, Feedback, Gate, Training
@@ -94,6 +95,21 @@ class FeedbackSection(Section, frozen=True):
     stale_after: int = 50
 
 
+class ModelsSection(Section, frozen=True):
+    """`[models]`: when a version is worse than it may be, and how new ones are tried."""
+
+    margin_loss: float | None = None
+    margin_accuracy: float | None = None
+    compare_with: str = "best"
+    window: int = 8
+    patience: int = 1
+    min_reports: int = 5
+    significance: float = 0.05
+    canary_share: float = 0.0
+    canary_reports: int = 5
+    canary_deadline_s: float = 600.0
+
+
 class EligibilitySection(Section, frozen=True):
     """`[eligibility]`: what a device must have to be asked."""
 
@@ -144,6 +160,7 @@ class CampaignSection(Section, frozen=True):
     training: TrainingSection = TrainingSection()
     aggregation: AggregationSection = AggregationSection()
     server: ServerSection = ServerSection()
+    models: ModelsSection = ModelsSection()
     compression: CompressionSection = CompressionSection()
     gate: GateSection = GateSection()
     feedback: FeedbackSection = FeedbackSection()
@@ -302,6 +319,7 @@ def campaign_of(
         learning_rate_decay=t.learning_rate_decay,
         aggregation=aggregation,
         server=ServerSettings(**msgspec.structs.asdict(config.server)),
+        models=ModelSettings(**msgspec.structs.asdict(config.models)),
         history=HistorySettings(config.history.rounds, config.history.names),
         key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=c.chunk_bytes,

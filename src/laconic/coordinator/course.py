@@ -9,7 +9,7 @@ import msgspec
 
 from laconic.compression import Piece, decode, pieces, whole
 from laconic.coordinator import notes, rounds, scaffold
-from laconic.coordinator.advance import Version, advance, first
+from laconic.coordinator.advance import Score, Version, advance, first, full_frame
 from laconic.coordinator.aggregation import echo, optimizers
 from laconic.coordinator.aggregation.gathering import gathered
 from laconic.coordinator.aggregation.plausible import NormHistory
@@ -18,16 +18,20 @@ from laconic.coordinator.aggregation.settings import checked
 from laconic.coordinator.asking import Asking
 from laconic.coordinator.campaign import Campaign, Committed, Progress, Standing, Subject
 from laconic.coordinator.compartment import compartment_of
+from laconic.coordinator.custody import Custody, Finding
 from laconic.coordinator.history import History, Tally
 from laconic.coordinator.ledger import Ledger, online
 from laconic.coordinator.offering import offer_of
 from laconic.coordinator.open_round import OpenRound
+from laconic.coordinator.records import Status
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.rounds import Action, Phase
 from laconic.coordinator.schedule import NEVER
 from laconic.coordinator.staleness import PastTask, discounted, remember
 from laconic.coordinator.treasury import Treasury
-from laconic.errors import StorageError, WireError
+from laconic.coordinator.trials import Trials
+from laconic.coordinator.way_back import WayBack, way_back
+from laconic.errors import ConfigError, StorageError, WireError
 from laconic.node import Compute, Effect, Note, Save, Send, StoreView
 from laconic.protocol import topics
 from laconic.protocol.identity import task_id
@@ -71,6 +75,10 @@ class Course:
         )
         self._controls = scaffold.restore(self._compartment.get(scaffold.KEY), subject.schema)
         """Of all updates that are in the store no more."""
+        self.custody = Custody(campaign.models, self.registry, self._compartment)
+        self.trials = Trials(self)
+        self._turn = 0
+        """Number of the last computation: what an earlier one brings has been overtaken."""
         self._moments()
         self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
@@ -88,6 +96,11 @@ class Course:
     def dense_bytes(self) -> int:
         """Bytes of an update as float32."""
         return 4 * self.schema.size
+
+    @property
+    def bundle(self) -> str:
+        """Short hash of the training bundle."""
+        return self._subject.bundle
 
     @property
     def wake_at(self) -> float | None:
@@ -144,6 +157,7 @@ class Course:
         if self.registry.empty:
             version = first(self._subject.initial, self.schema, self._subject.evaluate)
             entries = self.registry.add(version, now, round_number=0, updates=0, silent=0, samples=0)
+            entries |= self.custody.settle()
             effects += [self.save(entries), notes.version(self.registry.current)]
         if (
             self.progress.finished
@@ -154,6 +168,14 @@ class Course:
             self.progress = msgspec.structs.replace(
                 self.progress, number=self.progress.number + 1, finished=False
             )
+        if self.custody.request is not None or self.trials.on is not None:
+            # The version that was computed last is about to be replaced, or on trial.
+            self._refold()
+            self.round = rounds.Round(self.progress.number, Phase.ADVANCING)
+            if self.custody.request is not None:
+                return [*effects, self._compute_way_back()]
+            self.wait(now + self.campaign.models.canary_deadline_s)
+            return effects
         if self.progress.finished:
             self.round = rounds.Round(self.progress.number, Phase.FINISHED)
             return effects
@@ -176,7 +198,7 @@ class Course:
 
     def republish(self) -> list[Effect]:
         """Everything that should lie at the broker, which may have lost it."""
-        effects = list(self.registry.publish_all())
+        effects = [*self.registry.publish_all(), self._pointer(), *self.trials.ask()]
         if self.collecting:
             effects += self.offer(self.book.unheard())
         elif self.finished:
@@ -281,6 +303,8 @@ class Course:
                     f"committed update {key} ({e})", remedy="restore the store from a copy"
                 ) from e
             self.tally.restored(c)
+            if not self.registry.empty and c.base == self.registry.current.name:
+                self.custody.heard(c.device, c.weight, c.loss, c.accuracy)
             if key.startswith("late/"):
                 self.book.commit_late(c.device, c.update, update, c.weight)
             else:
@@ -309,6 +333,8 @@ class Course:
         """Word of a device of the cohort: if it is here, expect it in the open round if it is chosen."""
         if self.round.phase is Phase.WAITING:
             return self.try_open(now)
+        if self.trials.on is not None:
+            return self.trials.arrived(device)
         if not self.collecting or not self.ledger[device].online:
             return []
         effects: list[Effect] = []
@@ -324,6 +350,8 @@ class Course:
 
     def left(self, device: str, now: float) -> list[Effect]:
         """A device has gone, or has answered in a way that cannot be used: the round does not wait for it."""
+        if self.trials.on is not None:
+            return self.trials.left(device, now)
         if not self.collecting or not self.book.awaits(device):
             return []
         self.book.expected.discard(device)
@@ -351,10 +379,16 @@ class Course:
         """Tell a device that has answered a task of the past what there is to do now, if anything."""
         return self.offer([device], work=self.collecting and self.book.awaits(device), direct=True)
 
+    def wait(self, until: float) -> None:
+        """Want `timed_out` then, in the phase at hand."""
+        self.round = replace(self.round, deadline=until)
+
     # --- rounds
 
     def timed_out(self, now: float) -> list[Effect]:
         """The moment of `wake_at` has come."""
+        if self.trials.on is not None:
+            return self.trials.timed_out(now)
         return self.step(rounds.TimedOut(), now)
 
     def step(self, given: rounds.Input, now: float) -> list[Effect]:
@@ -464,7 +498,7 @@ class Course:
 
         Without `work` it is word of the newest model.
         """
-        c, base = self.campaign, self.registry.current
+        c, base = self.campaign, self.registry.offered
         told, bundle = self.echo_on_offer(), self._subject.bundle
         offer = offer_of(c, self.progress, self.round.number, base, told, bundle=bundle, work=work)
         if direct or (c.targeted and work):
@@ -472,8 +506,17 @@ class Course:
             return [Send(topics.device_task(name), encode(to(name, offer))) for name in devices]
         return [Send(topics.cohort_task(c.cohort), encode(self.treasury.offer_to(None, offer)), retain=True)]
 
+    def _pointer(self) -> Effect:
+        """Where a device that has no model yet finds the newest, whether or not there is a coordinator."""
+        c, base, number = self.campaign, self.registry.offered, self.round.number
+        offer = offer_of(c, self.progress, number, base, None, bundle=self.bundle, work=False)
+        return Send(topics.cohort_model(c.cohort), encode(offer), retain=True)
+
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
+        finding = self.custody.judge_newest()
+        if finding.target is not None:
+            return self._take_back(finding.target, finding.why, now)
         c, registry = self.campaign, self.registry
         sounding, number = self.fleet_echo, self.round.number
         if not self.book.updates and not (self.book.samples and sounding.outweighs_silence(registry.weights)):
@@ -481,6 +524,7 @@ class Course:
             return self._end_round({}, [], now)
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
         schema, evaluate, full = self.schema, self._subject.evaluate, registry.wants_full()
+        known = registry.digests()
 
         summary = self._summary(seed)
         controls, samples = self._settled_controls(), scaffold.taking_part(self.ledger, c.cohort)
@@ -501,32 +545,170 @@ class Course:
                 full=full,
                 evaluate=evaluate,
             )
+            if version.full is None and version.digest in known:
+                # It takes an older version's name, and no delta leads past that.
+                version = replace(version, full=full_frame(version.weights, schema))
             return replace(version, moments=moments, echo=sounding.after(mean, c.echo, number))
 
-        return [Compute(ADVANCE + c.cohort, compute)]
+        return [self._compute(compute)]
+
+    def _compute(self, work: Callable[[], Version | WayBack]) -> Effect:
+        self._turn += 1
+        turn = self._turn
+        return Compute(ADVANCE + self.campaign.cohort, lambda: (turn, work()))
 
     def advanced(self, result: object, now: float) -> list[Effect]:
         """The next version has been computed: save it, publish it, and end the round."""
         if isinstance(result, Exception):
             # Nothing is lost: the updates are in the store, and a restart comes back to this point.
             raise result
+        assert isinstance(result, tuple)
+        turn, result = result
+        if turn != self._turn:
+            return []
+        if isinstance(result, WayBack):
+            return self._went_back(result, now)
         assert isinstance(result, Version)
-        taken: dict[str, bytes | None] = {f"update/{device}": None for device in self.book.committed}
-        taken |= {f"late/{device}/{update}": None for update, device in self.book.late.items()}
+        taken = self._taken()
         if result.digest == self.registry.current.weights:
             # A version is known by its weights: one that changed nothing would be its own parent.
             return self._end_round({**self.registry.keep(result), **self._remember(result), **taken}, [], now)
-        entries = self.registry.add(
+        finding, tries = self.custody.judge_candidate(result), self.campaign.models.tries
+        if finding.target is not None:
+            return self._refuse(result, finding, now)
+        entries = self.custody.settle()
+        entries |= self.registry.add(
             result,
             now,
             round_number=self.round.number,
             updates=self.book.updates,
             silent=self.book.silent,
             samples=self.book.samples,
+            status=Status.CANDIDATE if tries else Status.PUBLISHED,
+            worse=finding.worse,
+            why=finding.why,
+            settings=self.campaign.digest(),
         )
-        entries |= self._remember(result)
+        entries |= {**self._remember(result), **taken}
         publication = [*self.registry.publish_newest(result), notes.version(self.registry.current)]
-        return self._end_round({**entries, **taken}, publication, now)
+        if tries:
+            return self._try_out(entries, publication, now)
+        return self._end_round(entries, [*publication, self._pointer()], now)
+
+    def _taken(self) -> dict[str, bytes | None]:
+        """Takes every committed update out of the store."""
+        late = {f"late/{device}/{update}": None for update, device in self.book.late.items()}
+        return {**{f"update/{device}": None for device in self.book.committed}, **late}
+
+    # --- versions that are tried, refused and taken back
+
+    def rollback(self, version: int, now: float) -> list[Effect]:
+        """Bring back the weights of an older version, as a new one.
+
+        Raises `ConfigError` for a version whose weights are not kept, or are those of the newest.
+        """
+        if self.registry.weights_of(version).tobytes() == self.registry.weights.tobytes():
+            raise ConfigError(
+                "version to roll back to",
+                value=version,
+                limit=f"one with other weights than the newest, {self.registry.current.version}",
+            )
+        return self._take_back(version, "by hand", now)
+
+    def pin(self, version: int, *, pinned: bool = True) -> list[Effect]:
+        """Keep a version's weights whatever its age, or no longer. Raises `ConfigError` if they are gone."""
+        return [self.save(self.registry.pin(version, pinned=pinned))]
+
+    def _refuse(self, candidate: Version, finding: Finding, now: float) -> list[Effect]:
+        """Do not publish a candidate, and drop its round's updates: folded again they would be as bad again.
+
+        Residual, optimizer and echo stay what they are for the newest version; but devices were told that
+        their updates would sound.
+        """
+        assert finding.target is not None
+        book, score, number = self.book, candidate.score, self.round.number
+        entries = self.registry.refuse(
+            candidate,
+            now,
+            round_number=number,
+            updates=book.updates,
+            silent=book.silent,
+            samples=book.samples,
+            why=finding.why,
+        )
+        loss, accuracy = (None, None) if score is None else (score.loss, score.accuracy)
+        refused = notes.refused(number, book, loss=loss, accuracy=accuracy, why=finding.why)
+        self._echo = echo.NOTHING_SAID
+        entries |= {**self._taken(), "server-echo": None}
+        if finding.target == self.registry.current.version:
+            return self._end_round(entries, [refused], now)
+        closed, _ = self._balance(entries, now)
+        return [refused, closed, *self._take_back(finding.target, finding.why, now, entries)]
+
+    def _try_out(
+        self, entries: dict[str, bytes | None], publication: list[Effect], now: float
+    ) -> list[Effect]:
+        """Let a part of the fleet measure the newest version; that, too, ends the round."""
+        closed, due = self._balance(entries, now)
+        trial = self.trials.prepare(due)
+        entries |= self.custody.try_out(trial)
+        self.wait(now + self.campaign.models.canary_deadline_s)
+        begun = notes.trial("begun", trial, reports=0)
+        return [self.save(entries), *publication, closed, begun, *self.trials.ask()]
+
+    def tried(self, now: float) -> list[Effect]:
+        """The trial has its reports: promote the version, or take it back."""
+        trial, finding = self.trials.on, self.custody.judge_newest()
+        assert trial is not None
+        if finding.target is not None:
+            return self._take_back(finding.target, finding.why, now)
+        reports = self.custody.reports
+        entries = self.registry.note(trial.version, status=Status.PUBLISHED)
+        entries |= {**self.custody.settle(), **self.custody.try_out(None)}
+        promoted = [self._pointer(), notes.trial("passed", trial, reports=reports)]
+        return self._go_on(entries, promoted, now, trial.due)
+
+    def _take_back(
+        self, target: int, why: str, now: float, entries: dict[str, bytes | None] | None = None
+    ) -> list[Effect]:
+        """Begin to replace the newest version by an older one: decided and written down first."""
+        asked = self.custody.request
+        again = asked.again if asked is not None else not (self.progress.open or self.advancing)
+        entries = {**(entries or {}), **self.custody.ask(target, why, again=again)}
+        return [self.save(entries), *self.step(rounds.TakenBack(), now), self._compute_way_back()]
+
+    def _compute_way_back(self) -> Effect:
+        request, weights, schema = self.custody.request, self.registry.weights, self.schema
+        assert request is not None
+        target, record = self.registry.weights_of(request.target), self.registry[request.target]
+        score = None if record.loss is None else Score(record.loss, record.accuracy)
+        return self._compute(
+            lambda: way_back(weights, target, schema, version=request.target, why=request.why, score=score)
+        )
+
+    def _went_back(self, back: WayBack, now: float) -> list[Effect]:
+        """An older version's weights are the newest again.
+
+        What was learnt from the models in between is dropped: the updates committed and not folded, and the
+        tasks whose updates would still be taken. Devices keep what they have not sent.
+        """
+        request, dropped = self.custody.request, self.book.updates
+        assert request is not None
+        entries = self._taken()
+        self.book.norms.clear()
+        open_round = self.progress.open
+        closed, due = self._balance(entries, now)
+        if not open_round:
+            due = self.progress.opened_at + self.campaign.plan.interval_s
+        entries |= self.custody.go_back(
+            back, now, round_number=self.round.number, settings=self.campaign.digest()
+        )
+        self._echo = echo.NOTHING_SAID
+        self.progress = msgspec.structs.replace(self.progress, tasks=[])
+        current = self.registry.current
+        publication = [*self.registry.publish_newest(*back.steps), self._pointer()]
+        publication += [notes.rolled_back(current, dropped=dropped), *([closed] if open_round else [])]
+        return self._go_on(entries, publication, now, due, again=request.again)
 
     def _remember(self, result: Version) -> dict[str, bytes | None]:
         """The memory of server optimizer and echo, of the version that is now the newest."""
@@ -557,6 +739,11 @@ class Course:
         self, entries: dict[str, bytes | None], publication: list[Effect], now: float
     ) -> list[Effect]:
         """One `Save` takes the folded updates out and the new version in; only then is it published."""
+        closed, due = self._balance(entries, now)
+        return self._go_on(entries, [*publication, closed], now, due)
+
+    def _balance(self, entries: dict[str, bytes | None], now: float) -> tuple[Effect, float]:
+        """Close the book, with what is to be saved of it; returns a note, and when the next round may open."""
         closed = notes.closed(self.round.number, self.book, seconds=now - self.progress.opened_at)
         for name in self.book.unheard():
             self.ledger.vanished(name, self.progress.task)
@@ -571,7 +758,23 @@ class Course:
             # Nobody has worked (no battery, no data): asking again at once would not help them.
             due = max(due, now + min(_NOBODY_WORKED_S, self.campaign.plan.deadline_s))
         self.book = self._new_book()
-        after = self.step(rounds.Advanced(self._reached()), now)
+        entries |= self.custody.settle()
+        self.progress = msgspec.structs.replace(self.progress, open=False, expected=[])
+        entries["progress"] = msgspec.msgpack.encode(self.progress)
+        return closed, due
+
+    def _go_on(
+        self,
+        entries: dict[str, bytes | None],
+        publication: list[Effect],
+        now: float,
+        due: float,
+        *,
+        again: bool = False,
+    ) -> list[Effect]:
+        """Save how a round has ended, and go on with the next one; `again`: with the same one."""
+        over = self._reached() or (again and self.progress.finished)
+        after = self.step(rounds.Advanced(over, again), now)
         self.progress = Progress(
             number=self.round.number,
             opened_at=self.progress.opened_at,
@@ -581,7 +784,7 @@ class Course:
         if self.round.phase is Phase.WAITING and due > now:
             self.round = replace(self.round, deadline=due)
         entries |= {"progress": msgspec.msgpack.encode(self.progress)}
-        effects = [self.save(entries), *publication, closed, *after]
+        effects = [self.save(entries), *publication, *after]
         if self.finished:
             return effects + self.offer([], work=False)
         opened = self.try_open(now)

@@ -26,6 +26,8 @@ class Request(msgspec.Struct, frozen=True):
 
     target: int
     why: str
+    again: bool = False
+    """No round ends by it: the one that was to come comes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Custody:
         if not references:
             return FINE
         reference, before = max(references, key=lambda r: better(self._settings, (r[1].loss, r[1].accuracy)))
-        return self._finding(worse_by_score(self._settings, score, before), newest.worse + 1, reference)
+        why = worse_by_score(self._settings, score, before)
+        return self._finding(why, newest.worse + 1, parent=newest, reference=reference)
 
     def judge_newest(self) -> Finding:
         """Judge the newest version by the reports of the devices."""
@@ -113,14 +116,16 @@ class Custody:
             return FINE
         reference = max(references, key=lambda r: better(self._settings, _medians(r)))
         why = worse_by_reports(self._settings, found, self._evaluation(reference.version))
-        row = max(newest.worse, self._registry[newest.version - 1].worse + 1)
-        return self._finding(why, row, reference)
+        parent = self._registry[newest.version - 1]
+        return self._finding(why, max(newest.worse, parent.worse + 1), parent=parent, reference=reference)
 
-    def _finding(self, why: str, row: int, reference: ModelRecord) -> Finding:
+    def _finding(self, why: str, row: int, *, parent: ModelRecord, reference: ModelRecord) -> Finding:
+        """Back to the parent, which loses the least, unless that is worse itself."""
         if not why:
             return FINE
+        target = reference if parent.worse else parent
         why = f"{why} (version {reference.version})"
-        return Finding(row, why, reference.version if row >= self._settings.patience else None)
+        return Finding(row, why, target.version if row >= self._settings.patience else None)
 
     def _before(self, version: int) -> Iterator[ModelRecord]:
         """The versions that `version` is compared with, the newest first.
@@ -143,9 +148,9 @@ class Custody:
 
     # --- trials and rollbacks
 
-    def ask(self, target: int, why: str) -> Entries:
+    def ask(self, target: int, why: str, *, again: bool) -> Entries:
         """Decide on a rollback; it ends a trial."""
-        self.request, self.canary = Request(target, why), None
+        self.request, self.canary = Request(target, why, again), None
         return {"rollback": msgspec.msgpack.encode(self.request), "canary": None}
 
     def try_out(self, canary: Canary | None) -> Entries:
@@ -156,7 +161,7 @@ class Custody:
     def go_back(self, back: WayBack, now: float, *, round_number: int, settings: str) -> Entries:
         """Make the steps of a way back the newest versions, the last with the number that is offered.
 
-        The server optimizer's memory belongs to the version that is taken back.
+        The memories of server optimizer and echo belong to the version that is taken back.
         """
         registry, entries = self._registry, self.settle()
         left = registry.current.version
@@ -176,10 +181,17 @@ class Custody:
             )
         for version in range(back.target + 1, left + 1):
             if version in registry and registry[version].status is not Status.PASSAGE:
-                why = back.why if version == left else registry[version].why
+                why = registry[version].why or (back.why if version == left else "")
                 entries |= registry.note(version, status=Status.TAKEN_BACK, why=why)
         self.request = self.canary = None
-        return {**entries, **self.settle(), "server-optimizer": None, "rollback": None, "canary": None}
+        return {
+            **entries,
+            **self.settle(),
+            "server-optimizer": None,
+            "server-echo": None,
+            "rollback": None,
+            "canary": None,
+        }
 
 
 def _medians(record: ModelRecord) -> tuple[float | None, float | None]:

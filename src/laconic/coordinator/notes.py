@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from laconic.coordinator.campaign import Progress
+from laconic.coordinator.canary import Canary
 from laconic.coordinator.open_round import OpenRound
 from laconic.coordinator.records import ModelRecord
 from laconic.errors import LaconicError
@@ -14,9 +15,7 @@ from laconic.protocol.messages import Fin
 
 def of(campaign: str, effects: Iterable[Effect]) -> list[Effect]:
     """The effects, their notes with the name of the campaign (its cohort) that they are about."""
-    return [
-        Note(e.kind, {"campaign": campaign, **e.fields}) if isinstance(e, Note) else e for e in effects
-    ]
+    return [Note(e.kind, {"campaign": campaign, **e.fields}) if isinstance(e, Note) else e for e in effects]
 
 
 def committed(
@@ -74,6 +73,34 @@ def closed(number: int, book: OpenRound, *, seconds: float) -> Note:
             "silent": book.silent,
             "absent": book.absent,
             "seconds": seconds,
+        },
+    )
+
+
+def refused(number: int, book: OpenRound, *, loss: float | None, accuracy: float | None, why: str) -> Note:
+    """A candidate is not published: its round's updates are dropped."""
+    fields = {"round": number, "updates": book.updates, "loss": loss, "accuracy": accuracy, "why": why}
+    return Note("refused", fields)
+
+
+def trial(state: str, canary: Canary, *, reports: int) -> Note:
+    """A version's trial has begun, is extended, or is passed."""
+    fields = {"state": state, "version": canary.version, "share": canary.share, "reports": reports}
+    return Note("trial", fields)
+
+
+def rolled_back(record: ModelRecord, *, dropped: int) -> Note:
+    """A version with the weights of an older one is the newest; `dropped` committed updates go nowhere."""
+    return Note(
+        "rolled back",
+        {
+            "version": record.version,
+            "rollback_of": record.rollback_of,
+            "model": record.name,
+            "dropped": dropped,
+            "why": record.why,
+            "delta_bytes": 0 if record.delta is None else record.delta.size,
+            "full_bytes": 0 if record.full is None else record.full.size,
         },
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from laconic.coordinator.campaign import Campaign, Progress
-from laconic.coordinator.registry import ModelRecord
+from laconic.coordinator.canary import Canary
+from laconic.coordinator.records import ModelRecord
 from laconic.protocol.identity import task_id
 from laconic.protocol.messages import Echo, Offer
 
@@ -38,4 +39,25 @@ def offer_of(
         feedback=campaign.feedback,
         max_staleness=campaign.lateness.max_staleness,
         echo=echo,
+        evaluate=campaign.models.judges,
+    )
+
+
+def trial_offer_of(
+    campaign: Campaign, trial: Canary, number: int, base: ModelRecord, *, bundle: str
+) -> Offer:
+    """The offer to measure `base`, the version on trial, and to answer without training on it."""
+    return Offer(
+        task=trial.task,
+        round=number,
+        model=base.name,
+        version=base.version,
+        bundle=bundle,
+        share=trial.share,
+        deadline_s=campaign.models.canary_deadline_s,
+        training=campaign.training,
+        codec=msgspec.msgpack.encode(campaign.codec.to_builtins()),
+        eligibility=campaign.eligibility,
+        evaluate=True,
+        train=False,
     )

@@ -36,7 +36,24 @@ class Keep:
     """Save what has not been saved: the process is about to end."""
 
 
-Order: TypeAlias = Pause | Resume | Drain | Keep
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Bring back the weights of an older version of the model, as a new version."""
+
+    campaign: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Keep a version's weights whatever its age, or no longer."""
+
+    campaign: str
+    version: int
+    pinned: bool = True
+
+
+Order: TypeAlias = Pause | Resume | Drain | Keep | Rollback | Pin
 
 
 def carry_out(order: object, courses: Mapping[str, Course], now: float) -> list[Effect]:
@@ -50,6 +67,10 @@ def carry_out(order: object, courses: Mapping[str, Course], now: float) -> list[
             return [e for name, course in courses.items() for e in notes.of(name, course.drain(now))]
         case Keep():
             return [Save(entries) for c in courses.values() if (entries := c.ledger.unsaved())]
+        case Rollback(campaign, version):
+            return notes.of(campaign, course_of(courses, campaign).rollback(version, now))
+        case Pin(campaign, version, pinned):
+            return notes.of(campaign, course_of(courses, campaign).pin(version, pinned=pinned))
         case _:
             raise RemoteProtocolError("order", value=type(order).__name__, limit="one that is known")
 

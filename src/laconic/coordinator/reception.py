@@ -86,6 +86,16 @@ class Reception:
     def skipped(self, device: str, payload: bytes, now: float) -> list[Effect]:
         """A device that has nothing worth sending. Raises `WireError` for a payload that is not a `Skip`."""
         course, skip = self.course, decode_message(Skip, payload)
+        on_trial = course.trials.answered(
+            device,
+            skip.task,
+            samples=self._ledger[device].samples,
+            loss=skip.loss_before,
+            accuracy=skip.accuracy_before,
+            now=now,
+        )
+        if on_trial is not None:
+            return on_trial
         if not course.collecting or skip.task != course.progress.task:
             late = Note("late", {"device": device, "task": skip.task, "why": skip.why})
             return [late, *course.tell_current(device)] if self._ledger[device].last_seen else [late]
@@ -94,10 +104,12 @@ class Reception:
         self._ledger.admit(device)
         was_expected = device in course.book.expected
         course.book.stay_silent(device, skip.weight)
+        course.custody.heard(device, skip.weight, skip.loss_before, skip.accuracy_before)
         course.tally.skipped(device, skip.why)
         self._ledger.timed(device, seconds=skip.seconds, samples=skip.weight)
         rest_until = now + skip.rest_s if skip.rest_s else 0.0
         self._ledger.answered(device, self._answer(skip.task, skip.weight, rest_until=rest_until))
+        self._told(device, skip.loss_before)
         record = self._ledger[device]
         self._ledger.put(msgspec.structs.replace(record, skipped=record.skipped + 1, last_seen=now))
         fields = {"round": course.round.number, "device": device, **msgspec.structs.asdict(skip)}
@@ -167,9 +179,19 @@ class Reception:
         course = self.course
         was_heard, was_expected = course.book.heard(device), device in course.book.expected
         course.book.commit(device, update, change, fin.weight)
+        course.custody.heard(device, fin.weight, fin.loss_before, fin.accuracy_before)
         course.tally.committed(device, update, fin, frame_bytes=len(frame), staleness=0)
         self._enter(device, update, fin, now)
-        saved = Committed(update, device, fin.weight, frame, course.round.number, fin.base)
+        saved = Committed(
+            update,
+            device,
+            fin.weight,
+            frame,
+            course.round.number,
+            fin.base,
+            loss=fin.loss_before,
+            accuracy=fin.accuracy_before,
+        )
         return [
             course.save({f"update/{device}": msgspec.msgpack.encode(saved)}),
             _ack(device, update, Fate.COMMITTED, folded=self._ledger[device].last_folded),

@@ -34,6 +34,7 @@ class Traces:
     def topics(self) -> Iterator[str]:
         """Every topic under which the fleet may have left a retained message."""
         yield topics.cohort_task(self.cohort)
+        yield topics.cohort_model(self.cohort)
         yield from map(topics.state, self.devices)
         if not self.store.exists():
             return

@@ -21,7 +21,7 @@ from laconic.compression.feedback import Residual
 from laconic.edge_sdk import policy
 from laconic.edge_sdk.accounts import Accounts, totals_of
 from laconic.edge_sdk.download import Download, saved_pieces
-from laconic.edge_sdk.learner import Learner
+from laconic.edge_sdk.learner import Learner, Measured
 from laconic.edge_sdk.offers import Offers
 from laconic.edge_sdk.policy import Limits, allowance_of
 from laconic.edge_sdk.purse import NOTHING_YET, Need, Purse, with_lost_bookings
@@ -38,7 +38,17 @@ from laconic.edge_sdk.records import (
 )
 from laconic.edge_sdk.report import promise, skip, upload
 from laconic.edge_sdk.sensors import NoSensors, Sensors
-from laconic.edge_sdk.work import Assignment, Outcome, codec_of, feedback_of, gate_of, perform, settled
+from laconic.edge_sdk.work import (
+    Assignment,
+    Outcome,
+    codec_of,
+    feedback_of,
+    gate_of,
+    measure,
+    perform,
+    settled,
+    touched,
+)
 from laconic.errors import LaconicError, Malformed, WireError
 from laconic.node import (
     Compute,
@@ -135,6 +145,10 @@ class DeviceEngine:
         self._echo: Echo = NO_ECHO
         self._private = b""
         self._outbox: Outbox | None = None
+        self._pointer: Offer | None = None
+        """Where the newest model is, for a device that has fetched none."""
+        self._lost = False
+        """Whether that is wanted: once in a device's life."""
 
     # --- Node
 
@@ -224,6 +238,9 @@ class DeviceEngine:
         )
         self._subscribed = ()
         heard = () if self._diary.rest_until > now else self._offer_topics()
+        self._lost = bool(heard) and self._store.get("model") is None
+        if self._lost:
+            heard = (*heard, topics.cohort_model(self._settings.cohort))
         effects: list[Effect] = [
             Subscribe((*heard, topics.ack(name))),
             Send(topics.state(name), encode(state), retain=True),
@@ -250,6 +267,8 @@ class DeviceEngine:
                 if not self._affords(NOTHING_YET, now):
                     return self._out_of_means(offer, now)
                 return [] if self._offers.displaced(offer.task, direct=direct) else self._offered(offer, now)
+            case topics.CohortModel():
+                return self._pointed(decode_message(Offer, payload), now) if payload else []
             case topics.Ack():
                 return self._answered(decode_message(Ack, payload), now)
             case topics.ManifestOf() | topics.BlobChunk():
@@ -263,7 +282,9 @@ class DeviceEngine:
         if offer.task == self._diary.answered:
             # Asked again: the answer may have been lost. An update announces itself until it is acknowledged.
             return [self._say_skip(self._diary.skip)] if self._diary.skip else []
-        if self._offers.current is not None and offer.task == self._offers.current.task:
+        current = self._offers.current
+        if current is not None and (offer.task, offer.work) == (current.task, current.work):
+            # Word of a model carries the task that its first round will have: that is not the same offer.
             return []
         if self._phase is Phase.IDLE:
             return self._begin(offer, now)
@@ -271,6 +292,27 @@ class DeviceEngine:
         # A fetch for a round that is over is wasted; training is not: its change is sent late, where late
         # updates are taken, or goes into the residual.
         return self._idle(now) if self._phase is Phase.FETCHING else []
+
+    def _pointed(self, offer: Offer, now: float) -> list[Effect]:
+        """Word of the newest model, which lies at the broker whether or not there is a coordinator."""
+        if not self._lost:
+            return []
+        if offer.model == self._held.name:
+            return self._found()
+        self._pointer = msgspec.structs.replace(offer, work=False)
+        return self._fetch_first(now) if self._phase is Phase.IDLE else []
+
+    def _found(self) -> list[Effect]:
+        """There is a model: from here on offers say what is newer."""
+        was, self._lost, self._pointer = self._lost, False, None
+        return [Unsubscribe((topics.cohort_model(self._settings.cohort),))] if was else []
+
+    def _fetch_first(self, now: float) -> list[Effect]:
+        """Fetch the model that was pointed to, once, if there is none on the device by now."""
+        offer, self._pointer = self._pointer, None
+        if offer is None or not self._lost or self._diary.rest_until > now:
+            return []
+        return self._begin(offer, now)
 
     def _withdrawn(self) -> list[Effect]:
         self._offers.waiting = None
@@ -313,7 +355,7 @@ class DeviceEngine:
         """What is ahead of a task with `down` bytes to fetch."""
         return self._purse.task(
             self._diary,
-            samples=self._learner.samples * offer.training.epochs if offer.work else 0,
+            samples=touched(offer, self._learner.samples) if offer.work else 0,
             down=down,
             fits=codec_of(offer).kind == "deadzone",
         )
@@ -336,7 +378,7 @@ class DeviceEngine:
     def _unfit(self, offer: Offer, now: float) -> str | None:
         if offer.bundle != self._learner.bundle:
             return "model"
-        if self._learner.samples == 0:
+        if offer.work and self._learner.samples == 0:
             return "data"
         if why := policy.refusal(
             self._settings.limits,
@@ -432,9 +474,10 @@ class DeviceEngine:
         self._held = result
         saved = Save({"model": save_held(result, self._schema), **pieces})
         note = Note("model", {"version": result.version, "model": result.name})
+        effects = [saved, note, *self._found()]
         if waiting is not None or not offer.work:
-            return [saved, note, *self._idle(now)]
-        return [saved, note, *self._train(offer, now)]
+            return [*effects, *self._idle(now)]
+        return [*effects, *self._train(offer, now)]
 
     # --- work
 
@@ -463,18 +506,25 @@ class DeviceEngine:
             now=now,
             room_bytes=self._purse.frame_room(self._diary, metered=self._sensors.read(now).metered, now=now),
         )
+        if not offer.train:
+            work = Compute(
+                "train", lambda: measure(assignment, learner), samples=touched(offer, learner.samples)
+            )
+            return [*booked, Note("measuring", {"version": offer.version, "samples": learner.samples}), work]
         return [
             *booked,
             Note("training", {"round": offer.round, "samples": learner.samples}),
-            Compute(
-                "train", lambda: perform(assignment, learner), samples=learner.samples * offer.training.epochs
-            ),
+            Compute("train", lambda: perform(assignment, learner), samples=touched(offer, learner.samples)),
         ]
 
     def _trained(self, result: object, seconds: float, now: float) -> list[Effect]:
         offer = self._offers.current
         assert offer is not None
         self._sensors.worked(seconds)
+        if isinstance(result, Measured):
+            if self._offers.waiting is not None:
+                return self._idle(now)
+            return self._skip(offer, "measured", now, measured=result, seconds=seconds)
         if not isinstance(result, Outcome):
             note = Note("failed", {"round": offer.round, "why": str(result)})
             return [note, *self._skip(offer, "failed", now)]
@@ -565,14 +615,27 @@ class DeviceEngine:
         return [saved, note, self._tell(now), *self._idle(now)]
 
     def _skip(
-        self, offer: Offer, why: str, now: float, *, outcome: Outcome | None = None, seconds: float = 0.0
+        self,
+        offer: Offer,
+        why: str,
+        now: float,
+        *,
+        outcome: Outcome | None = None,
+        seconds: float = 0.0,
+        measured: Measured | None = None,
     ) -> list[Effect]:
         """Say that nothing is sent, and why; what was learnt stays in the residual."""
         self._learn(now)
         rest = self._rest(now) if why in ("budget", "quiet") else []
         rest_s = max(0.0, self._diary.rest_until - now) if rest else 0.0
         message = skip(
-            offer, why, samples=self._learner.samples, outcome=outcome, seconds=seconds, rest_s=rest_s
+            offer,
+            why,
+            samples=self._learner.samples,
+            outcome=outcome,
+            seconds=seconds,
+            rest_s=rest_s,
+            measured=measured,
         )
         self._offers.answered(offer.task)
         self._diary = msgspec.structs.replace(self._diary, answered=offer.task, skip=message)
@@ -592,7 +655,7 @@ class DeviceEngine:
         self._phase, self._download = Phase.IDLE, None
         effects = self._follow_download(now)
         offer = self._offers.take_waiting()
-        return effects + self._offered(offer, now) if offer is not None else effects
+        return effects + (self._offered(offer, now) if offer is not None else self._fetch_first(now))
 
     def _retry(self, now: float) -> list[Effect]:
         """No answer in time: ask again, less and less often."""

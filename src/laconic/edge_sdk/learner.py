@@ -28,6 +28,14 @@ class Trained:
     """What the learner wants to see again next time and nobody else may see."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How good a model is on this device's data."""
+
+    loss: float
+    accuracy: float | None
+
+
 class Learner(Protocol):
     """Trains a model's flat weights on this device's data."""
 
@@ -56,6 +64,10 @@ class Learner(Protocol):
 
         `private` is what the training before gave under that name, empty at first.
         """
+        ...
+
+    def measure(self, weights: Vector, private: bytes) -> Measured:
+        """How good `weights` are on this device's data, before they are trained on it."""
         ...
 
 
@@ -131,6 +143,10 @@ class OnnxLearner:
             loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
             private=self._remembered(result, keep_optimizer=training.keep_optimizer),
         )
+
+    def measure(self, weights: Vector, private: bytes) -> Measured:
+        metrics = self._trainer.evaluate(weights, *self._data, local=self._recalled(private)[0])
+        return Measured(metrics.loss, metrics.accuracy)
 
     def _remembered(self, result: TrainResult, *, keep_optimizer: bool) -> bytes:
         optimizer = result.optimizer.encode(self._bundle) if keep_optimizer else b""

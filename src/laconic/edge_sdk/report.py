@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from laconic.edge_sdk.learner import Measured
 from laconic.edge_sdk.records import Outbox
 from laconic.edge_sdk.work import Outcome
 from laconic.node import Effect, Send
@@ -32,6 +33,7 @@ def promise(
         seconds=amount(seconds),
         rate=outcome.rate,
         target=outcome.target,
+        accuracy_before=outcome.accuracy_before,
     )
     return Outbox(update_id(device, fin.task, fin.base, fin.sha256), offer.task, encode(fin), frame)
 
@@ -47,7 +49,14 @@ def upload(
 
 
 def skip(
-    offer: Offer, why: str, *, samples: int, outcome: Outcome | None, seconds: float, rest_s: float = 0.0
+    offer: Offer,
+    why: str,
+    *,
+    samples: int,
+    outcome: Outcome | None,
+    seconds: float,
+    rest_s: float = 0.0,
+    measured: Measured | None = None,
 ) -> bytes:
     """The message that nothing is sent, and why.
 
@@ -66,5 +75,15 @@ def skip(
             rate=0.0 if outcome is None else outcome.rate,
             target=0.0 if outcome is None else outcome.target,
             rest_s=amount(rest_s),
+            loss_before=_loss(outcome, measured),
+            accuracy_before=_accuracy(outcome, measured),
         )
     )
+
+
+def _loss(outcome: Outcome | None, measured: Measured | None) -> float | None:
+    return real(outcome.loss_before) if outcome is not None else None if measured is None else measured.loss
+
+
+def _accuracy(outcome: Outcome | None, measured: Measured | None) -> float | None:
+    return outcome.accuracy_before if outcome is not None else None if measured is None else measured.accuracy

@@ -12,9 +12,9 @@ from laconic.compression import CodecSettings, encode, norm
 from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
-from laconic.edge_sdk.learner import Learner
+from laconic.edge_sdk.learner import Learner, Measured
 from laconic.errors import ConfigError, LimitExceeded, Malformed
-from laconic.protocol.messages import Folded, Offer
+from laconic.protocol.messages import Folded, Offer, measured
 from laconic.schema import Schema, Vector
 
 
@@ -61,6 +61,7 @@ class Outcome:
     """What the gate aims at; 0 for one that is not steered."""
     private: bytes = b""
     """What the learner keeps for the next time: it never leaves the device."""
+    accuracy_before: float | None = None
 
 
 def perform(assignment: Assignment, learner: Learner) -> Outcome:
@@ -69,13 +70,13 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     Raises `NonFinite` when training has diverged: residual and echo then stay as they were.
     """
     offer = assignment.offer
+    base = measure(assignment, learner) if offer.evaluate else None
     trained = learner.train(assignment.weights, offer.training, assignment.seed, assignment.private)
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = assignment.gate_state.running_norm or 0.0
     kept, echo = caught_up(assignment.residual, assignment.echo, offer)
     residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
-    residual = _sparing(residual, kept, change, learner.schema.controls)
     decision = decide(
         assignment.gate,
         assignment.gate_state,
@@ -96,33 +97,31 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
         samples=trained.samples,
         norm=decision.norm,
         threshold=decision.threshold,
-        loss_before=trained.loss_before,
+        loss_before=trained.loss_before if base is None else base.loss,
         loss_after=trained.loss_after,
         rate=state.rate,
         target=decision.target,
         private=trained.private,
+        accuracy_before=None if base is None else base.accuracy,
     )
 
 
-def _sparing(residual: Residual, kept: Residual, change: Vector, controls: slice) -> Residual:
-    """The residual without age and cap on control variates: the coordinator's are a sum of all changes, and
-    what were missing there once would be missing for ever."""
-    if controls.start == controls.stop:
-        return residual
-    values = residual.values.copy()
-    values[controls] = kept.values[controls] + change[controls]
-    return replace(residual, values=values)
+def measure(assignment: Assignment, learner: Learner) -> Measured:
+    """How good the assigned model is on this device's data, in numbers that a report can carry."""
+    found = learner.measure(assignment.weights, assignment.private)
+    accuracy = found.accuracy
+    # `not` and this order: NaN is no accuracy.
+    sound = accuracy is not None and 0.0 <= accuracy <= 1.0
+    return Measured(measured(found.loss), accuracy if sound else None)
 
 
-def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
-    """The update as a frame, made shorter where it is too long to be paid for and the codec allows it."""
-    codec, room = assignment.codec, assignment.room_bytes
-    rng = np.random.default_rng(assignment.seed)
-    frame = encode(values, schema, codec, rng).frame
-    if room is not None and 0 < room < len(frame) and codec.kind == "deadzone":
-        with contextlib.suppress(LimitExceeded):
-            return encode(values, schema, codec, rng, budget_bytes=room).frame
-    return frame
+def touched(offer: Offer, samples: int) -> int:
+    """How many samples an offer's work costs, in samples that are trained on.
+
+    To measure one costs a third of a step: a forward pass without the backward pass, which costs about two.
+    """
+    measuring = -(-samples // 3) if offer.evaluate else 0
+    return measuring + (samples * offer.training.epochs if offer.train else 0)
 
 
 def caught_up(residual: Residual, echo: Echo, offer: Offer) -> tuple[Residual, Echo]:
@@ -147,6 +146,17 @@ def settled(residual: Residual, echo: Echo, said: Vector, folded: Folded | None)
         echo, due = echo.folded(said, folded.source, folded.tick, folded.discount)
     left = residual.committed(said)
     return (left if due is None else left.committed(due)), echo
+
+
+def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
+    """The update as a frame, made shorter where it is too long to be paid for and the codec allows it."""
+    codec, room = assignment.codec, assignment.room_bytes
+    rng = np.random.default_rng(assignment.seed)
+    frame = encode(values, schema, codec, rng).frame
+    if room is not None and 0 < room < len(frame) and codec.kind == "deadzone":
+        with contextlib.suppress(LimitExceeded):
+            return encode(values, schema, codec, rng, budget_bytes=room).frame
+    return frame
 
 
 def codec_of(offer: Offer) -> CodecSettings:

@@ -162,6 +162,10 @@ class Offer(Message, frozen=True):
     """What devices may spend: for each the first that is for it; no limit for one that none is for."""
     echo: Echo | None = None
     """What is added on devices' behalf in this round and after it; None: nothing."""
+    evaluate: bool = False
+    """Measure the model on the device's data before training, and say what came of it."""
+    train: bool = True
+    """False: answer with a skip once the model is measured."""
 
 
 class Fin(Message, frozen=True):
@@ -183,10 +187,13 @@ class Fin(Message, frozen=True):
     """Share of the last rounds, this one included, in which the gate was open."""
     target: Fraction = 0.0
     """What a steered gate aims at; 0 for every other."""
+    accuracy_before: Fraction | None = None
+    """Of the base on the device's data, where the offer asks for it and the bundle has it."""
 
 
 class Skip(Message, frozen=True):
-    """Nothing worth sending: `why` is gate, battery, charging, metered, quiet, budget, data or model."""
+    """Nothing worth sending: `why` is gate, battery, charging, metered, quiet, budget, data, model or
+    measured."""
 
     task: Hash
     base: Hash
@@ -200,6 +207,9 @@ class Skip(Message, frozen=True):
     target: Fraction = 0.0
     rest_s: Amount = 0.0
     """Seconds for which the device will hear no offer: its allowance is spent, or its hours are quiet."""
+    loss_before: Real | None = None
+    """As in `Fin`; None from a device that has neither trained nor measured."""
+    accuracy_before: Fraction | None = None
 
 
 class Telemetry(Message, frozen=True):
@@ -299,6 +309,11 @@ def amount(value: float) -> float:
 def real(value: float | None) -> float | None:
     """`value` as a `Real`; None for what a report cannot carry."""
     return value if value is not None and abs(value) <= _MOST else None
+
+
+def measured(loss: float) -> float:
+    """A loss as a `Real`: what lies beyond the bounds, or is no number, becomes the worst there is."""
+    return loss if abs(loss) <= _MOST else -_MOST if loss < 0 else _MOST
 
 
 def report_weight(samples: int) -> int:

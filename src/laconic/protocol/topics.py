@@ -77,6 +77,11 @@ def cohort_task(cohort: str) -> str:
     return f"{ROOT}/g/{cohort}/task"
 
 
+def cohort_model(cohort: str) -> str:
+    """A retained offer without work: where a device that has no model yet finds the newest."""
+    return f"{ROOT}/g/{cohort}/model"
+
+
 # --- models
 
 
@@ -138,6 +143,11 @@ class CohortTask:
 
 
 @dataclass(frozen=True, slots=True)
+class CohortModel:
+    cohort: str
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestOf:
     model: str
 
@@ -157,6 +167,7 @@ Address: TypeAlias = (
     | DeviceTask
     | Ack
     | CohortTask
+    | CohortModel
     | ManifestOf
     | BlobChunk
 )
@@ -187,6 +198,8 @@ def parse(topic: str) -> Address:
             return Ack(device)
         case ["laconic", "v1", "g", cohort, "task"] if _NAME.fullmatch(cohort):
             return CohortTask(cohort)
+        case ["laconic", "v1", "g", cohort, "model"] if _NAME.fullmatch(cohort):
+            return CohortModel(cohort)
         case ["laconic", "v1", "m", model, "man"] if _HASH.fullmatch(model):
             return ManifestOf(model)
         case ["laconic", "v1", "m", blob, index] if _HASH.fullmatch(blob) and _INDEX.fullmatch(index):
