@@ -77,6 +77,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     usual = assignment.gate_state.running_norm or 0.0
     kept, echo = caught_up(assignment.residual, assignment.echo, offer)
     residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
+    residual = _sparing(residual, kept, change, learner.schema.controls)
     decision = decide(
         assignment.gate,
         assignment.gate_state,
@@ -146,6 +147,16 @@ def settled(residual: Residual, echo: Echo, said: Vector, folded: Folded | None)
         echo, due = echo.folded(said, folded.source, folded.tick, folded.discount)
     left = residual.committed(said)
     return (left if due is None else left.committed(due)), echo
+
+
+def _sparing(residual: Residual, kept: Residual, change: Vector, controls: slice) -> Residual:
+    """The residual without age and cap on control variates: the coordinator's are a sum of all changes, and
+    what were missing there once would be missing for ever."""
+    if controls.start == controls.stop:
+        return residual
+    values = residual.values.copy()
+    values[controls] = kept.values[controls] + change[controls]
+    return replace(residual, values=values)
 
 
 def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
