@@ -23,6 +23,7 @@ from laconic.coordinator.aggregation.settings import AggregationSettings
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.staleness import Lateness
+from laconic.coordinator.verdict import ModelSettings
 from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.records import restore
 from laconic.errors import ConfigError, StorageError
@@ -79,9 +80,12 @@ class LineFleet(Fleet):
     codec: CodecSettings = EXACT
     delta_codec: CodecSettings = EXACT
     scaffold: bool = True
+    spoilt: frozenset[int] = frozenset()
+    """Computed versions that held-out data is said to speak against, by their order."""
 
     def __post_init__(self) -> None:
         self.learner = lambda i: OnnxLearner(trainer(self.scaffold), rows(i))
+        self._computed = 0
 
     def campaign(self) -> Campaign:
         return replace(super().campaign(), training=TRAINING)
@@ -92,7 +96,8 @@ class LineFleet(Fleet):
 
     def score(self, weights: Vector) -> Score:
         """By the distance from the joint optimum."""
-        return Score(self.error(weights), None)
+        self._computed += 1
+        return Score(100.0 if self._computed in self.spoilt else self.error(weights), None)
 
     def error(self, weights: Vector) -> float:
         """How far the model is from the joint optimum, relative to where it began."""
@@ -175,6 +180,17 @@ def test_a_crash_before_an_effect_loses_and_repeats_no_change(host: str) -> None
     # A coordinator that crashes has all of it again; a device may have missed a round.
     assert all(alike) or host == "d0"
     assert any(alike)
+
+
+@pytest.mark.parametrize("patience", [1, 2], ids=["refused", "taken back"])
+def test_versions_that_are_refused_or_taken_back_leave_the_sum_what_devices_make_it(patience: int) -> None:
+    judged = ModelSettings(margin_loss=5.0, patience=patience)
+    fleet = LineFleet(models=judged, spoilt=frozenset({4, 5}))
+    world = settled(fleet)
+    kinds = {note.kind for _, host, note in world.notes if host == "coordinator"}
+    assert ("refused" if patience == 1 else "rolled back") in kinds
+    verify(fleet, world)
+    assert fleet.error(model(world)) < 0.02
 
 
 @pytest.mark.parametrize(
