@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from _codec.data import Part, deal
 from _codec.models import Drawn
 from _codec.tasks import RATES, SAMPLES, OptimizerName, Task
 from laconic.compression import GateSettings, GateState, cap, carry, commit, decide, no_residual, norm
+from laconic.compression.echo import NO_ECHO, SILENT, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
+from laconic.coordinator.aggregation.echo import FleetEcho
 from laconic.schema import Schema, Vector
+
+_SOURCE = "run"
+"""Every device counts on one and the same echo."""
 
 State = dict[str, Any]
 """What a codec remembers from one round to the next, of one device or of the coordinator."""
@@ -74,27 +78,6 @@ class Contribution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Echo:
-    """The coordinator repeats what was said: after the round in which a frame was folded, `gain` times it is
-    added to the mean of the next, `gain * memory` of the one after, and so on.
-
-    The device subtracts in every round what the coordinator adds on its behalf. So it has to speak only when
-    its change is no longer what it was: silence repeats, as in LAG (Chen et al., NeurIPS 2018, section 2) and
-    EF21 (Richtarik et al., NeurIPS 2021, algorithm 2). The coordinator keeps one vector for the whole fleet,
-    whose step is that of a momentum; unlike a momentum's, the steps are on account.
-
-    Of every device, `frames with their echoes so far + residual = changes`.
-    """
-
-    gain: float
-    memory: float
-
-    def next(self, echo: NDArray[np.float64], said: Vector | NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is added in the round after one in which `said` was folded and `echo` added."""
-        return self.memory * echo + self.gain * said
-
-
-@dataclass(frozen=True)
 class Federation:
     """How a run is made, apart from task, skew, seed and codecs.
 
@@ -107,7 +90,7 @@ class Federation:
     * `drawn`: how the initial weights are.
     * `gate`: when a device stays silent; None never. A silent device counts as zero with its weight, or, with
       `silence` "absent", not at all. `silent_decay` multiplies the residual that a silence leaves.
-    * `echo`: what a frame is worth in later rounds; None for nothing.
+    * `echo`: what a frame is worth in later rounds.
     * `shards`: the devices' data in a round; None for what `deal` gives, in every round.
     * `present`: whether a device takes part in a round; None always. `ageing`: what becomes of the residual
       of one that did not.
@@ -127,7 +110,7 @@ class Federation:
     gate: GateSettings | None = None
     silence: Literal["zero", "absent"] = "zero"
     silent_decay: float = 1.0
-    echo: Echo | None = None
+    echo: EchoSettings = SILENT
     shards: Callable[[int], Sequence[Part]] | None = None
     present: Callable[[int, int], bool] | None = None
     ageing: FeedbackSettings = field(default_factory=FeedbackSettings)
@@ -140,8 +123,8 @@ class _Device:
     """One device's memory."""
 
     residual: Vector
-    echo: NDArray[np.float64]
-    """What the coordinator adds on its behalf in this round."""
+    echo: Echo = NO_ECHO
+    """What the coordinator adds on its behalf."""
     codec: State = field(default_factory=dict)
     gate: GateState = field(default_factory=GateState)
     trained: int | None = None
@@ -172,9 +155,8 @@ def run(
     frame. The same arguments give the same points on the same machine.
     """
     schema, count = task.schema, federation.devices
-    echo = federation.echo or Echo(0.0, 0.0)
-    devices = [_Device(no_residual(schema.size), np.zeros(schema.size)) for _ in range(count)]
-    repeated = np.zeros(schema.size)
+    devices = [_Device(no_residual(schema.size)) for _ in range(count)]
+    fleet_echo = FleetEcho()
     dealt = [task.data.train.at(i) for i in deal(task.data.train.y, count, skew, seed)]
     weights, kept = task.initial(seed, federation.drawn), no_residual(schema.size)
     momentum = np.zeros(schema.size)
@@ -187,12 +169,11 @@ def run(
         total, weight = np.zeros(schema.size), 0
         said: list[Contribution] = []
         for i, device in enumerate(devices):
-            if federation.echo is not None:
-                # An absent device's echo sounds too: it counts the rounds that it missed.
-                device.residual = (device.residual - device.echo).astype(np.float32)
-                device.echo = echo.next(device.echo, no_residual(schema.size))
             if federation.present is not None and not federation.present(number, i):
                 continue
+            device.echo, due = device.echo.at(_SOURCE, fleet_echo.tick, federation.echo)
+            if due is not None:
+                device.residual = commit(device.residual, due)
             rng = np.random.default_rng([seed, number, i])
             change, loss = task.learn(weights, shards[i], rate(number), rng)
             target = _target(device, change, number, federation)
@@ -206,15 +187,15 @@ def run(
             if observe is not None:
                 observe(Observation(number, "up", i, change, target, sent))
             device.residual = commit(target, sent.vector)
-            device.echo += echo.gain * sent.vector
+            device.echo, _ = device.echo.folded(sent.vector, _SOURCE, fleet_echo.tick)
             bytes_up += sent.bytes
             total += sent.vector.astype(np.float64) * share
             said.append(Contribution(i, sent.vector, share))
         mean = total / max(weight, 1)
         if federation.combine is not None:
             mean = federation.combine(number, said).astype(np.float64)
-        momentum = federation.server_momentum * momentum + mean + repeated
-        repeated = echo.next(repeated, mean)
+        momentum = federation.server_momentum * momentum + fleet_echo.added(mean.astype(np.float32))
+        fleet_echo = fleet_echo.after(mean.astype(np.float32), federation.echo, number)
         step = (federation.server_rate * momentum).astype(np.float32)
         target = carry(kept, step) if federation.feedback else step
         sent = down(target, schema, number, coordinator, np.random.default_rng([seed, number, count]))

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn", reason="the benchmark's data sets come with scikit-learn")
 
 from _codec.data import DataSet, Part
-from _codec.federation import Echo, Federation, Sent, State, run
+from _codec.federation import Federation, Sent, State, run
 from _codec.tasks import Task
 
 from laconic.compression import GateSettings
+from laconic.compression.echo import MOST_MEMORY, SILENT, EchoSettings
 from laconic.schema import Schema, TensorSpec, Vector
 
 SIZE, DEVICES = 20, 5
 SCHEMA = Schema((TensorSpec("w", (SIZE,)),))
-ECHOES = st.builds(Echo, gain=st.floats(0, 0.5), memory=st.floats(0, 1))
+ECHOES = st.builds(EchoSettings, gain=st.floats(0, 0.5), memory=st.floats(0, MOST_MEMORY))
 
 
 @dataclass
@@ -63,7 +64,7 @@ def coarsely(last: int, target: Vector, number: int) -> Sent:
     return Sent(target.nbytes, target if number == last else np.where(np.arange(SIZE) % 2, target, 0))
 
 
-def end(echo: Echo | None, *, seed: int, rounds: int, threshold: float) -> Drawn:
+def end(echo: EchoSettings, *, seed: int, rounds: int, threshold: float) -> Drawn:
     """A run in whose last round everybody says all."""
     task = Drawn(last=rounds)
     sizes = np.random.default_rng(seed).integers(1, 60, DEVICES)
@@ -88,10 +89,10 @@ def end(echo: Echo | None, *, seed: int, rounds: int, threshold: float) -> Drawn
     return task
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(echo=ECHOES, seed=st.integers(0, 1000), rounds=st.integers(1, 12), threshold=st.floats(0, 15))
 def test_frames_with_their_echoes_are_the_changes(
-    echo: Echo, seed: int, rounds: int, threshold: float
+    echo: EchoSettings, seed: int, rounds: int, threshold: float
 ) -> None:
     task = end(echo, seed=seed, rounds=rounds, threshold=threshold)
     weight = sum(w for w, _ in task.changes) / rounds
@@ -99,11 +100,13 @@ def test_frames_with_their_echoes_are_the_changes(
     assert np.abs(task.weights - learnt).max() < 0.005
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(echo=ECHOES, seed=st.integers(0, 1000), rounds=st.integers(2, 12))
-def test_with_everybody_speaking_in_full_an_echo_changes_nothing(echo: Echo, seed: int, rounds: int) -> None:
+def test_with_everybody_speaking_in_full_an_echo_changes_nothing(
+    echo: EchoSettings, seed: int, rounds: int
+) -> None:
     plain, echoed = Drawn(last=0), Drawn(last=0)
-    for task, how in ((plain, None), (echoed, echo)):
+    for task, how in ((plain, SILENT), (echoed, echo)):
         run(
             cast(Task, task),
             skew=0.0,
@@ -131,7 +134,7 @@ def test_an_echo_sounds_on_for_a_device_that_is_away() -> None:
         federation=Federation(
             devices=1,
             gate=GateSettings(),
-            echo=Echo(0.5, 0.25),
+            echo=EchoSettings(0.5, 0.25),
             shards=lambda number: [one],
             present=lambda number, i: number == 1,
         ),

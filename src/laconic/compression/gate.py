@@ -18,7 +18,8 @@ is steered for from the start costs more: see `decide`.
 
 Silence goes only so far: after 150 rounds on data that stays, devices still speak in a quarter of rounds, in
 half of them with 90 % of one class. Their updates are then nearly the same in every round, cancel in the sum
-alone, and gather until they cross any threshold. See docs/decisions/0016.
+alone, and gather until they cross any threshold. What silences them is an echo (`laconic.compression.echo`).
+See docs/decisions/0016.
 """
 
 from __future__ import annotations

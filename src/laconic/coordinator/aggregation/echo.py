@@ -56,7 +56,8 @@ class FleetEcho:
         if not settings.gain:
             return self
         more = np.float32(settings.gain) * mean
-        values = more if self.values is None else np.float32(settings.memory) * self.values + more
+        with np.errstate(over="ignore"):
+            values = more if self.values is None else np.float32(settings.memory) * self.values + more
         if not np.isfinite(values).all():
             raise NonFinite("the echo of a step", remedy="lower gate.echo_gain or gate.echo_memory")
         return FleetEcho(values if values.any() else None, self.tick + 1, self.began or number)
