@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     fleet_command.add_campaign_arguments(campaign)
     campaign.set_defaults(command=fleet_command.campaign)
 
-    rounds = commands.add_parser("round", parents=[common], help="who was asked in a round, and what came of it")
+    rounds = commands.add_parser(
+        "round", parents=[common], help="who was asked in a round, and what came of it"
+    )
     round_command.add_arguments(rounds)
     rounds.set_defaults(command=round_command.run)
 

@@ -142,7 +142,7 @@ class MetricsSection(Section, frozen=True):
 class LogSection(Section, frozen=True):
     """`[log]`: what is said of what happens, and how."""
 
-    level: str = "info"
+    level: str = "debug"
     json: bool = False
 
 

@@ -24,7 +24,7 @@ from laconic.coordinator.control_socket import ControlServer
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.migrations import upgrade
 from laconic.coordinator.status import Live, Request, answer, chosen
-from laconic.errors import ConfigError
+from laconic.errors import ConfigError, ModelError, RemoteProtocolError, WireError
 from laconic.node import Note
 from laconic.runtime import Bundle, Trainer, read_arrays
 from laconic.schema import Vector
@@ -52,6 +52,12 @@ class Desk:
                 return self._order(orders.Pause(chosen(request.campaign, list(courses))))
             case "resume":
                 return self._order(orders.Resume(chosen(request.campaign, list(courses))))
+            case "rollback":
+                campaign = chosen(request.campaign, list(courses))
+                return self._order(orders.Rollback(campaign, _version(request)))
+            case "pin":
+                campaign = chosen(request.campaign, list(courses))
+                return self._order(orders.Pin(campaign, _version(request), request.pinned))
             case "finish":
                 return self._order(orders.Drain())
             case _:
@@ -60,6 +66,12 @@ class Desk:
     def _order(self, order: orders.Order) -> dict[str, object]:
         self.driver.order(order)
         return answer(Request("status"), Live(self.engine.courses), time.time())
+
+
+def _version(request: Request) -> int:
+    if request.number is None:
+        raise RemoteProtocolError("number of the version", value="none", limit="0 or more")
+    return request.number
 
 
 async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
@@ -138,7 +150,11 @@ def _farewell(driver: Driver, supervisor: Supervisor) -> None:
 def subject_of(campaign: Campaign, section: CampaignSection, folder: Path) -> Subject:
     """What a campaign trains. Raises `ConfigError` or `ModelError` for files that cannot be used."""
     assert section.bundle is not None
-    bundle = Bundle.read(read_file(folder / section.bundle, "bundle"))
+    file = folder / section.bundle
+    try:
+        bundle = Bundle.read(read_file(file, "bundle"))
+    except WireError as e:
+        raise ModelError(f"bundle {file} cannot be read ({e})", remedy="prepare it again") from e
     if campaign.training.proximal_mu and not bundle.manifest.proximal:
         raise ConfigError(
             "training.proximal_mu",

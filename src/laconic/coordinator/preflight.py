@@ -33,7 +33,7 @@ from laconic.coordinator.course import Course
 from laconic.coordinator.daemon import subject_of
 from laconic.coordinator.ledger import Ledger
 from laconic.coordinator.migrations import FORMAT, format_of
-from laconic.errors import ConfigError, LaconicError, ModelError, ProtocolError, StorageError, StoreLocked
+from laconic.errors import LaconicError, ProtocolError, StorageError, StoreLocked
 from laconic.storage import MemoryStore, ReadOnlyStore
 from laconic.transport.mqtt import address_of
 from laconic.transport.supervision import Supervisor
@@ -143,7 +143,7 @@ def _bundle(
             # What the campaign's rule and optimizer ask of the model is checked where they are made.
             empty = MemoryStore()
             Course(campaign, subject, Ledger(empty, max_devices=1), empty)
-    except (ConfigError, ModelError) as e:
+    except LaconicError as e:
         yield _wrong(where, e)
         return
     subjects.append((campaign, subject))

@@ -78,28 +78,20 @@ async def probe(address: Address, wanted: list[Right], name: str) -> Found:
             return Found(False, "no answer")
         if not isinstance(event, LinkUp):
             return Found(False, event.why if isinstance(event, LinkDown) else "no answer")
-        expected = {r.topic for r in wanted}
-        link.subscribe((*sorted(expected), topics.EVERY_UP))
-        for right in sorted(wanted, key=lambda r: r.payload_bytes):
-            link.publish(right.topic, b"\0" * right.payload_bytes, qos=1, retain=right.retain)
-        heard: set[str] = set()
-        births, lost = 0, ""
-        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
-        while not expected <= heard and not lost:
-            if (left := deadline - asyncio.get_running_loop().time()) <= 0:
-                break
-            match await _within(link.next_event, left):
-                case Message(topic, _, receipt):
-                    link.acknowledge(receipt)
-                    heard |= {topic} & expected
-                    births += _birth(topic)
-                case LinkDown(why):
-                    lost = why
-                case _:
-                    pass
-        if not lost:
-            _take_away(link, wanted)
-        return Found(True, heard=frozenset(heard), lost=lost, births=births)
+        ear = _Ear(link)
+        link.subscribe((*sorted(r.topic for r in wanted), topics.EVERY_UP))
+        most = max(r.payload_bytes for r in wanted)
+        for part in (
+            [r for r in wanted if r.payload_bytes < most],
+            [r for r in wanted if r.payload_bytes == most],
+        ):
+            for right in part:
+                link.publish(right.topic, b"\0" * right.payload_bytes, qos=1, retain=right.retain)
+            await ear.hear({(r.topic, not r.payload_bytes) for r in part})
+        heard = frozenset(topic for topic, _ in ear.heard)
+        if not ear.lost:
+            await _take_away(link, ear, [r for r in wanted if r.retain])
+        return Found(True, heard=heard & {r.topic for r in wanted}, lost=ear.lost, births=ear.births)
     finally:
         await link.close()
 
@@ -110,15 +102,44 @@ async def clean(address: Address, wanted: list[Right], name: str) -> None:
     await link.open(None)
     try:
         if isinstance(await _within(link.next_event), LinkUp):
-            _take_away(link, wanted)
+            link.subscribe(tuple(sorted(r.topic for r in wanted)))
+            await _take_away(link, _Ear(link), [r for r in wanted if r.retain])
     finally:
         await link.close()
 
 
-def _take_away(link: MqttLink, wanted: list[Right]) -> None:
+async def _take_away(link: MqttLink, ear: _Ear, wanted: list[Right]) -> None:
     for right in wanted:
-        if right.retain:
-            link.publish(right.topic, b"", qos=1, retain=True)
+        link.publish(right.topic, b"", qos=1, retain=True)
+    # Goodbye must not overtake them.
+    await ear.hear({(right.topic, True) for right in wanted})
+
+
+class _Ear:
+    """What comes back over a link: topics, with whether the payload was empty."""
+
+    def __init__(self, link: MqttLink) -> None:
+        self._link = link
+        self.heard: set[tuple[str, bool]] = set()
+        self.births = 0
+        self.lost = ""
+
+    async def hear(self, wanted: set[tuple[str, bool]]) -> None:
+        """Listen until all of `wanted` has come back, the connection is lost, or patience is."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _PATIENCE_S
+        while not wanted <= self.heard and not self.lost and (left := deadline - clock()) > 0:
+            match await _within(self._link.next_event, left):
+                case Message(topic, payload, receipt):
+                    self._link.acknowledge(receipt)
+                    self.births += _birth(topic)
+                    # Retained births of a large fleet are not kept.
+                    if not _birth(topic):
+                        self.heard.add((topic, not payload))
+                case LinkDown(why):
+                    self.lost = why
+                case _:
+                    pass
 
 
 def _birth(topic: str) -> bool:
