@@ -64,27 +64,32 @@ class Door:
             writer.transport.abort()
             return
         self._writers |= {writer, inner_writer}
-        outwards = self._pump(inner_reader, writer, inner_writer)
-        await asyncio.gather(self._pump(reader, inner_writer, writer), outwards)
+        inwards = self._pump(reader, inner_writer, writer, inwards=True)
+        outwards = self._pump(inner_reader, writer, inner_writer, inwards=False)
+        await asyncio.gather(inwards, outwards)
         self._writers -= {writer, inner_writer}
 
     async def _pump(
-        self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, back: asyncio.StreamWriter
+        self,
+        reader: asyncio.StreamReader,
+        there: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        *,
+        inwards: bool,
     ) -> None:
         splitter = Splitter(limit_bytes=_PACKET_BYTES)
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 for packet in splitter.feed(data):
-                    self._pass(packet, there.write, back.write)
+                    if self.quiet or not _may_suffer(packet, inwards=inwards):
+                        there.write(packets.raw(packet))
+                    else:
+                        self._meddle(packet, there.write, back.write)
                 await there.drain()
         there.close()
 
-    def _pass(self, packet: Packet, there: Callable[[bytes], None], back: Callable[[bytes], None]) -> None:
-        raw = packets.raw(packet)
-        if self.quiet or packet.kind != Kind.PUBLISH or not _may_suffer(packet):
-            there(raw)
-            return
-        faults, fate = self._faults, self._chance.random()
+    def _meddle(self, packet: Packet, there: Callable[[bytes], None], back: Callable[[bytes], None]) -> None:
+        raw, faults, fate = packets.raw(packet), self._faults, self._chance.random()
         if fate < faults.lost:
             self.counts["lost"] += 1
             if identifier := packets.message_of(packet).identifier:
@@ -107,7 +112,11 @@ class Door:
         asyncio.get_running_loop().call_later(self._chance.uniform(0, self._faults.hold_s), pass_on)
 
 
-def _may_suffer(packet: Packet) -> bool:
-    """Updates, answers, skips and models; not births, offers and manifests."""
-    topic = packets.message_of(packet).topic
-    return not topic.endswith(("/state", "/task", "/man"))
+def _may_suffer(packet: Packet, *, inwards: bool) -> bool:
+    """Updates, answers, skips, and models on their way to a device; not births, offers and manifests.
+
+    What a client has retained at the broker stays there while the broker lives: nobody would repeat it.
+    """
+    if packet.kind != Kind.PUBLISH or (inwards and packet.flags & 1):
+        return False
+    return not packets.message_of(packet).topic.endswith(("/state", "/task", "/man"))

@@ -69,6 +69,7 @@ def measure(runs: int = RUNS, first_seed: int = 0) -> dict[str, Any]:
             print(f"bench: kills: seed {seed}: {e}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        print(f"bench: kills: {seed - first_seed + 1} of {runs}, {len(wrong)} wrong", file=sys.stderr)
     seconds = time.monotonic() - began
     return {
         "runs": runs,
