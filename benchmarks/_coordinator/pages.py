@@ -70,8 +70,23 @@ def _stragglers(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _selection(found: Mapping[str, Any]) -> str:
+    """A row for each strategy: medians to the target, what it takes in times of uniform, Jain's index."""
+    lines = [
+        "| | rounds | hours | kJ | MB | joules, times uniform | bytes, times uniform | Jain |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for strategy, row in found["median"].items():
+        ratio = found["ratio"][strategy]
+        cells = [f"{row['rounds']:.0f}", f"{row['hours']:.2f}", f"{row['joules'] / 1000:.1f}"]
+        cells += [f"{row['megabytes']:.1f}", f"{ratio['joules']:.2f}", f"{ratio['megabytes']:.2f}"]
+        lines.append(f"| {strategy} | {' | '.join(cells)} | {row['jain']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 _TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "stragglers": _stragglers,
+    "selection": _selection,
     "attacks-uniform": _attacks("uniform"),
     "attacks-skewed": _attacks("skewed"),
     "attacks-compressed": lambda found: _table(found["compressed"], {}),

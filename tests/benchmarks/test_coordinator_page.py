@@ -22,3 +22,11 @@ def test_the_page_on_aggregation_has_the_measured_tables() -> None:
     doctored = json.loads(json.dumps(RESULTS).replace('"sign flip": 0.', '"sign flip": 9.'))
     assert pages.filled(text, doctored) != text
     assert pages.filled(text, {}) == text
+
+
+def test_the_page_on_selection_has_the_measured_table() -> None:
+    text = (ROOT / "docs" / "selection.md").read_text()
+    assert text.count("written by scripts/bench coordinator") == 1
+    assert pages.filled(text, RESULTS) == text
+    doctored = json.loads(json.dumps(RESULTS).replace('"jain": 0.', '"jain": 9.'))
+    assert pages.filled(text, doctored) != text

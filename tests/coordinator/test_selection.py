@@ -297,8 +297,8 @@ def test_utility_as_in_the_paper() -> None:
     how = replace(EXPLOIT, joules_exponent=0.0, bytes_exponent=0.0, fast_share=0.5, clip=1.0)
     found = worth(
         [
-            device(0, samples=10, loss=2.0, asked=1, asked_round=4, seconds=10.0, reliability=1.0),
-            device(1, samples=40, loss=1.0, asked=3, asked_round=9, seconds=40.0, reliability=1.0),
+            device(0, samples=10, loss=2.0, asked=1, asked_round=4, seconds=10.0),
+            device(1, samples=40, loss=1.0, asked=3, asked_round=9, seconds=40.0),
         ],
         number=10,
         how=how,
@@ -310,7 +310,7 @@ def test_utility_as_in_the_paper() -> None:
 @given(
     st.lists(st.tuples(st.integers(1, 100), st.floats(0.01, 10.0)), min_size=2, max_size=12),
     st.floats(1.01, 50.0),
-    st.sampled_from(["loss", "samples", "reliability", "joules", "bytes", "seconds", "asked_round"]),
+    st.sampled_from(["loss", "samples", "joules", "bytes", "seconds", "asked_round"]),
 )
 def test_more_to_learn_is_worth_more_and_what_costs_more_less(
     others: list[tuple[int, float]], factor: float, what: str
@@ -325,7 +325,7 @@ def test_more_to_learn_is_worth_more_and_what_costs_more_less(
     # Beside the same others: that the whole fleet's scale moves along is another matter.
     fixed = oort_module._prices(made, EXPLOIT)
     prices = fixed | {one.name: oort_module._prices([more, *made[1:], *made[1:]], EXPLOIT)[one.name]}
-    if what in ("loss", "samples", "reliability"):
+    if what in ("loss", "samples"):
         after = oort_module.utilities([more, *made[1:]], 20, EXPLOIT, fixed)
         rank = {n: sum(v > after[one.name] for v in after.values()) for n in after}
         earlier = oort_module.utilities(made, 20, EXPLOIT, fixed)

@@ -196,7 +196,7 @@ def test_whoever_takes_the_place_of_one_that_has_gone_is_written_down() -> None:
 def test_devices_cannot_choose_themselves_by_value() -> None:
     fleet = choosing("oort")
     with pytest.raises(ConfigError, match="oort"):
-        Asking(replace(fleet.campaign(), targeted=False), Any, Any, Any)  # type: ignore[arg-type]
+        Asking(replace(fleet.campaign(), targeted=False), Any, Any)  # type: ignore[arg-type]
 
 
 def test_a_uniform_cohort_is_written_down_too() -> None:

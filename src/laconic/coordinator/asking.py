@@ -17,7 +17,6 @@ from laconic.budget.allowance import Room
 from laconic.coordinator import budgets, notes, selection
 from laconic.coordinator.campaign import Campaign, Progress
 from laconic.coordinator.ledger import DeviceRecord, Ledger, online, participation
-from laconic.coordinator.registry import Registry
 from laconic.coordinator.selection import Candidate, Context
 from laconic.coordinator.treasury import Treasury
 from laconic.errors import ConfigError
@@ -41,10 +40,9 @@ class Picked:
 class Asking:
     """Decides for one campaign, and writes down in the ledger who has been asked and who waits."""
 
-    def __init__(self, campaign: Campaign, ledger: Ledger, registry: Registry, treasury: Treasury) -> None:
+    def __init__(self, campaign: Campaign, ledger: Ledger, treasury: Treasury) -> None:
         """Raises `ConfigError` for a strategy that cannot be used."""
-        self._campaign, self._ledger, self._registry = campaign, ledger, registry
-        self._treasury = treasury
+        self._campaign, self._ledger, self._treasury = campaign, ledger, treasury
         if campaign.selection.by_name and not campaign.targeted:
             raise ConfigError(
                 f"selection.strategy {campaign.selection.strategy!r} in an offer to the whole cohort",

@@ -83,7 +83,7 @@ class Course:
         self._echo, self._echo_of = self._saved_echo(), self._newest
         self._usual = self._saved_norms()
         self.treasury = Treasury(campaign, ledger, self.registry, dense_bytes=self.dense_bytes)
-        self.asking = Asking(campaign, ledger, self.registry, self.treasury)
+        self.asking = Asking(campaign, ledger, self.treasury)
         self.progress = self._saved_progress()
         self.standing = self._saved_standing()
         self.draining = False

@@ -33,7 +33,7 @@ def oort(
     known = [c for c in candidates if c.asked]
     exploited = min(len(known), count - min(fresh, len(new)))
     prices = _prices(candidates, settings)
-    cheap = {c.name: c.reliability / prices[c.name] for c in new}
+    cheap = {c.name: 1.0 / prices[c.name] for c in new}
     worth = utilities(known, context.round, settings, prices)
     return [
         *_drawn(_worthy(worth, exploited), exploited, draws),
@@ -47,7 +47,7 @@ def utilities(
     """What devices are worth that have been asked before, in round `number`; 0 or more.
 
     Samples times loss, not above a quantile of that, in parts of it; more for whoever has not been asked for
-    long; times reliability over price.
+    long; over its price.
     """
     told = [abs(c.loss) for c in known if c.loss is not None]
     # One that has not told its loss counts as others usually do: neither lost nor sought after.
@@ -59,7 +59,6 @@ def utilities(
             min(learns[c.name] / most, 1.0)
             + math.sqrt(_UNCERTAINTY * math.log(max(number, 1)) / max(c.asked_round, 1))
         )
-        * c.reliability
         / prices[c.name]
         for c in known
     }
