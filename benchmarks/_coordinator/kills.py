@@ -176,7 +176,11 @@ class _Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._running = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=Path(__file__).resolve().parents[1],
             )
         self._reader = asyncio.ensure_future(self._read(self._running))
 

@@ -8,9 +8,7 @@ from _coordinator import kills
 
 @pytest.mark.soak
 @pytest.mark.broker
-def test_nothing_is_lost_and_nothing_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend("benchmarks")
-    monkeypatch.setenv("PYTHONPATH", "benchmarks")
+def test_nothing_is_lost_and_nothing_counted_twice() -> None:
     found = kills.measure(20, first_seed=1000)
     assert found["wrong"] == []
     assert all(bar.ok for bar in kills.bars(found))
