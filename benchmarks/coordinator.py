@@ -14,7 +14,7 @@ from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
-from _coordinator import attacks, budgets, kills, load, pages, selection, stragglers
+from _coordinator import attacks, budgets, kills, load, pages, restart, selection, stragglers
 from _result import Bar, emit, report
 
 RESULTS = Path(__file__).parent / "results" / "coordinator.json"
@@ -31,7 +31,7 @@ class Part:
     bars: Callable[[Found], list[Bar]]
 
 
-PARTS = ("attacks", "stragglers", "selection", "load", "kills", "budgets")
+PARTS = ("attacks", "stragglers", "selection", "load", "kills", "budgets", "restart")
 
 
 def main() -> int:
@@ -68,6 +68,7 @@ def _parts(seeds: int, devices: int, runs: int) -> Mapping[str, Part]:
         "load": Part(lambda pool: load.measure(devices), load.bars),
         "kills": Part(lambda pool: kills.measure(runs), kills.bars),
         "budgets": Part(budgets.measure, budgets.bars),
+        "restart": Part(lambda pool: restart.measure(), restart.bars),
     }
 
 

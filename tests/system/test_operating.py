@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import io
 import json
 import os
@@ -63,7 +64,7 @@ class Site:
 
     def broker(self, options: str = "allow_anonymous true\n") -> Process:
         (self.folder / "mosquitto.conf").write_text(
-            f"listener {self.port} 127.0.0.1\npersistence false\nuser root\n{options}"
+            f"listener {self.port} 127.0.0.1\npersistence false\nuser {getpass.getuser()}\n{options}"
         )
         return self.start([self.mosquitto, "-c", str(self.folder / "mosquitto.conf")], "broker")
 
