@@ -44,8 +44,8 @@ SHARE: Final = 0.05
 SAMPLES: Final = 20
 EPOCHS: Final = 200
 SEED: Final = 5
-FIRST_DAY: Final = 1
-"""The clock begins in 1970, and so that every zone's days have numbers above zero, the fleet a day later."""
+FIRST_DAY: Final = 0.25
+"""It begins on 1 January 1970 at six: all thirty days lie in January, by the clocks of every zone."""
 DAY: Final = 86_400.0
 
 SCHEMA: Final = Schema((TensorSpec("w", (10, 64)), TensorSpec("b", (10,))))

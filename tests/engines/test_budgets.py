@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fleet import Fleet
+from fleet import BUNDLE, Fleet, LinearLearner
 
 from laconic.budget import calendar
 from laconic.coordinator.budgets import Budget, Group
@@ -15,7 +15,11 @@ from laconic.device_sim.world import World
 from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.power import ModelledPower
-from laconic.edge_sdk.sensors import Readings
+from laconic.edge_sdk.sensors import NoSensors, Readings
+from laconic.node import Connected, Received, Started, Subscribe, Unsubscribe
+from laconic.protocol import topics
+from laconic.protocol.messages import Allowance, Offer, encode
+from laconic.storage import MemoryStore
 from laconic.transport.link import WireBytes
 
 DAY = 86_400.0
@@ -142,3 +146,22 @@ def test_joules_are_kept_by_the_day() -> None:
     poor, _ = run(Budget(group=[Group(devices="d0", joules_per_day=50.0)]), targeted=True, days=1)
     assert worked(poor, "d0") == 0, "less than its first task is foretold to cost"
     assert worked(poor, "d1") == worked(world, "d1") > 0
+
+
+@pytest.mark.parametrize("spent", [2_000, 9_500])
+def test_who_cannot_pay_for_the_newest_model_hears_no_more_of_it(spent: int) -> None:
+    """Recorded: a device without a model heard of each new version after its allowance was spent."""
+
+    class Gauge(NoSensors):
+        def read(self, now: float) -> Readings:
+            return Readings(bytes_up=spent)
+
+    device = DeviceEngine(DeviceSettings("d0"), LinearLearner(0), Gauge())
+    for event in (Started(MemoryStore()), Connected()):
+        device.handle(event, 1_000.0)
+    a = Allowance(max_bytes=10_000 if spent > 9_000 else 7_500)
+    word = Offer("0" * 16, 1, "1" * 16, 7, BUNDLE, work=False, allowances=[a])
+    effects = device.handle(Received(topics.cohort_model("default"), encode(word)), 1_001.0)
+    gone = {f for e in effects if isinstance(e, Unsubscribe) for f in e.filters}
+    assert topics.cohort_model("default") in gone
+    assert not any(isinstance(e, Subscribe) for e in effects)

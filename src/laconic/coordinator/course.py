@@ -510,7 +510,7 @@ class Course:
         """Where a device that has no model yet finds the newest, whether or not there is a coordinator."""
         c, base, number = self.campaign, self.registry.offered, self.round.number
         offer = offer_of(c, self.progress, number, base, None, bundle=self.bundle, work=False)
-        return Send(topics.cohort_model(c.cohort), encode(offer), retain=True)
+        return Send(topics.cohort_model(c.cohort), encode(self.treasury.offer_to(None, offer)), retain=True)
 
     def _close(self, now: float) -> list[Effect]:
         """Compute the next version away from the event loop, from values that no later message changes."""
@@ -743,7 +743,7 @@ class Course:
         return self._go_on(entries, [*publication, closed], now, due)
 
     def _balance(self, entries: dict[str, bytes | None], now: float) -> tuple[Effect, float]:
-        """Close the book, with what is to be saved of it; returns a note, and when the next round may open."""
+        """Close the book, with what is to be saved of it; returns a note and when the next round may open."""
         closed = notes.closed(self.round.number, self.book, seconds=now - self.progress.opened_at)
         for name in self.book.unheard():
             self.ledger.vanished(name, self.progress.task)

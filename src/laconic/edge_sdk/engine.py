@@ -295,8 +295,12 @@ class DeviceEngine:
 
     def _pointed(self, offer: Offer, now: float) -> list[Effect]:
         """Word of the newest model, which lies at the broker whether or not there is a coordinator."""
-        if not self._lost:
+        if not self._lost or self._diary.rest_until > now:
             return []
+        self._purse.hear(offer)
+        self._mind_the_period(now)
+        if not self._affords(NOTHING_YET, now):
+            return self._out_of_means(msgspec.structs.replace(offer, work=False), now)
         if offer.model == self._held.name:
             return self._found()
         self._pointer = msgspec.structs.replace(offer, work=False)
@@ -372,7 +376,9 @@ class DeviceEngine:
         offer = self._offers.current
         assert offer is not None
         if not offer.work:
-            return [Note("not fetched", {"version": offer.version, "why": why}), *self._idle(now)]
+            # Word of a model that cannot be paid for would come again with each version.
+            deaf = self._found() if why == "budget" else []
+            return [Note("not fetched", {"version": offer.version, "why": why}), *deaf, *self._idle(now)]
         return self._skip(offer, why, now)
 
     def _unfit(self, offer: Offer, now: float) -> str | None:
@@ -725,7 +731,7 @@ class DeviceEngine:
         self._mind_the_period(now)
         self._offers.waiting = None
         note = Note("rests", {"until": until})
-        return [Unsubscribe(self._offer_topics()), note]
+        return [Unsubscribe(self._offer_topics()), *self._found(), note]
 
     def _learn(self, now: float, *, frame: int | None = None) -> None:
         """The task at work is done: what it has cost tells what the next one will."""
