@@ -300,7 +300,8 @@ class DeviceEngine:
         self._purse.hear(offer)
         self._mind_the_period(now)
         if not self._affords(NOTHING_YET, now):
-            return self._out_of_means(msgspec.structs.replace(offer, work=False), now)
+            # An offer of work will be refused in words, which is what its round waits for.
+            return self._found()
         if offer.model == self._held.name:
             return self._found()
         self._pointer = msgspec.structs.replace(offer, work=False)
