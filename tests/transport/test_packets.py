@@ -1,4 +1,4 @@
-"""Laws of MQTT packets: whole whatever pieces they come in, bounded whatever they say; slow readers lose none."""
+"""Laws of MQTT packets: whole in whatever pieces, bounded whatever they say; slow readers lose nothing."""
 
 from __future__ import annotations
 
