@@ -59,8 +59,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-
-
 DIAGRAM = re.compile(r"(?<=```mermaid\n)stateDiagram.*?(?=\n```)", re.DOTALL)
 TABLE = re.compile(r"\| in \| on \|.*?(?=\n\n)", re.DOTALL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import itertools
 import re
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import msgspec.inspect as mi
 import numpy as np
 import pytest
 
-from laconic.coordinator import rounds
-from laconic.coordinator.rounds import Phase, Plan, Round
 from laconic.protocol import chunks, identity, messages
 from laconic.protocol.messages import Ack, Fate, Fin, Manifest, Message, Offer, Skip, State, Telemetry, encode
 from laconic.schema import Schema, TensorSpec
