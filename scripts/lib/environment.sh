@@ -3,7 +3,7 @@
 #
 #   . "$(dirname -- "$0")/lib/environment.sh"
 #   environment dev                     # the project, editable, with the extra `dev`
-#   environment_also torch==2.13.0      # one requirement more
+#   environment_also torch==2.13.0      # one requirement more; options of pip may follow
 #
 # Afterwards `$root` is the repository, `$venv` the environment and `$python` its interpreter. Standard output
 # is never written to. What is read from outside:
@@ -48,7 +48,9 @@ environment() {
 }
 
 environment_also() {
-    install "${1%%[=<>!~]*}" "$1" "$1"
+    requirement=$1
+    shift
+    install "${requirement%%[=<>!~]*}" "$requirement" "$@" "$requirement"
 }
 
 # install NAME LABEL PIP-ARGUMENT...: NAME is the stamp's, LABEL is what a person reads.

@@ -240,7 +240,7 @@ def byzfl(module: str) -> Any:
     if "byzfl" not in sys.modules:
         spec = importlib.util.find_spec("byzfl")
         if spec is None or spec.submodule_search_locations is None:
-            pytest.skip("byzfl is not installed: pip install --no-deps byzfl")
+            pytest.skip("no byzfl (LACONIC_TEST_TORCH=1 scripts/test installs it beside torch)")
         package = types.ModuleType("byzfl")
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules["byzfl"] = package
