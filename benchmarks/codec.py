@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 # First: it sets the number of threads before numpy is imported.
 import _codec  # noqa: F401
 from _codec import distortion, learning, lives, page, pictures, rate, speed
-from _result import Bar, emit, report
+from _parts import Found, Part, measure, merge
 
 RESULTS = Path(__file__).parent / "results" / "codec.json"
-WORKERS = 2
-
-Found = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is measured with a pool of processes, and its bars."""
-
-    measure: Callable[[Executor], Found]
-    bars: Callable[[Found], list[Bar]]
-
 
 PARTS = ("rate", "distortion", "speed", "learning", "lives")
 
@@ -50,17 +33,8 @@ def main() -> int:
     wanted = options.parts.split(",")
     if unknown := [part for part in wanted if part not in parts]:
         parser.error(f"unknown part {unknown[0]!r}: some of {', '.join(parts)}")
-    results: Found = {}
-    bars: list[Bar] = []
-    for name in wanted:
-        print(f"bench: {name}", file=sys.stderr)
-        with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
-            results[name] = parts[name].measure(pool)
-        bars += parts[name].bars(results[name])
-        if options.write:
-            # After each part: what has been measured is not lost with what has not.
-            _write({name: results[name]}, parts)
-    return emit("codec", results, bars)
+    keep = (lambda fresh: _write(fresh, parts)) if options.write else None
+    return measure("codec", parts, wanted, keep)
 
 
 def _parts(rounds: int, seeds: int) -> Mapping[str, Part]:
@@ -75,12 +49,8 @@ def _parts(rounds: int, seeds: int) -> Mapping[str, Part]:
 
 
 def _write(fresh: Found, parts: Mapping[str, Part]) -> None:
-    known: Found = json.loads(RESULTS.read_text())["results"] if RESULTS.exists() else {}
-    merged = {name: (known | fresh)[name] for name in PARTS if name in known | fresh}
-    bars = [bar for name, found in merged.items() for bar in parts[name].bars(found)]
-    told = report("codec", merged, bars)
-    RESULTS.write_text(json.dumps(told, indent=2) + "\n")
-    pictures.draw(merged)
+    told = merge("codec", RESULTS, fresh, parts)
+    pictures.draw(told["results"])
     page.fill(told)
 
 

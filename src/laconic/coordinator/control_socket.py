@@ -8,7 +8,6 @@ loop, between the engine's events, and hold a bounded number of rows: asking can
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -17,13 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
+from laconic.coordinator.conversations import PATIENCE_S, Conversations
 from laconic.coordinator.status import Request
 from laconic.errors import ConfigError, LaconicError, RemoteProtocolError
 
 _REQUEST_LIMIT_BYTES: Final = 4096
-_PATIENCE_S: Final = 10.0
-"""How long a connection may say nothing, or not take its answer."""
-_MOST_CONNECTIONS: Final = 16
 _PATH_LIMIT_BYTES: Final = 107
 """Of a socket's path, in struct sockaddr_un (unix(7))."""
 
@@ -49,7 +46,7 @@ class ControlServer:
         """`act` gives the answer to a request, or raises a `LaconicError`."""
         self._path, self._act = check_path(path), act
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._conversations = Conversations(self._converse)
 
     async def open(self) -> None:
         """Begin to listen. Whoever calls holds the store's lock: a socket that lies here is left from a kill.
@@ -62,7 +59,7 @@ class ControlServer:
             before = os.umask(0o177)
             try:
                 self._server = await asyncio.start_unix_server(
-                    self._connected, self._path, limit=_REQUEST_LIMIT_BYTES
+                    self._conversations.connected, self._path, limit=_REQUEST_LIMIT_BYTES
                 )
             finally:
                 os.umask(before)
@@ -76,32 +73,17 @@ class ControlServer:
         """Stop listening, and take the socket away."""
         if self._server is not None:
             self._server.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            await self._conversations.end()
             self._path.unlink(missing_ok=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if len(self._connections) < _MOST_CONNECTIONS:
-                self._connections.add(task)
-                await self._converse(reader, writer)
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Whoever is too slow, hangs up or sends too long a line is left.
-        with contextlib.suppress(TimeoutError, ConnectionError, ValueError):
-            while True:
-                async with asyncio.timeout(_PATIENCE_S):
-                    line = await reader.readline()
-                    if not line:
-                        return
-                    writer.write(self._answered(line) + b"\n")
-                    await writer.drain()
+        while True:
+            async with asyncio.timeout(PATIENCE_S):
+                line = await reader.readline()
+                if not line:
+                    return
+                writer.write(self._answered(line) + b"\n")
+                await writer.drain()
 
     def _answered(self, line: bytes) -> bytes:
         try:
@@ -118,7 +100,7 @@ def ask(path: Path, **request: object) -> dict[str, Any] | None:
     """
     check_path(path)
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(_PATIENCE_S)
+        link.settimeout(PATIENCE_S)
         try:
             link.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):

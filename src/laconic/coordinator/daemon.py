@@ -22,6 +22,7 @@ from laconic.coordinator.configuration import (
 )
 from laconic.coordinator.control_socket import ControlServer
 from laconic.coordinator.engine import CoordinatorEngine
+from laconic.coordinator.metrics_server import MetricsServer
 from laconic.coordinator.migrations import upgrade
 from laconic.coordinator.status import Live, Request, answer, chosen
 from laconic.errors import ConfigError, ModelError, RemoteProtocolError, WireError
@@ -111,7 +112,7 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
             )
 
         control = ControlServer(control_path(config, folder), Desk(engine, driver).act)
-        scraped = metrics.MetricsServer(config.metrics.address, config.metrics.port, exposition)
+        scraped = MetricsServer(config.metrics.address, config.metrics.port, exposition)
 
         async def attended() -> None:
             """Everything around the engine, until there is nothing more to do."""

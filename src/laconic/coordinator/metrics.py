@@ -6,11 +6,9 @@ of the process; gauges are read when they are asked for.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,13 +16,8 @@ from typing import Final
 from laconic import __version__
 from laconic.coordinator.course import Course
 from laconic.coordinator.rounds import Phase
-from laconic.errors import ConfigError
 from laconic.node import Computed, Event, Note
 from laconic.transport.link import WireBytes
-
-_REQUEST_LIMIT_BYTES: Final = 8192
-_PATIENCE_S: Final = 10.0
-_MOST_CONNECTIONS: Final = 16
 
 COUNTER, GAUGE = "counter", "gauge"
 
@@ -211,61 +204,3 @@ def _number(value: float) -> str:
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
-
-
-class MetricsServer:
-    """Answers `GET /metrics` in as much HTTP/1.1 as that takes."""
-
-    def __init__(self, address: str, port: int, read: Callable[[], str]) -> None:
-        """`read` gives the text."""
-        self._address, self._port, self._read = address, port, read
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        """Begin to listen. Raises `ConfigError` if nobody can at this address and port."""
-        try:
-            self._server = await asyncio.start_server(
-                self._connected, self._address, self._port, limit=_REQUEST_LIMIT_BYTES
-            )
-        except OSError as e:
-            raise ConfigError(
-                f"cannot listen for metrics on {self._address} port {self._port} ({e.strerror})",
-                remedy="choose another metrics.port or metrics.address",
-            ) from e
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if len(self._connections) < _MOST_CONNECTIONS:
-                self._connections.add(task)
-                # Whoever is too slow, hangs up or asks too much is left.
-                with contextlib.suppress(
-                    TimeoutError, ConnectionError, ValueError, asyncio.IncompleteReadError
-                ):
-                    async with asyncio.timeout(_PATIENCE_S):
-                        head = await reader.readuntil(b"\r\n\r\n")
-                        writer.writelines(self._response(head.split(b"\r\n", 1)[0].split()))
-                        await writer.drain()
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    def _response(self, request: list[bytes]) -> Iterable[bytes]:
-        status, body = "404 Not Found", b"only GET /metrics\n"
-        if request[:2] == [b"GET", b"/metrics"]:
-            status, body = "200 OK", self._read().encode()
-        yield (
-            f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        ).encode()
-        yield body
