@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.config import load
-from laconic.coordinator import control_socket, metrics
+from laconic.coordinator import conversations, metrics
 from laconic.coordinator.configuration import CoordinatorConfig, campaigns_of
-from laconic.coordinator.control_socket import ControlServer, ask
+from laconic.coordinator.control_socket import Act, ControlServer, ask
 from laconic.coordinator.metrics import Counters, exposition
 from laconic.coordinator.status import Request
 from laconic.errors import (
@@ -39,7 +39,7 @@ from laconic.transport.supervision import Supervisor
 # --- the control socket
 
 
-def with_server(path: Path, act: control_socket.Act, talk: Callable[[], Any]) -> Any:
+def with_server(path: Path, act: Act, talk: Callable[[], Any]) -> Any:
     """What `talk`, in a thread of its own, makes of a server."""
 
     async def scene() -> Any:
@@ -130,7 +130,7 @@ def test_so_many_connections_and_no_more(tmp_path: Path) -> None:
 
     def talk() -> int:
         links = []
-        for _ in range(control_socket._MOST_CONNECTIONS + 4):
+        for _ in range(conversations.MOST + 4):
             link = socket.socket(socket.AF_UNIX)
             link.connect(str(path))
             link.settimeout(5)
@@ -146,7 +146,7 @@ def test_so_many_connections_and_no_more(tmp_path: Path) -> None:
             link.close()
         return answered
 
-    assert with_server(path, echo, talk) == control_socket._MOST_CONNECTIONS
+    assert with_server(path, echo, talk) == conversations.MOST
 
 
 # --- metrics

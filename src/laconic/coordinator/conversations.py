@@ -9,7 +9,7 @@ from typing import Final
 
 PATIENCE_S: Final = 10.0
 """How long a connection may say nothing, or not take its answer."""
-_MOST: Final = 16
+MOST: Final = 16
 
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -27,7 +27,7 @@ class Conversations:
         task = asyncio.current_task()
         assert task is not None
         try:
-            if len(self._tasks) < _MOST:
+            if len(self._tasks) < MOST:
                 self._tasks.add(task)
                 with contextlib.suppress(
                     TimeoutError, ConnectionError, ValueError, asyncio.IncompleteReadError
