@@ -156,6 +156,20 @@ def test_in_an_open_round_the_updates_so_far_are_dropped_and_others_stay_on_thei
     assert verify(fleet, world) == 9
 
 
+def test_after_a_rollback_in_a_round_that_nobody_had_answered_the_next_one_comes_at_its_time() -> None:
+    fleet = Judged(rounds=3, interval_s=10.0, sample_s=lambda i: 1e-2)
+    world = begin(fleet)
+    world.run(12.0)
+    course = world.node("coordinator").courses["default"]  # type: ignore[union-attr]
+    assert course.collecting
+    assert not course.book.committed
+    order(world, Rollback("default", 0))
+    world.run(22.0)
+    assert course.collecting, "a round in which nobody worked is followed by a pause, this one is not"
+    settle(fleet, world)
+    verify(fleet, world)
+
+
 def test_a_rollback_takes_what_is_kept_and_pinned_versions_are() -> None:
     fleet = Judged(rounds=8, keep_versions=3)
     world = begin(fleet)

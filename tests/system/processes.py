@@ -94,13 +94,20 @@ class Process:
         return [line for line in list(self.lines) if line.get("kind") == kind]
 
     def _read(self, running: subprocess.Popen[str]) -> None:
+        """Keep every note, and write it beside the log: a run that failed is read there."""
         assert running.stdout is not None
-        for text in running.stdout:
-            try:
-                self.lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                # A killed process can leave half a line.
-                self.lines.append({"kind": "torn", "text": text})
+        with self.log.with_suffix(".notes").open("a") as notes:
+            for text in running.stdout:
+                notes.write(text)
+                notes.flush()
+                self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        try:
+            self.lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            # A killed process can leave half a line.
+            self.lines.append({"kind": "torn", "text": text})
 
 
 def laconic(*arguments: str) -> list[str]:

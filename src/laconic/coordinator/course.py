@@ -697,9 +697,9 @@ class Course:
         entries = self._taken()
         self.book.norms.clear()
         open_round = self.progress.open
-        closed, due = self._balance(entries, now)
-        if not open_round:
-            due = self.progress.opened_at + self.campaign.plan.interval_s
+        closed, _ = self._balance(entries, now)
+        # Nobody was kept from working but by this: the next round needs no pause.
+        due = self.progress.opened_at + self.campaign.plan.interval_s
         entries |= self.custody.go_back(
             back, now, round_number=self.round.number, settings=self.campaign.digest()
         )

@@ -269,7 +269,8 @@ class Reception:
 
 
 def _not_this_task(found: str, expected: str) -> RemoteProtocolError:
-    return RemoteProtocolError("task", value=found, limit=expected, remedy="its round is over")
+    limit = f"another: {expected}" if expected not in ("", found) else "none at present"
+    return RemoteProtocolError("task", value=found, limit=limit, remedy="its round is over")
 
 
 def _ack(
