@@ -27,7 +27,7 @@ class BrokerSection(Section, frozen=True):
     """`[broker]`: where the MQTT broker is and how to be let in."""
 
     url: str = "mqtt://127.0.0.1:1883"
-    """`mqtt://host:port`, or `mqtts://host:port` for TLS."""
+    """`mqtt://host:port`, or `mqtts://host:port` for TLS; `ws://` or `wss://` through a WebSocket."""
     username: str | None = None
     password_file: str | None = None
     ca_file: str | None = None

@@ -20,6 +20,7 @@ from laconic.transport.connection import Connection
 from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
 from laconic.transport.meter import SocketMeter
 from laconic.transport.packets import Publish
+from laconic.transport.websocket import WebSocket, check_installed
 
 _BACK_OFF_FIRST_S: Final = 0.5
 _BACK_OFF_MOST_S: Final = 120.0
@@ -30,7 +31,8 @@ _WINDOW_PERSISTENT: Final = 4096
 _WAITING: Final = 1024
 _WAITING_BYTES: Final = 8 * 2**20
 """Messages, and their bytes, that may wait to be handled before no more are read."""
-_SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883}
+_SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_WEBSOCKET_PATH: Final = "/mqtt"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,13 @@ class Address:
     keep_alive_s: int = 60
     max_packet_bytes: int = 128 * 1024
     """Nothing larger is published: a broker that drops the connection over one would be sent it for ever."""
+    websocket_path: str | None = None
+    """Where the broker's WebSocket is; None for plain MQTT."""
 
     @staticmethod
     def parse(url: str) -> Address:
-        """`mqtt://[user[:password]@]host[:port]`, or `mqtts://` for TLS.
+        """`mqtt://[user[:password]@]host[:port]`, or `mqtts://` for TLS; through a WebSocket
+        `ws://host[:port][/path]`, or `wss://`.
 
         Raises `ConfigError` for anything else.
         """
@@ -61,14 +66,29 @@ class Address:
         except ValueError as e:
             raise ConfigError(f"broker address ({e})", value=url, limit="mqtt://host:port") from e
         if parts.scheme not in _SCHEMES or not parts.hostname:
-            raise ConfigError("broker address", value=url, limit="mqtt://host:port or mqtts://host:port")
+            limit = "mqtt, mqtts, ws or wss, as in mqtt://host:port"
+            raise ConfigError("broker address", value=url, limit=limit)
+        websocket = parts.scheme in ("ws", "wss")
+        if parts.query or parts.fragment or (parts.path not in ("", "/") and not websocket):
+            raise ConfigError("broker address", value=url, limit="nothing after the port")
+        if websocket:
+            check_installed()
         return Address(
             parts.hostname,
             port or _SCHEMES[parts.scheme],
-            tls=parts.scheme == "mqtts",
+            tls=parts.scheme in ("mqtts", "wss"),
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
+            websocket_path=(parts.path or _WEBSOCKET_PATH) if websocket else None,
         )
+
+    @property
+    def websocket_uri(self) -> str | None:
+        """Of the broker's WebSocket, without who we are; None for plain MQTT."""
+        if self.websocket_path is None:
+            return None
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.tls else 'ws'}://{host}:{self.port}{self.websocket_path}"
 
 
 def address_of(section: BrokerSection, folder: Path) -> Address:
@@ -202,9 +222,7 @@ class MqttLink:
         while True:
             try:
                 async with asyncio.timeout(_CONNECT_S):
-                    _, connection = await loop.create_connection(
-                        self._new_connection, self._address.host, self._address.port, ssl=self._tls
-                    )
+                    connection = await self._connect()
             except Exception as e:
                 # Whatever it is (no route, a refused certificate, a name that is none): say it, try again.
                 why = str(e) or f"no connection within {_CONNECT_S:.0f} s"
@@ -218,8 +236,17 @@ class MqttLink:
             await asyncio.sleep(back_off * random.uniform(0.5, 1.5))
             back_off = min(_BACK_OFF_MOST_S, back_off * 2)
 
-    def _new_connection(self) -> Connection:
-        """A new one has nothing left over to send from an earlier link."""
+    async def _connect(self) -> Connection:
+        a = self._address
+        connection, lowest = self._new_connection()
+        await asyncio.get_running_loop().create_connection(lambda: lowest, a.host, a.port, ssl=self._tls)
+        return connection
+
+    def _new_connection(self) -> tuple[Connection, asyncio.Protocol]:
+        """The connection, and what the transport is to talk to: itself, or the WebSocket before it.
+
+        A new one has nothing left over to send from an earlier link.
+        """
         a = self._address
         hello = packets.connect(
             self._client_id,
@@ -237,7 +264,8 @@ class MqttLink:
             on_message=self._on_message,
             on_lost=self._on_lost,
         )
-        return self._connection
+        uri = a.websocket_uri
+        return self._connection, self._connection if uri is None else WebSocket(self._connection, uri)
 
     async def _watch(self, connection: Connection) -> None:
         """Keep a connection alive until it ends; break it when the broker is silent for too long."""

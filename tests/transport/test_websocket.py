@@ -1,0 +1,207 @@
+"""MQTT through a WebSocket, against a real mosquitto behind a relay such as a web server is; and portals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mosquitto import Mosquitto
+
+from laconic.errors import ConfigError
+from laconic.transport import mqtt
+from laconic.transport.link import LinkDown, LinkUp, Message
+from laconic.transport.mqtt import Address, MqttLink
+
+websockets = pytest.importorskip("websockets.asyncio.server")
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def broker(mosquitto_path: str, tmp_path: Path) -> Iterator[Mosquitto]:
+    made = Mosquitto(mosquitto_path, tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "_BACK_OFF_FIRST_S", 0.05)
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await scene
+
+    asyncio.run(bounded())
+
+
+@contextlib.asynccontextmanager
+async def relay(port: int, *, tls: ssl.SSLContext | None = None, cut: int = 1000) -> AsyncIterator[int]:
+    """A WebSocket server before a broker's port; what the broker says goes out in pieces of `cut` bytes."""
+
+    async def serve(client: Any) -> None:
+        assert client.subprotocol == "mqtt"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def down() -> None:
+            while data := await reader.read(cut):
+                await client.send(data)
+            await client.close()
+
+        task = asyncio.ensure_future(down())
+        try:
+            async for message in client:
+                assert isinstance(message, bytes)
+                writer.write(message)
+                await writer.drain()
+        finally:
+            task.cancel()
+            writer.close()
+
+    async with websockets.serve(serve, "127.0.0.1", 0, subprotocols=["mqtt"], ssl=tls) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+async def there_and_back(address: Address, payload: bytes) -> MqttLink:
+    link = MqttLink(address, "d0")
+    await link.open(None)
+    assert isinstance(await link.next_event(), LinkUp)
+    link.subscribe(("echo",))
+    link.publish("echo", payload, qos=1, retain=True)
+    event = await link.next_event()
+    assert isinstance(event, Message)
+    assert event.payload == payload
+    link.acknowledge(event.receipt)
+    return link
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("cut", [1, 7, 65_536])
+def test_messages_go_both_ways_however_they_are_cut(broker: Mosquitto, cut: int) -> None:
+    async def scene() -> None:
+        async with relay(broker.port, cut=cut) as port:
+            payload = b"x" * (2000 if cut < 100 else 100_000)
+            link = await there_and_back(Address.parse(f"ws://127.0.0.1:{port}/mqtt"), payload)
+            wire = link.wire_bytes()
+            assert wire.measured
+            assert wire.up > len(payload)
+            await link.close()
+
+    play(scene())
+
+
+@pytest.mark.broker
+def test_encrypted(broker: Mosquitto, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "1", "-subj", "/CN=hub", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+
+    async def scene() -> None:
+        async with relay(broker.port, tls=context) as port:
+            parsed = Address.parse(f"wss://127.0.0.1:{port}/mqtt")
+            link = MqttLink(parsed, "stranger")
+            await link.open(None)
+            event = await link.next_event()
+            assert isinstance(event, LinkDown)
+            assert "certificate" in event.why
+            await link.close()
+            link = await there_and_back(mqtt.replace(parsed, ca_file=cert), b"hello")
+            await link.close()
+
+    play(scene())
+
+
+@pytest.mark.broker
+def test_when_the_broker_goes_the_link_comes_back_with_it(broker: Mosquitto) -> None:
+    async def scene() -> None:
+        async with relay(broker.port) as port:
+            link = await there_and_back(Address.parse(f"ws://127.0.0.1:{port}"), b"one")
+            broker.kill()
+            assert isinstance(await link.next_event(), LinkDown)
+            broker.start()
+            while not isinstance(await link.next_event(), LinkUp):
+                pass
+            await link.close()
+
+    play(scene())
+
+
+LOGIN = b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/login\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("scheme", ["ws", "mqtt"])
+@pytest.mark.parametrize("answer", [LOGIN, b"<html>please log in</html>", b""])
+def test_a_portal_that_wants_a_login_is_noticed(scheme: str, answer: bytes) -> None:
+    """It takes the connection, and says something that no broker says, or hangs up."""
+
+    async def scene() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(10)
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        link = MqttLink(Address.parse(f"{scheme}://127.0.0.1:{port}"), "d0")
+        await link.open(None)
+        for _ in range(2):
+            event = await link.next_event()
+            assert isinstance(event, LinkDown)
+            assert not event.refused
+            assert event.why
+        await link.close()
+        server.close()
+
+    play(scene())
+
+
+def test_one_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "_CONNECT_S", 0.2)
+
+    async def scene() -> None:
+        held = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            held.append(writer)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        for scheme in ("ws", "mqtt"):
+            link = MqttLink(Address.parse(f"{scheme}://127.0.0.1:{port}"), "d0")
+            await link.open(None)
+            event = await link.next_event()
+            assert isinstance(event, LinkDown)
+            assert "no answer" in event.why
+            await link.close()
+        server.close()
+
+    play(scene())
+
+
+def test_addresses() -> None:
+    assert Address.parse("ws://hub").websocket_uri == "ws://hub:80/mqtt"
+    assert Address.parse("wss://hub/a/b").websocket_uri == "wss://hub:443/a/b"
+    assert Address.parse("wss://[::1]:9/x").websocket_uri == "wss://[::1]:9/x"
+    assert Address.parse("ws://me:secret@hub:9001").websocket_uri == "ws://hub:9001/mqtt"
+    assert Address.parse("mqtt://hub").websocket_uri is None
+    for url in ("http://hub", "mqtt://hub/path", "ws://hub/mqtt?x=1", "ws://"):
+        with pytest.raises(ConfigError, match="broker address"):
+            Address.parse(url)
