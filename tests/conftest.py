@@ -1,7 +1,7 @@
 """What some tests need from the machine, and what happens where it is absent.
 
-A test marked `broker`, `data`, `torch` or `node` is skipped, with the reason, on a machine without the thing.
-Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node` turns such a skip into a
+A test marked `broker`, `data`, `torch`, `node` or `index` is skipped, with the reason, on a machine without the
+thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index` turns such a skip into a
 failure, so that a suite which checks less than it should cannot pass.
 
 Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`).
@@ -63,11 +63,17 @@ def _lacks_node() -> str | None:
     return None if found else "no onnxruntime-node (npm install --prefix .node onnxruntime-node)"
 
 
+def _lacks_index() -> str | None:
+    asked = os.environ.get("LACONIC_TEST_INDEX") == "1"
+    return None if asked else "the package index is not asked (LACONIC_TEST_INDEX=1 does)"
+
+
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "broker": _lacks_broker,
     "data": _lacks_data,
     "torch": _lacks_torch,
     "node": _lacks_node,
+    "index": _lacks_index,
 }
 
 
