@@ -3,6 +3,7 @@
 ```
 LaconicError
 ├── ConfigError                what a person wrote in a file, a variable or an argument
+├── DataError                  examples to learn from that cannot be used
 ├── ModelError                 an ONNX model or a training bundle that cannot be used
 │   └── UnsupportedOperator    no gradient rule for a node on the way from a weight to the loss
 ├── WireError                  bytes from outside are not what the specification says
@@ -54,6 +55,10 @@ def _short(value: object) -> str:
 
 class ConfigError(LaconicError):
     """What a person wrote in a file, a variable or an argument cannot be used."""
+
+
+class DataError(LaconicError):
+    """Examples to learn from cannot be used, or the code that gives them failed."""
 
 
 class ModelError(LaconicError):

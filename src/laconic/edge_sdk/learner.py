@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from laconic.edge_sdk.data import Examples, Snapshot, samples_of, snapshot_of, source_of
 from laconic.errors import LaconicError
 from laconic.protocol.messages import Training
 from laconic.runtime import OptimizerState, Trainer, TrainResult
@@ -56,7 +56,7 @@ class Learner(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many training samples there are now."""
+        """How many training samples there are, as far as is known without looking at them."""
         ...
 
     def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
@@ -71,7 +71,7 @@ class Learner(Protocol):
         ...
 
 
-Arrays = tuple[NDArray[Any], NDArray[Any]]
+Arrays = Examples
 
 
 class _Private(msgspec.Struct, array_like=True, frozen=True):
@@ -85,11 +85,16 @@ class _Private(msgspec.Struct, array_like=True, frozen=True):
 
 
 class OnnxLearner:
-    """Trains a bundle's graphs on arrays with onnxruntime."""
+    """Trains a bundle's graphs on the device's examples with onnxruntime."""
 
-    def __init__(self, trainer: Trainer, data: Arrays) -> None:
-        """`data`: inputs `(samples, ...)` and targets `(samples, ...)` as the bundle's signature has them."""
-        self._trainer, self._bundle, self._data = trainer, trainer.bundle, data
+    def __init__(self, trainer: Trainer, data: Examples) -> None:
+        """`data`: arrays `(samples, ...)` of inputs and targets as the bundle's signature has them, or
+        anything else that `laconic.edge_sdk.data.source_of` takes.
+
+        Raises `DataError` for what cannot be used.
+        """
+        self._trainer, self._bundle = trainer, trainer.bundle
+        self._source = source_of(data, trainer.bundle.manifest)
         self._stopped = threading.Event()
 
     @property
@@ -106,7 +111,7 @@ class OnnxLearner:
 
     @property
     def samples(self) -> int:
-        return len(self._data[0])
+        return samples_of(self._source)
 
     def stop(self) -> None:
         """Let training that is under way end at the next stretch of steps: nobody waits for it any more."""
@@ -117,13 +122,13 @@ class OnnxLearner:
         return self._recalled(private)[0]
 
     def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
-        x, y = self._data
+        data = self._taken()
         local, optimizer = self._recalled(private)
         control, behind = self._recalled_control(private)
         result = self._trainer.train(
             weights,
-            x,
-            y,
+            data.x,
+            data.y,
             epochs=training.epochs,
             batch_size=training.batch_size,
             learning_rate=training.learning_rate,
@@ -137,35 +142,43 @@ class OnnxLearner:
         losses = result.losses
         steps_per_epoch = max(1, len(losses) // training.epochs)
         return Trained(
-            weights=self._reweighed(result.weights, control, behind),
-            samples=self.samples,
+            weights=self._reweighed(result.weights, control, behind, data.samples),
+            samples=data.samples,
             loss_before=float(np.mean(losses[:steps_per_epoch])) if len(losses) else None,
             loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
-            private=self._remembered(result, keep_optimizer=training.keep_optimizer),
+            private=self._remembered(result, data.samples, keep_optimizer=training.keep_optimizer),
         )
 
     def measure(self, weights: Vector, private: bytes) -> Measured:
-        metrics = self._trainer.evaluate(weights, *self._data, local=self._recalled(private)[0])
+        data = self._taken()
+        metrics = self._trainer.evaluate(weights, data.x, data.y, local=self._recalled(private)[0])
         return Measured(metrics.loss, metrics.accuracy)
 
-    def _remembered(self, result: TrainResult, *, keep_optimizer: bool) -> bytes:
+    def _taken(self) -> Snapshot:
+        """The examples of now: one training works on one of these from end to end.
+
+        Raises `DataError`.
+        """
+        return snapshot_of(self._source)
+
+    def _remembered(self, result: TrainResult, samples: int, *, keep_optimizer: bool) -> bytes:
         optimizer = result.optimizer.encode(self._bundle) if keep_optimizer else b""
         local, control = (v.astype("<f4").tobytes() for v in (result.local, result.control))
         if not (optimizer or local or control):
             return b""
-        behind = self.samples if control else 0
+        behind = samples if control else 0
         return msgspec.msgpack.encode(_Private(local, optimizer, control, behind))
 
-    def _reweighed(self, weights: Vector, control: Vector | None, behind: int) -> Vector:
+    def _reweighed(self, weights: Vector, control: Vector | None, behind: int, samples: int) -> Vector:
         """`weights` with a change of the control variate that is right in sums weighted by samples.
 
         The coordinator has n c_i of a device whose c_i went out with n samples; with m now, what it lacks is
         m c_i' - n c_i, that is m times c_i' - n / m c_i.
         """
-        if control is None or behind == self.samples:
+        if control is None or behind == samples:
             return weights
         weights = weights.copy()
-        weights[self.schema.controls] += np.float32(1 - behind / self.samples) * control
+        weights[self.schema.controls] += np.float32(1 - behind / samples) * control
         return weights
 
     def _recalled_control(self, private: bytes) -> tuple[Vector | None, int]:
@@ -173,10 +186,10 @@ class OnnxLearner:
         try:
             kept = msgspec.msgpack.decode(private, type=_Private)
         except msgspec.DecodeError:
-            return None, self.samples
+            return None, 0
         size = self._bundle.control_schema.size
         if not size or len(kept.control) != 4 * size:
-            return None, self.samples
+            return None, 0
         return np.frombuffer(kept.control, "<f4").astype(np.float32), kept.samples
 
     def _recalled(self, private: bytes) -> tuple[Vector, OptimizerState | None]:
