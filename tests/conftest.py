@@ -1,8 +1,8 @@
 """What some tests need from the machine, and what happens where it is absent.
 
-A test marked `broker`, `data`, `torch`, `node` or `index` is skipped, with the reason, on a machine without the
-thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index` turns such a skip into a
-failure, so that a suite which checks less than it should cannot pass.
+A test marked `broker`, `data`, `torch`, `node`, `index` or `cc` is skipped, with the reason, on a machine
+without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc` turns such
+a skip into a failure, so that a suite which checks less than it should cannot pass.
 
 Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`).
 """
@@ -68,11 +68,16 @@ def _lacks_index() -> str | None:
     return None if asked else "the package index is not asked (LACONIC_TEST_INDEX=1 does)"
 
 
+def _lacks_cc() -> str | None:
+    return None if shutil.which("cc") else "no cc on the PATH (Debian: apt install gcc libc6-dev)"
+
+
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "broker": _lacks_broker,
     "data": _lacks_data,
     "torch": _lacks_torch,
     "node": _lacks_node,
+    "cc": _lacks_cc,
     "index": _lacks_index,
 }
 
