@@ -169,13 +169,13 @@ class PowerDisk:
         self.log.unlink(missing_ok=True)
 
     def agrees(self) -> bool:
-        """Whether the log explains what the folder holds: a process that was not killed must have logged all."""
+        """Whether the log explains what the folder holds, as it must once a process has ended by itself."""
         seen, _ = self._replay()
         there = {str(p): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
         return {path: file.now() for path, file in seen.items()} == there
 
     def lose_power(self, chance: random.Random) -> str:
-        """Set the folder to what a loss of power may leave, once its process is dead. The fate that it took."""
+        """Set the folder to what a loss of power may leave of a dead process's work. The fate that it took."""
         fate, sector = chance.choice(FATES), chance.choice(SECTORS)
         seen, changes = self._replay()
         left = self._entries_left(chance, fate, seen, changes)

@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from _sdk.disk import PowerDisk
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.insert(0, str(BENCHMARKS))
-
-from _sdk.disk import PowerDisk
 
 Run = Callable[..., "subprocess.Popen[str]"]
 
@@ -22,6 +24,8 @@ Run = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def disk(tmp_path: Path) -> PowerDisk:
     """An empty folder on a disk that can lose power."""
+    from _sdk.disk import PowerDisk
+
     folder = tmp_path / "disk"
     folder.mkdir()
     return PowerDisk(folder, tmp_path / "power.log")
