@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from laconic.errors import StorageError
-from laconic.storage import MemoryStore, SqliteStore, Store
+from laconic.errors import StorageError, StoreDamaged
+from laconic.storage import FILE_FORMAT, MemoryStore, ReadOnlyStore, SqliteStore, Store
 
 KEYS = st.text("abc/019-", min_size=1, max_size=6)
 WRITES = st.lists(st.dictionaries(KEYS, st.none() | st.binary(max_size=50), max_size=6), max_size=8)
@@ -226,3 +226,90 @@ def test_another_thread_reads_while_this_one_writes(tmp_path: Path) -> None:
             store.write({"a": bytes([k]), "b": bytes([k])})
         assert [w.result() for w in waiting] == [[], []]
     store.close()
+
+
+def flip(path: Path, needle: bytes, bit: int = 0) -> None:
+    """One bit of a file, at the first place where `needle` is."""
+    content = bytearray(path.read_bytes())
+    content[content.index(needle)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_flipped_bit_in_an_entry_is_found(tmp_path: Path, bit: int) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    store.write({"a": b"untouched" * 10, "b": b"needle" * 10})
+    assert store.damaged() == []
+    store.close()
+    flip(path, b"needle", bit)
+    store = SqliteStore(path)
+    assert store.get("a") == b"untouched" * 10
+    with pytest.raises(StoreDamaged, match="entry b of the store"):
+        store.get("b")
+    assert store.damaged() == ["b"]
+    store.write({"b": b"anew"})
+    assert (store.get("b"), store.damaged()) == (b"anew", [])
+    store.close()
+    reader = ReadOnlyStore(path)
+    assert reader.damage() is None
+    reader.close()
+
+
+def test_a_flipped_bit_in_a_key_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    store.write({"needle": b"1" * 100})
+    store.close()
+    flip(path, b"needle1111")
+    store = SqliteStore(path)
+    assert store.damaged() == ["oeedle"]
+    store.close()
+    reader = ReadOnlyStore(path)
+    assert "oeedle" in (reader.damage() or "")
+    reader.close()
+
+
+def old_store(path: Path) -> None:
+    """As the first releases made it: no checksums."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+    db.executemany("INSERT INTO entries VALUES (?, ?)", [(f"k/{i}", bytes([i]) * i) for i in range(50)])
+    db.close()
+
+
+def test_an_old_store_is_given_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    old_store(path)
+    reader = ReadOnlyStore(path)
+    assert reader.get("k/7") == bytes([7]) * 7
+    assert reader.damage() is None
+    reader.close()
+    for _ in range(2):
+        store = SqliteStore(path)
+        assert [store.get(f"k/{i}") for i in range(50)] == [bytes([i]) * i for i in range(50)]
+        assert store.damaged() == []
+        store.close()
+    flip(path, bytes([49]) * 49)
+    assert read_fails(path, "k/49")
+
+
+def read_fails(path: Path, key: str) -> bool:
+    store = SqliteStore(path)
+    with pytest.raises(StoreDamaged):
+        store.get(key)
+    store.close()
+    return True
+
+
+def test_a_file_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteStore(path)
+    store.write({"a": b"1"})
+    store._db.execute(f"PRAGMA user_version = {FILE_FORMAT + 1}")
+    store.close()
+    before = path.read_bytes()
+    for kind in (SqliteStore, ReadOnlyStore):
+        with pytest.raises(StorageError, match="release that wrote it"):
+            kind(path)
+    assert path.read_bytes() == before
