@@ -5,7 +5,8 @@ LaconicError
 ├── ConfigError                what a person wrote in a file, a variable or an argument
 ├── DataError                  examples to learn from that cannot be used
 ├── ModelError                 an ONNX model or a training bundle that cannot be used
-│   └── UnsupportedOperator    no gradient rule for a node on the way from a weight to the loss
+│   ├── UnsupportedOperator    no gradient rule for a node on the way from a weight to the loss
+│   └── CheckpointMismatch     a checkpoint of another training run than the one that is to go on
 ├── WireError                  bytes from outside are not what the specification says
 │   ├── Malformed              wrong magic, length, type or structure
 │   ├── ChecksumMismatch       the bytes are not those that were promised
@@ -72,6 +73,10 @@ class UnsupportedOperator(ModelError):
         self.op_type, self.domain, self.opset, self.node = op_type, domain, opset, node
         where = f"{domain or 'ai.onnx'}.{op_type} (opset {opset}) at node {node!r}"
         super().__init__(f"no gradient rule for {where}", remedy=remedy)
+
+
+class CheckpointMismatch(ModelError):
+    """A checkpoint is of another training run than the one that is to go on."""
 
 
 class WireError(LaconicError):
