@@ -1,10 +1,11 @@
 """What some tests need from the machine, and what happens where it is absent.
 
 A test marked `broker`, `data`, `torch`, `node`, `index` or `cc` is skipped, with the reason, on a machine
-without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc` turns such
-a skip into a failure, so that a suite which checks less than it should cannot pass.
+without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc` turns
+such a skip into a failure, so that a suite which checks less than it should cannot pass.
 
-Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`).
+Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`). Laws are tried
+on fewer examples by default (profile `fast`) than in a soak (profile `soak`): tests/often.py.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The plain coder is what tests hold to the specification, and memory is measured without numba's in between;
 # tests/compression/test_native.py holds the kernels against it. With LACONIC_NATIVE=1 all tests run on them.
 os.environ.setdefault("LACONIC_NATIVE", "0")
+
+# In per cent of what each law says: tests/often.py.
+settings.register_profile("fast", max_examples=30)
+settings.register_profile("soak", max_examples=100)
+settings.load_profile("fast")
 
 # Debian keeps daemons out of an ordinary user's PATH.
 DAEMON_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from often import examples
+
 pytest.importorskip("sklearn", reason="the benchmark's data sets come with scikit-learn")
 
 from _codec.data import DataSet, Part
@@ -89,7 +91,7 @@ def end(echo: EchoSettings, *, seed: int, rounds: int, threshold: float) -> Draw
     return task
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(echo=ECHOES, seed=st.integers(0, 1000), rounds=st.integers(1, 12), threshold=st.floats(0, 15))
 def test_frames_with_their_echoes_are_the_changes(
     echo: EchoSettings, seed: int, rounds: int, threshold: float
@@ -100,7 +102,7 @@ def test_frames_with_their_echoes_are_the_changes(
     assert np.abs(task.weights - learnt).max() < 0.005
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(echo=ECHOES, seed=st.integers(0, 1000), rounds=st.integers(2, 12))
 def test_with_everybody_speaking_in_full_an_echo_changes_nothing(
     echo: EchoSettings, seed: int, rounds: int

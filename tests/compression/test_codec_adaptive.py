@@ -18,6 +18,7 @@ from laconic.compression.coders import CODERS, write_codes
 from laconic.compression.frequencies import Model
 from laconic.compression.wire import Reader
 from laconic.errors import Malformed, WireError
+from often import examples
 
 ADAPTIVE = CODERS.by_number[0x34]
 
@@ -94,7 +95,7 @@ streams_of_all_sizes = st.lists(
 
 
 @given(streams_of_all_sizes)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_streams_are_a_round_trip_here_and_by_the_page(streams):
     body = encode_streams(streams)
     for stream, ours in zip(streams, decoded(body, streams), strict=True):
@@ -112,7 +113,7 @@ def test_a_short_body_is_within_a_byte_of_its_cost(streams):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 4, 16, 64, 256]), st.integers(1, 12), st.integers(1, 5))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_lanes_are_a_round_trip_here_and_by_the_page(seed, lanes, alphabet, contexts_count):
     streams = [drawn(seed, 30, 5, 1), drawn(seed, 6000, alphabet + 1, contexts_count), drawn(seed, 9, 3, 1)]
     body = in_lanes(streams, lanes)
@@ -179,7 +180,7 @@ def test_symbols_as_their_prior_says_cost_hardly_more_than_their_entropy():
 
 
 @given(st.integers(0, 100_000))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_runs_cover_a_stream_once(count):
     runs = list(runs_of(count))
     assert [a for a, _ in runs] == [0, *(b for _, b in runs)][: len(runs)]
@@ -227,7 +228,7 @@ def test_drift_is_followed():
 
 
 @given(streams_of_all_sizes, st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_a_mutated_body_is_refused_or_means_other_symbols(streams, data):
     body = bytearray(encode_streams(streams))
     if not body:
@@ -252,7 +253,7 @@ def test_a_mutated_body_is_refused_or_means_other_symbols(streams, data):
 
 
 @given(st.binary(max_size=3000), st.integers(0, 400), st.integers(1, 256), st.integers(1, 4), st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_bytes_are_refused_or_decoded(body, count, alphabet, contexts_count, data):
     if len(body) > adaptive.BARE_BYTES:
         body = bytes([data.draw(st.integers(0, 14))]) + body
@@ -334,7 +335,7 @@ def test_what_a_caller_gets_wrong_is_a_value_error():
 
 
 @given(st.integers(0, 99), st.integers(0, 3000), st.integers(1, 8))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_the_coder_is_a_round_trip(seed, count, width):
     codes = drawn(seed, count, 1 << width, 1).symbols
     reader = Reader(memoryview(ADAPTIVE.encode(codes, width, 9) + b"tail"))

@@ -12,6 +12,7 @@ from laconic.compression.echo import MOST_MEMORY, NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import Residual
 from laconic.coordinator.aggregation.echo import NOTHING_SAID, SavedEcho, restore, save
 from laconic.errors import ConfigError, NonFinite, StorageError
+from often import examples
 
 SIZE, SOURCE = 6, "ab" * 8
 SETTINGS = st.builds(EchoSettings, gain=st.floats(0.0, 1.0), memory=st.floats(0.0, MOST_MEMORY))
@@ -32,7 +33,7 @@ def without(residual: Residual, *parts: np.ndarray | None) -> Residual:
     return residual
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SETTINGS, ROUNDS, st.integers(0, 999))
 def test_frames_with_their_echoes_and_the_residual_are_the_changes(chosen, rounds, seed):
     """One device, the coordinator's own vector beside it: what that has added is what the device took off.

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from laconic.compression import PRESETS, cap, carry, commit, decode, no_residual, norm
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.errors import ConfigError, ModelError, NonFinite
+from often import examples
 
 SCHEMA = schema_of((30, 40), (40,))
 
@@ -19,7 +20,7 @@ SCHEMA = schema_of((30, 40), (40,))
 @given(
     st.lists(st.sampled_from(["committed", "lost", "rejected", "gated"]), max_size=12), st.integers(0, 999)
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_was_committed_and_the_residual_are_all_that_was_learnt(fates, seed):
     rng = np.random.default_rng(seed)
     residual, learnt, committed = no_residual(SCHEMA.size), np.zeros(SCHEMA.size), np.zeros(SCHEMA.size)
@@ -37,7 +38,7 @@ def test_what_was_committed_and_the_residual_are_all_that_was_learnt(fates, seed
 
 
 @given(st.permutations(range(4)), st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_late_commits_in_any_order_leave_the_same_residual(order, seed):
     """Frames overtaken by later changes: each commit subtracts what was sent, whenever it comes."""
     rng = np.random.default_rng(seed)
@@ -192,7 +193,7 @@ class LifeCycle(RuleBasedStateMachine):
             assert np.allclose(found, self.learnt, rtol=0, atol=1e-5 * (1 + np.abs(self.learnt).max()))
 
 
-LifeCycle.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+LifeCycle.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25, deadline=None)
 TestLifeCycle = LifeCycle.TestCase
 
 

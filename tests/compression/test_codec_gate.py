@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from laconic.compression import GateSettings, GateState, decide
 from laconic.compression.gate import SPAN, STEP, sent
 from laconic.errors import ConfigError, NonFinite
+from often import examples
 
 MODES = st.sampled_from(["absolute", "model", "running"])
 NORMS = st.floats(0, 1e6)
@@ -119,7 +120,7 @@ def life(settings, norms, *, losses=None, seconds=None, frame_bytes=None):
 
 
 @given(st.sampled_from(sorted(NORM_SERIES)), st.floats(0.1, 0.9), st.integers(0, 9999))
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(deadline=None, max_examples=examples(60))
 def test_the_achieved_rate_is_the_target_within_a_tenth(kind, target, seed):
     norms = NORM_SERIES[kind](np.random.default_rng(seed), 200)
     settings = GateSettings("steered", force_after_rounds=10**6, target_rate=target)
@@ -131,7 +132,7 @@ def test_the_achieved_rate_is_the_target_within_a_tenth(kind, target, seed):
 
 
 @given(st.sampled_from(sorted(NORM_SERIES)), st.floats(0.02, 0.98), st.integers(0, 9999))
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(deadline=None, max_examples=examples(60))
 def test_sends_differ_from_the_target_by_the_way_of_the_threshold(kind, target, seed):
     norms = NORM_SERIES[kind](np.random.default_rng(seed), 200)
     settings = GateSettings("steered", force_after_rounds=10**6, target_rate=target)
@@ -157,7 +158,7 @@ def test_a_residual_that_grows_in_silence_is_steered_too():
 
 
 @given(st.floats(0.12, 0.8), st.floats(60, 7200), st.integers(100, 100_000), st.integers(0, 999))
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(deadline=None, max_examples=examples(40))
 def test_bytes_a_day_become_a_rate(rate, seconds, frame_bytes, seed):
     """The budget is that of `rate`; frames and rounds cost what they are measured to."""
     budget = rate * frame_bytes * 86_400 / seconds
@@ -177,7 +178,7 @@ def test_without_a_clock_or_a_frame_every_round_is_within_the_budget():
 
 
 @given(st.floats(0.02, 0.3), st.integers(1, 12), st.integers(0, 999))
-@hypothesis_settings(deadline=None, max_examples=30)
+@hypothesis_settings(deadline=None, max_examples=examples(30))
 def test_forced_sends_are_counted(target, force, seed):
     norms = np.random.default_rng(seed).lognormal(0, 0.3, 200)
     decisions = life(GateSettings("steered", force_after_rounds=force, target_rate=target), norms)

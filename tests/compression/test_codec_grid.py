@@ -26,6 +26,7 @@ from laconic.compression.transforms.grid.layout import most_kept
 from laconic.compression.transforms.grid.steps import grid_step
 from laconic.compression.wire import Reader
 from laconic.errors import Malformed, NonFinite, WireError
+from often import examples
 
 SCRATCH_BYTES = 2 << 20
 
@@ -103,7 +104,7 @@ def grids(draw: st.DrawFn) -> tuple[Kept, int, Steps]:
 
 
 @given(grids())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_levels_come_back_bit_for_bit(case):
     kept, columns, steps = case
     part = written(kept, columns, steps)
@@ -117,7 +118,7 @@ def test_levels_come_back_bit_for_bit(case):
 
 
 @given(grids())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_page_alone_decodes_a_grid(case):
     kept, columns, steps = case
     part = written(kept, columns, steps)
@@ -127,7 +128,7 @@ def test_the_page_alone_decodes_a_grid(case):
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_mutated_grids_raise_wire_errors_only(seed, behind_header):
     rng = np.random.default_rng(seed)
     levels = structured(30, 40, 0.2, rng).ravel()
@@ -245,7 +246,7 @@ def test_levels_at_a_price_cost_fewer_bytes_at_the_same_error():
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 10), st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_quantised_value_is_never_further_off_than_zero_would_be_by_much(seed, step, price):
     rng = np.random.default_rng(seed)
     tensor = rng.standard_t(3, 400).astype(np.float32)

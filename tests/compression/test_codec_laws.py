@@ -16,6 +16,7 @@ from laconic.compression.rate import PRICE
 from laconic.compression.stages import Registry
 from laconic.compression.wire import Reader
 from laconic.errors import ConfigError, LimitExceeded, Malformed, ModelError, NonFinite
+from often import examples
 
 CNN = schema_of((16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (384, 512), (384,), (10, 384), (10,))
 
@@ -33,7 +34,7 @@ def test_exact_is_a_round_trip_of_every_bit(case):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted(SETTINGS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_setting_encodes_every_finite_update(case, name):
     schema, update = case
     frame = frame_of(update, schema, SETTINGS[name], rng())
@@ -53,7 +54,7 @@ def test_every_setting_encodes_every_finite_update(case, name):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted(n for n, s in SETTINGS.items() if not s.stochastic)))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_deterministic_rounding_never_adds_error(case, name):
     """|update - decoded| <= |update|: with error feedback a residual cannot grow by being sent."""
     schema, update = case
@@ -63,7 +64,7 @@ def test_deterministic_rounding_never_adds_error(case, name):
 
 
 @given(updates(magnitude=1e3), st.integers(2, 8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_stochastic_rounding_is_within_one_step(case, bits):
     schema, update = case
     chosen = CodecSettings(kind="dense", bits=bits, stochastic=True, small_tensor_values=0)

@@ -37,6 +37,7 @@ from laconic.compression.transforms.sparse import SPARSE
 from laconic.compression.transforms.zero import ZERO
 from laconic.compression.wire import float32, varint
 from laconic.errors import Malformed, NonFinite, UnsupportedVersion, WireError
+from often import examples
 
 
 def factors_of(
@@ -99,7 +100,7 @@ def rest_of(values: np.ndarray, step: float) -> bytes:
 
 
 @given(integer_factors())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_factors_are_a_round_trip(factors):
     assert same(read_back(factors), factors)
 
@@ -124,7 +125,7 @@ def test_dead_rows_and_columns_cost_a_fraction_of_a_bit():
 
 
 @given(integer_factors(peak=40), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_the_sum_has_the_same_bits_in_any_order(factors, random):
     if factors.ceiling() >= EXACT:
         with pytest.raises(Malformed):
@@ -163,7 +164,7 @@ def test_a_product_beyond_float32_is_refused():
 
 
 @given(integer_factors(peak=40))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_no_zero_is_negative(factors):
     if factors.ceiling() < EXACT:
         values = product(factors)
@@ -174,7 +175,7 @@ def test_no_zero_is_negative(factors):
 
 
 @given(st.integers(0, 999), st.integers(4, 40), st.integers(4, 60), st.sampled_from([0.3, 1.0, 3.0, 8.0]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_a_tensor_is_the_product_plus_the_rest_and_the_specification_agrees(seed, rows, columns, kappa):
     rng = np.random.default_rng(seed)
     matrix = training_like(schema_of((rows, columns)), rng).reshape(rows, columns)
@@ -294,7 +295,7 @@ def test_decoding_needs_less_than_the_tensor_again():
 
 
 @given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 60), st.integers(1, 12))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_factors_are_orthonormal_and_never_better_than_the_best(seed, rows, columns, rank):
     rng = np.random.default_rng(seed)
     matrix = training_like(schema_of((rows, columns)), rng).reshape(rows, columns)

@@ -23,6 +23,7 @@ from laconic.compression.selection import beyond, largest, sampled_threshold
 from laconic.compression.stages import finite
 from laconic.compression.wire import Reader, float32, varint
 from laconic.errors import ConfigError, Malformed, NonFinite
+from often import examples
 
 seeds = st.integers(0, MAX_SEED)
 FINITE = arrays.arrays(
@@ -247,7 +248,7 @@ def test_huge_values_are_sent_as_they_are():
 
 
 @given(FINITE)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_planes_are_a_round_trip_of_every_bit(bits):
     values = bits.view(np.float32)
     body = FLOAT_PLANES.write(values, 3)

@@ -13,6 +13,7 @@ from laconic.compression import decode
 from laconic.compression.frame import wrap
 from laconic.compression.transforms.grid import Steps
 from laconic.compression.transforms.multiples import MOST, MULTIPLES, magnitudes_of
+from often import examples
 
 
 @st.composite
@@ -31,7 +32,7 @@ def matrices(draw: st.DrawFn) -> tuple[np.ndarray, int, Steps]:
 
 
 @given(matrices())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_levels_come_back(case):
     levels, columns, steps = case
     schema = schema_of((levels.size // columns, columns))

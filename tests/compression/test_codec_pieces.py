@@ -19,6 +19,7 @@ from laconic.compression.transforms.low_rank import LOW_RANK
 from laconic.compression.wire import varint
 from laconic.errors import NonFinite
 from laconic.schema import Vector
+from often import examples
 
 LIMIT_BYTES = 1 << 22
 
@@ -59,7 +60,7 @@ def test_pieces_are_what_decode_gives(name: str) -> None:
     st.sampled_from([(1, 1), (500, 7), (90, 1030), (3, 2 * FOLD_BLOCK + 5), (2 * FOLD_BLOCK, 1)]),
     st.sampled_from([0.0, 0.1, 0.9, 1.0]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_blocks_of_a_product_are_the_product_plus_the_rest(
     seed: int, shape: tuple[int, int], live: float
 ) -> None:

@@ -15,6 +15,7 @@ from laconic.compression import PRESETS, CodecSettings, Encoded, decode, encode,
 from laconic.compression.combining import front
 from laconic.errors import ConfigError, LimitExceeded, ModelError
 from laconic.schema import Schema, TensorSpec, Vector
+from often import examples
 
 SMALL = PRESETS["small"]
 NET = schema_of((24, 1, 3, 3), (24,), (60, 200), (60,), (10, 60), (10,))
@@ -72,7 +73,7 @@ def silent_bytes(schema: Schema, chosen: CodecSettings) -> int:
 
 
 @given(updates(magnitude=3e38), names, st.integers(0, 3000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_a_frame_keeps_to_its_budget_or_says_the_way_out(case, name, budget):
     schema, update = case
     least = silent_bytes(schema, SEARCHED[name])
@@ -97,7 +98,7 @@ def test_a_budget_is_used(budget):
 
 
 @given(st.integers(0, 99), names, st.floats(60, 1500), st.floats(1.05, 3))
-@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
+@settings(max_examples=examples(8), deadline=None, phases=WITHOUT_SHRINKING)
 def test_more_bytes_are_less_error(seed, name, budget, more):
     update = training_like(LITTLE_NET, np.random.default_rng(seed))
     errors = [
@@ -119,7 +120,7 @@ def test_a_budget_below_the_silent_frame_is_refused():
 
 
 @given(updates(magnitude=3e38), names, st.floats(0.001, 0.99))
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=examples(35), deadline=None)
 def test_the_decoded_frame_keeps_to_the_largest_error(case, name, most):
     schema, update = case
     encoded = made(update, schema, SEARCHED[name], max_error=most)
@@ -127,7 +128,7 @@ def test_the_decoded_frame_keeps_to_the_largest_error(case, name, most):
 
 
 @given(st.integers(0, 99), st.lists(st.sampled_from([0.1, 1.0, 7.0]), min_size=6, max_size=6))
-@settings(max_examples=8, deadline=None, phases=WITHOUT_SHRINKING)
+@settings(max_examples=examples(8), deadline=None, phases=WITHOUT_SHRINKING)
 def test_the_largest_error_is_a_weighted_one(seed, weights):
     update = training_like(LITTLE_NET, np.random.default_rng(seed))
     encoded = made(update, LITTLE_NET, max_error=0.3, weights=weights)
@@ -159,7 +160,7 @@ def test_settings_of_a_fixed_size_take_neither(preset):
 
 
 @given(updates(magnitude=3e38), st.sampled_from(sorted({**SEARCHED, **PRESETS})))
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=examples(35), deadline=None)
 def test_choices_describe_the_frame(case, name):
     schema, update = case
     encoded = made(update, schema, {**SEARCHED, **PRESETS}[name])
@@ -240,7 +241,7 @@ def test_weights_are_positive_and_as_many_as_tensors(bad):
 @given(
     st.integers(0, 99), st.integers(0, 99), st.sampled_from([{}, {"budget_bytes": 900}, {"max_error": 0.2}])
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_memory_changes_how_fast_a_frame_is_found_and_little_else(seed, other, wish):
     update, before = (training_like(NET, np.random.default_rng(s)) for s in (seed, other))
     memory = made(before, NET).memory

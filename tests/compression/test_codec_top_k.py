@@ -15,6 +15,7 @@ from laconic.compression import PRESETS, decode, encode, inspect, pieces
 from laconic.compression.selection import energy, fitted, squared
 from laconic.coordinator.fold import Fold
 from laconic.schema import Schema, Vector
+from often import examples
 
 FAST = PRESETS["fast"]
 
@@ -78,7 +79,7 @@ def test_many_tensors_cost_what_one_costs_and_a_bit_each():
 
 
 @given(updates(), st.sampled_from(sorted(n for n, s in SETTINGS.items() if s.kind != "deadzone")), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_the_error_weighs_tensors_as_asked(case, name, data):
     schema, update = case
     count = len(schema.tensors)

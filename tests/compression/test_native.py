@@ -19,6 +19,7 @@ from laconic.compression.native.streams import encode_lanes, encode_range, nativ
 from laconic.compression.transforms.grid import quantise
 from laconic.errors import WireError
 from laconic.schema import Schema, TensorSpec
+from often import examples
 
 FOLDER = Path(__file__).parent / "golden"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.frame"))
@@ -98,7 +99,7 @@ lanes_or_none = st.one_of(st.none(), st.sampled_from([2, 4, 16, 64, 1024, 4096])
 
 
 @given(streams(5000), lanes_or_none)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_both_make_the_same_bytes_of_streams_and_the_same_streams_of_bytes(of, lanes):
     body = same(lambda: body_of(of, lanes))
     assert isinstance(body, bytes)
@@ -114,7 +115,7 @@ def test_both_agree_on_long_streams_whose_counts_are_halved_often(alphabet, cont
 
 
 @given(streams(900), lanes_or_none, st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_both_refuse_a_mutated_body_alike_or_read_the_same_symbols(of, lanes, data):
     body = bytearray(body_of(of, lanes) or b"\x01")
     for _ in range(data.draw(st.integers(1, 3))):
@@ -132,7 +133,7 @@ def test_both_refuse_a_mutated_body_alike_or_read_the_same_symbols(of, lanes, da
 
 
 @given(st.binary(max_size=2500), streams(400), st.integers(0, 13), st.integers(0, 127))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_both_refuse_any_bytes_alike_or_read_the_same_symbols(body, of, lanes_log2, first):
     if len(body) > adaptive.BARE_BYTES:
         body = bytes([lanes_log2, first]) + body
@@ -160,7 +161,7 @@ def test_both_refuse_long_bodies_in_lanes_alike(seed):
     st.sampled_from([0.02, 0.5, 1.3, 4.0]),
     st.sampled_from([0.0, 0.03, 0.09, 0.5]),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_both_choose_the_same_levels(seed, rows, columns, step, price):
     rng = np.random.default_rng(seed)
     scales = rng.lognormal(0, 1.5, (rows, 1)) * rng.lognormal(0, 1, columns)

@@ -33,9 +33,10 @@ from laconic.coordinator.aggregation.settings import (
 )
 from laconic.coordinator.configuration import CoordinatorConfig, campaign_of
 from laconic.errors import ConfigError, LimitExceeded
+from often import examples
 
 Updates = NDArray[np.float32]
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=examples(60))
 
 
 @st.composite

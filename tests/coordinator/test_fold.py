@@ -17,6 +17,7 @@ from laconic.compression.piece import FOLD_BLOCK, Product
 from laconic.coordinator.fold import MAX_PRODUCT, MAX_UPDATES, QUANTUM, Fold
 from laconic.errors import LimitExceeded, NonFinite
 from laconic.schema import Vector
+from often import examples
 
 VALUES = st.floats(-64.0, 64.0, width=32) | st.floats(-(2.0**-20), 2.0**-20, width=32)
 UPDATES = st.lists(
@@ -132,7 +133,7 @@ def as_vector(piece: Product, size: int) -> Vector:
     st.sampled_from([(1, 1), (40, 3), (400, 7), (60, 1100), (3, 40_000)]),
     st.sampled_from([1e-6, 1e-3, 1.0, 2.0]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_a_product_that_is_never_whole_gives_the_same_bits(
     seed: int, shape: tuple[int, int], scale: float
 ) -> None:

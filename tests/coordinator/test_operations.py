@@ -35,6 +35,7 @@ from laconic.exit_codes import exit_code
 from laconic.node import Computed, Note, Woke
 from laconic.storage import ReadOnlyStore, SqliteStore
 from laconic.transport.supervision import Supervisor
+from often import examples
 
 # --- the control socket
 
@@ -95,7 +96,7 @@ def test_a_path_that_no_socket_can_have_is_named() -> None:
         ControlServer(Path("/" + "x" * 107), echo)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.binary(max_size=200).filter(lambda b: b"\n" not in b), min_size=1, max_size=5))
 def test_whatever_is_sent_is_answered_by_a_line_of_json(lines: list[bytes]) -> None:
     server = ControlServer(Path("/tmp/x.sock"), echo)

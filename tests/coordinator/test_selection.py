@@ -28,6 +28,7 @@ from laconic.coordinator.selection import (
 )
 from laconic.coordinator.selection import oort as oort_module
 from laconic.errors import ConfigError
+from often import examples
 
 # --- plug-ins, by the names `test_selection:...` ------------------------------------------------------------
 
@@ -153,7 +154,7 @@ def test_those_who_have_waited_too_long_are_asked_first_the_longest_first(
     assert [waited[n] for n in names[: len(late)]] == late
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from((*GOOD, *BAD)),
     st.integers(1, 12),

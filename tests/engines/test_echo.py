@@ -27,11 +27,12 @@ from laconic.node import Started
 from laconic.protocol.messages import Gate, Training
 from laconic.schema import Vector
 from laconic.storage import MemoryStore
+from often import examples
 
 HOSTS = ("coordinator", "d0", "d1", "d2")
 LOUD = EchoSettings(0.2, 0.9)
 QUIET = settings(
-    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(15), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -24,6 +24,7 @@ from laconic.schema import Vector
 from laconic.storage import MemoryStore
 from laconic.transport.driver import Driver
 from laconic.transport.memory import MemoryHub, MemoryLink
+from often import examples
 
 
 def held(store: MemoryStore) -> tuple[str, Vector]:
@@ -131,7 +132,7 @@ def test_both_drivers_end_with_the_same_weights_bit_for_bit(targeted: bool) -> N
     assert {weights.tobytes() for _, weights in devices} == {real}
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=examples(12), deadline=None, derandomize=True)
 @given(
     st.sampled_from(["exact", "dense8", "small", "tiny"]),
     st.sampled_from(["exact", "dense8", "small", "tiny"]),

@@ -22,9 +22,10 @@ from laconic.coordinator.staleness import Lateness
 from laconic.errors import RemoteProtocolError
 from laconic.node import Ordered
 from laconic.protocol.messages import Gate
+from often import examples
 
 QUIET = settings(
-    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(8), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

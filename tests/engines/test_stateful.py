@@ -23,6 +23,7 @@ from laconic.coordinator.campaign import Committed
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.staleness import Lateness
 from laconic.transport.broker import Delivery
+from often import examples
 
 DEVICES = 5
 HOSTS = ("coordinator", *(f"d{i}" for i in range(DEVICES)))
@@ -129,11 +130,11 @@ def _learner(world: Meddled, number: int) -> Any:
 QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 TestLives = Life.TestCase
-TestLives.settings = settings(QUIET, max_examples=10, stateful_step_count=12)
+TestLives.settings = settings(QUIET, max_examples=examples(10), stateful_step_count=12)
 
 
 @pytest.mark.soak
 class TestManyLives(Life.TestCase):
     """The same for longer, and differently each time."""
 
-    settings = settings(QUIET, max_examples=300, stateful_step_count=30, derandomize=False)
+    settings = settings(QUIET, max_examples=examples(300), stateful_step_count=30, derandomize=False)

@@ -22,6 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(p for p in (REPOSITORY / "scripts").iterdir() if p.is_file())
 ENVIRONMENT = REPOSITORY / "scripts" / "lib" / "environment.sh"
 
+# What spreads tests over processes; after it come the caller's own arguments, which win.
+IN_PARALLEL = "-n logical --maxprocesses=4 --dist=worksteal"
+
 # Everything a script may count on besides Python; `flock` is given or withheld by the test.
 TOOLS = "basename cat chmod cp dirname grep ln ls mkdir mv readlink rm rmdir sed sh sleep tail touch"
 
@@ -156,7 +159,7 @@ def test_the_first_run_makes_the_environment_and_the_second_reuses_it(house: Hou
     second = house.run("test", "-k", "a b")
     assert second.returncode == 0
     assert second.stderr == ""
-    assert house.asked.read_text() == f"{asked_before}-m pytest -k a b\n"
+    assert house.asked.read_text() == f"{asked_before}-m pytest {IN_PARALLEL} -k a b\n"
 
 
 def test_nothing_but_the_program_writes_to_standard_output(house: House) -> None:
@@ -342,9 +345,10 @@ def test_a_folder_that_is_no_environment_is_left_alone(house: House, tmp_path: P
 # --- each script's own -------------------------------------------------------------------------------------
 
 
-def test_soak_runs_the_long_tests(house: House) -> None:
+def test_soak_runs_the_long_tests_and_laws_at_their_full_counts(house: House) -> None:
     house.run("soak", "-x")
-    assert house.count("-m pytest -m soak -x") == 1
+    asked = f"-m pytest {IN_PARALLEL} --hypothesis-profile=soak -m soak or thinned or hypothesis -x"
+    assert house.count(asked) == 1
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "../scripts/demo", "speed.py", "--help"])

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.storage import SqliteStore
+from often import examples
 
 pytestmark = pytest.mark.cc
 Run = Callable[..., "subprocess.Popen[str]"]
@@ -25,7 +26,7 @@ WRITES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(
     durable=st.binary(max_size=6000),
     since=WRITES,

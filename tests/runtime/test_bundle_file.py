@@ -26,6 +26,7 @@ from laconic.errors import (
 )
 from laconic.runtime import Bundle, pack
 from laconic.runtime.bundle import FORMAT, MAGIC, MANIFEST_LIMIT_BYTES
+from often import examples
 
 HEADER = struct.Struct("<8sHHI32s")
 
@@ -111,7 +112,7 @@ def test_unknown_fields_are_ignored(bundle_file: bytes, bundle: Bundle) -> None:
     assert Bundle.read(newer).manifest == bundle.manifest
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_is_noticed(bundle_file: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(bundle_file) - 1) | st.integers(0, 600))
@@ -122,7 +123,7 @@ def test_a_changed_byte_is_noticed(bundle_file: bytes, data: st.DataObject) -> N
         Bundle.read(bytes(changed))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(data=st.data())
 def test_a_cut_or_lengthened_file_is_noticed(bundle_file: bytes, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(bundle_file) - 1) | st.integers(0, 100))
@@ -132,7 +133,7 @@ def test_a_cut_or_lengthened_file_is_noticed(bundle_file: bytes, data: st.DataOb
         Bundle.read(bundle_file + data.draw(st.binary(min_size=1, max_size=64)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.binary(max_size=400))
 def test_noise_is_refused(noise: bytes) -> None:
     for file in (noise, MAGIC + noise, HEADER.pack(MAGIC, FORMAT, 0, len(noise), _sha(noise)) + noise):
@@ -144,7 +145,7 @@ def _sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.data())
 def test_a_forged_manifest_is_refused_or_harmless(bundle_file: bytes, data: st.DataObject) -> None:
     values: st.SearchStrategy[Any] = st.sampled_from(

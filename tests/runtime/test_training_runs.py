@@ -22,6 +22,7 @@ from laconic.runtime import Bundle, Trainer, Training, TrainResult
 from laconic.runtime import trainer as trainer_module
 from laconic.runtime.buffers import Form, StateBuffers
 from laconic.training import prepare
+from often import examples
 
 FORMS: tuple[Form, ...] = ("epoch", "step")
 X = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
@@ -62,7 +63,7 @@ def stream(bundle: Bundle, groups: Any, form: Form = "epoch", **changes: Any) ->
     return finished(trainer.start_stream(bundle.initial, groups, **(SETTINGS | changes)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     cuts=st.lists(st.integers(0, 30), max_size=12),
     batch_size=st.integers(1, 31),

@@ -19,8 +19,9 @@ from laconic.training.assemble import assemble, model
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.rules import Training
+from often import examples
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 COVERED: dict[str, str] = {
@@ -60,7 +61,7 @@ def unary(op_type: str, **attributes: Any) -> Callable[..., NDArray[Any]]:
     return gradient
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seeds, st.sampled_from(PLAIN), st.integers(1, 5), st.booleans())
 def test_activations_without_attributes(seed: int, op_type: str, rows: int, batched: bool) -> None:
     x = spread(seed, rows, 7)
@@ -75,7 +76,7 @@ def test_leaky_relu(seed: int, alpha: float | None) -> None:
     check(node, {"x": spread(seed, 3, 7)}, ["x"], batched=["x"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     seeds,
     st.sampled_from(["Elu", "Selu", "Celu"]),

@@ -15,6 +15,7 @@ from laconic.errors import ConfigError
 from laconic.training.adapters import with_adapters
 from laconic.training.builder import BATCH
 from laconic.training.source import Source, load
+from often import examples
 
 
 def matmul() -> bytes:
@@ -102,7 +103,7 @@ def change(source: Source) -> Array:
     return np.asarray(left @ right)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     name=st.sampled_from(sorted(FILES)),
     rank=st.integers(1, 4),

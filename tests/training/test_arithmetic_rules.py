@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-quick = settings(max_examples=20, deadline=None)
+from often import examples
+
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 shapes = st.sampled_from([(3, 4), (4,), (1, 4), (3, 1), (1, 1), (1,), (), (2, 3, 4), (2, 1, 1)])
 
@@ -108,7 +110,7 @@ def gradient(
     return [found[n].tolist() for n in wanted]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, st.sampled_from(["Add", "Sub", "Mul", "Div"]), shapes, st.booleans())
 def test_two_broadcast_operands(seed: int, op_type: str, other: tuple[int, ...], constant: bool) -> None:
     values = {"a": uniform(seed, 0.5, 2, 3, 4), "b": uniform(seed, -2, -0.7, *other)}
@@ -126,7 +128,7 @@ def test_an_operand_that_comes_twice_counts_twice(seed: int, op_type: str) -> No
     check(helper.make_node(op_type, ["a", "a"], ["y"]), {"a": uniform(seed, 0.5, 2, 3)}, ["a"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, st.sampled_from(["Sum", "Mean", "Min", "Max"]), st.lists(shapes, min_size=1, max_size=4))
 def test_any_number_of_operands(seed: int, op_type: str, others: list[tuple[int, ...]]) -> None:
     operands = apart(seed, *others)
@@ -141,7 +143,7 @@ def test_any_number_of_operands(seed: int, op_type: str, others: list[tuple[int,
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, st.sampled_from(sorted(RANGES)), st.booleans())
 def test_functions_of_one_number(seed: int, op_type: str, batched: bool) -> None:
     x = uniform(seed, *RANGES[op_type], 3, 5)
@@ -150,7 +152,7 @@ def test_functions_of_one_number(seed: int, op_type: str, batched: bool) -> None
     check(helper.make_node(op_type, ["x"], ["y"]), {"x": x}, ["x"], batched=["x"] * batched)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     seeds,
     st.sampled_from([1, 2, 3, 4, -1, -2, 0.5, 1.5, -0.5, 2.5, 1.0, 2.0]),
@@ -192,7 +194,7 @@ def test_power_of_two_tensors(seed: int, other: tuple[int, ...]) -> None:
     check(helper.make_node("Pow", ["x", "z"], ["y"]), values, ["x"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seeds,
     st.sampled_from([None, 0.0, -1.0, 0.5]),

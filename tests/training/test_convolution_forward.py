@@ -22,6 +22,7 @@ from laconic.training.rules import Training, convolution_forward, convolution_jo
 from laconic.training.rules.convolution_forward import Way, choice, data_gradient_choice
 from laconic.training.rules.convolution_weight import Correlation
 from laconic.training.rules.window import Window
+from often import examples
 
 Values = dict[str, NDArray[np.float32]]
 
@@ -71,19 +72,19 @@ def due(values: Values, attributes: dict[str, Any]) -> NDArray[Any]:
     return reference([node], values)({n: a.astype(np.float64) for n, a in values.items()})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(layers(strided=True))
 def test_gathered_products_are_the_convolution(layer: tuple[Values, dict[str, Any]]) -> None:
     np.testing.assert_allclose(laid(*layer, "gathered"), due(*layer), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(layers(strided=False))
 def test_a_turned_weight_transposed_is_the_convolution(layer: tuple[Values, dict[str, Any]]) -> None:
     np.testing.assert_allclose(laid(*layer, "transposed"), due(*layer), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(layers(strided=False), st.booleans())
 def test_gathered_products_are_the_gradient_of_the_input(
     layer: tuple[Values, dict[str, Any]], batched: bool
@@ -122,7 +123,7 @@ def test_the_gradient_of_the_input_is_gathered_only_at_stride_1() -> None:
     assert data_gradient_choice(square(5, 14), 1, 32, 64) == "transposed"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(layers(strided=False), st.booleans())
 def test_both_gradients_of_one_loop_are_those_of_the_convolution(
     layer: tuple[Values, dict[str, Any]], batched: bool

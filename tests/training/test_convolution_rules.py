@@ -26,8 +26,9 @@ from laconic.training.rules import convolution, convolution_weight, depthwise
 from laconic.training.rules.convolution_weight import LOWERINGS, Correlation, choice, shifts
 from laconic.training.rules.depthwise import PLANES
 from laconic.training.rules.window import Window
+from often import examples
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 COVERED: dict[str, str] = {"Conv": "test_conv", "ConvTranspose": "test_conv_transpose"}
@@ -67,7 +68,7 @@ channels = st.sampled_from(
 """Groups, channels in, channels out: one for all, some, depthwise with and without a multiplier."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, windows(), channels, st.booleans(), st.booleans(), st.data())
 def test_conv(
     seed: int,
@@ -106,7 +107,7 @@ def applicable(c: Correlation) -> list[str]:
     return ["sliced", "sliced_each"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     seeds,
     windows(),
@@ -188,7 +189,7 @@ def depthwise_windows(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
     return size, found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     seeds,
     depthwise_windows(),

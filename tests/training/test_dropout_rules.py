@@ -20,10 +20,11 @@ from laconic.training.backward import gradients
 from laconic.training.builder import BATCH, GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.rules import Training
+from often import examples
 
 COVERED: dict[str, str] = {"Dropout": "test_dropout"}
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 shapes = st.sampled_from([(5,), (4, 7), (3, 4, 5), (2, 3, 4, 4)])
 FLOAT = TensorProto.FLOAT
 

@@ -19,6 +19,7 @@ from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.optimizers import added
 from laconic.training.rules import RULES, Application
+from often import examples
 
 COVERED: dict[str, str] = {"Einsum": "test_einsum"}
 
@@ -44,7 +45,7 @@ def equations(draw: st.DrawFn) -> tuple[list[str], str]:
     return ["".join(t) for t in terms], "".join(result)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, equations(), st.booleans())
 def test_einsum(seed: int, equation: tuple[list[str], str], batched: bool) -> None:
     terms, result = equation
@@ -87,7 +88,7 @@ def test_equations_of_models(equation: str, shapes: list[tuple[int, ...]]) -> No
         check(node, values, list(values), batched=shared)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seeds, equations())
 def test_the_form_gives_what_einsum_gives(seed: int, equation: tuple[list[str], str]) -> None:
     terms, result = equation

@@ -16,8 +16,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 from laconic.training.assemble import IR_VERSION, OPSET
 from laconic.training.exact import OPERATORS, evaluator
+from often import examples
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=examples(60), deadline=None)
 seeds = st.integers(0, 2**16)
 AUTOMATIC = ["NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 

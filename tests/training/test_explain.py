@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from small_models import node, normal, onnx_file, perceptron
 
 from laconic.training import explained, plan
+from often import examples
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     kind=st.sampled_from([("LSTM", 4), ("GRU", 3), ("RNN", 1)]),
     hidden=st.sampled_from([8, 32, 64]),

@@ -19,6 +19,7 @@ from laconic.errors import LaconicError
 from laconic.runtime import Bundle
 from laconic.training import binary_cross_entropy, prepare
 from laconic.training.source import Source, load
+from often import examples
 
 CROSS_ENTROPY = frozenset({"Softmax", "LogSoftmax"})
 BINARY = frozenset({"Sigmoid"})
@@ -39,7 +40,7 @@ def ends_in(
     return model.SerializeToString()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.sampled_from(["Softmax", "LogSoftmax", "Sigmoid"]),
     st.lists(st.sampled_from(["Identity", "Reshape", "Squeeze", "Flatten"]), max_size=3),
@@ -191,7 +192,7 @@ def scored(name: str = "scores") -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, 1, [None, None])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.sampled_from(["one row", "mirrored", "two rows", "three rows"]),
     st.sampled_from(["NONE", "SOFTMAX", "LOGISTIC"]),
@@ -285,7 +286,7 @@ def test_preparation_of_data_is_written_out_and_holds_no_weights(op: str) -> Non
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.sampled_from(["MAX", "L1", "L2"]), st.integers(0, 99))
 def test_rows_are_normalised_as_onnxruntime_does(norm: str, seed: int) -> None:
     """Also those without a positive element, and of zeros."""

@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper
 from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.rules import RULES, Application
+from often import examples
 
 COVERED: dict[str, str] = {
     "Gather": "test_gather",
@@ -26,7 +27,7 @@ COVERED: dict[str, str] = {
     "TopK": "test_top_k",
 }
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 
@@ -53,7 +54,7 @@ def computed(node: NodeProto, values: dict[str, Any], name: str) -> list[NodePro
     return [helper.make_node("Cast", [f"{name}_as_real"], [name], to=code), node, last]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=seeds,
     shape=st.sampled_from([(), (1,), (3,), (5,), (2, 3), (2, 1, 2)]),

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
-quick = settings(max_examples=20, deadline=None)
+from often import examples
+
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 

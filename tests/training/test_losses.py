@@ -28,6 +28,7 @@ from laconic.training.losses import (
     mean_squared_error,
     model_output,
 )
+from often import examples
 
 FEATURES = 3
 Tensors = Mapping[str, NDArray[Any]]
@@ -80,7 +81,7 @@ def leaves(torch: Any, weights: Tensors) -> dict[str, Any]:
 
 
 @pytest.mark.torch
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     samples=st.integers(1, 6),
     extra=st.sampled_from([(), (), (4,), (2, 3)]),
@@ -132,7 +133,7 @@ def test_cross_entropy_is_pytorchs(
 
 
 @pytest.mark.torch
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     name=st.sampled_from(["binary_cross_entropy", "mse", "mae", "huber"]),
     samples=st.integers(1, 6),
@@ -175,7 +176,7 @@ def test_losses_of_each_element_are_pytorchs(
         assert found.metrics.values["mean_absolute_error"] == pytest.approx(error, rel=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     name=st.sampled_from(["cross_entropy", "weighted", "binary_cross_entropy", "mse", "mae", "huber"]),
     samples=st.integers(1, 20),
@@ -226,7 +227,7 @@ def two_heads() -> tuple[bytes, Tensors]:
 
 
 @pytest.mark.torch
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.floats(0.1, 3), st.floats(0.1, 3), st.integers(1, 9), st.integers(0, 99))
 def test_several_objectives_are_summed_by_their_weights(a: float, b: float, samples: int, seed: int) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the other half of this comparison")

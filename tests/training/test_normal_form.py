@@ -18,6 +18,7 @@ from laconic.errors import ModelError
 from laconic.training.check import check_gradients
 from laconic.training.plan import plan
 from laconic.training.source import Source, load
+from often import examples
 
 
 def behind_a_weight(n: NodeProto, constants: Weights, shape: tuple[int, ...], opset: int = 18) -> bytes:
@@ -32,7 +33,7 @@ def operators(source: Source) -> set[str]:
     return {n.op_type for n in source.nodes}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     rank=st.integers(1, 3),
     size=st.integers(4, 9),

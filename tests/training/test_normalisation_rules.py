@@ -20,6 +20,7 @@ from laconic.training.backward import gradients
 from laconic.training.builder import BATCH, GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.rules import Training
+from often import examples
 
 COVERED: dict[str, str] = {
     "BatchNormalization": "test_batch_normalization_with_given_statistics",
@@ -31,7 +32,7 @@ COVERED: dict[str, str] = {
     "MeanVarianceNormalization": "test_mean_variance_normalization",
 }
 
-quick = settings(max_examples=15, deadline=None)
+quick = settings(max_examples=examples(15), deadline=None)
 seeds = st.integers(0, 2**16)
 epsilons = st.sampled_from([1e-5, 1e-3, 0.1])
 images = st.sampled_from([(3, 4), (3, 4, 5), (2, 4, 3, 2), (2, 4, 2, 2, 2)])

@@ -19,6 +19,7 @@ from laconic.runtime import Bundle, OptimizerState, Trainer
 from laconic.runtime.buffers import Form
 from laconic.training import prepare
 from laconic.training.optimizers import Optimizer, adam, adamw, momentum, optimizer_named, sgd
+from often import examples
 
 X, Y = normal(9, 22, 4), np.random.default_rng(9).integers(0, 3, 22)
 """Five batches of at most five samples; the last has two."""
@@ -111,7 +112,7 @@ def test_a_norm_below_its_limit_changes_nothing() -> None:
         assert np.allclose(runs[0].weights, runs[1].weights, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.floats(0.01, 3), st.integers(0, 99))
 def test_a_step_of_bounded_descent_is_as_long_as_its_bound(limit: float, seed: int) -> None:
     bundle = Bundle.read(prepare(softmax_regression(), clip_norm=limit))
@@ -213,7 +214,7 @@ def _state(seed: int, step: int) -> OptimizerState:
     return OptimizerState({"m": normal(seed, size), "v": np.abs(normal(seed + 1, size))}, step)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 99), st.integers(0, 2**62))
 def test_what_is_encoded_is_decoded(seed: int, step: int) -> None:
     state = _state(seed, step)
@@ -255,7 +256,7 @@ def test_a_state_with_a_flipped_bit_is_refused_or_sound() -> None:
         _sound(bytes(changed))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(ENCODED) - 1), st.integers(0, 255)), max_size=8),
     st.integers(0, len(ENCODED)),

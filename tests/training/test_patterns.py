@@ -22,6 +22,7 @@ from laconic.training.forward import lay
 from laconic.training.inferred import tensor_types
 from laconic.training.patterns import recognised
 from laconic.training.source import load
+from often import examples
 
 Arrays = Mapping[str, NDArray[Any]]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -227,7 +228,7 @@ def kinds(nodes: Sequence[NodeProto]) -> list[str]:
     return [n.op_type for n in nodes if n.op_type != "Constant"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(formulas, st.data())
 def test_a_formula_in_any_order_is_one_operator_of_the_same_value(
     formula: Callable[[Formula, str], str], data: st.DataObject
@@ -248,7 +249,7 @@ def test_a_formula_in_any_order_is_one_operator_of_the_same_value(
         np.testing.assert_allclose(found, due, rtol=1e-5, atol=2e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(formulas, st.data())
 def test_what_has_another_use_stays(formula: Callable[[Formula, str], str], data: st.DataObject) -> None:
     """Whether as an output of the graph, or as the input of a further node."""
@@ -271,7 +272,7 @@ def test_what_has_another_use_stays(formula: Callable[[Formula, str], str], data
         np.testing.assert_allclose(found, due, rtol=1e-5, atol=2e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(formulas, st.data())
 def test_a_constant_that_is_another_one_makes_another_formula(
     formula: Callable[[Formula, str], str], data: st.DataObject

@@ -14,8 +14,9 @@ from onnx import helper
 
 from laconic.errors import ModelError
 from laconic.training.rules import pooling
+from often import examples
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 COVERED: dict[str, str] = {
@@ -74,7 +75,7 @@ def windows(draw: st.DrawFn, dilated: bool = True) -> tuple[list[int], dict[str,
     return size, found
 
 
-@settings(max_examples=45, deadline=None)
+@settings(max_examples=examples(45), deadline=None)
 @given(seeds, windows(), st.booleans())
 def test_max_pool(seed: int, window: tuple[list[int], dict[str, Any]], batched: bool) -> None:
     size, attributes = window
@@ -82,7 +83,7 @@ def test_max_pool(seed: int, window: tuple[list[int], dict[str, Any]], batched: 
     check(node, {"x": spread(seed, 2, 3, *size)}, ["x"], batched=["x"] * batched)
 
 
-@settings(max_examples=45, deadline=None)
+@settings(max_examples=examples(45), deadline=None)
 @given(seeds, windows(dilated=False), st.booleans(), st.booleans())
 def test_average_pool(
     seed: int, window: tuple[list[int], dict[str, Any]], padding: bool, batched: bool
@@ -145,7 +146,7 @@ def first_of_the_largest(x: NDArray[Any], dy: NDArray[Any]) -> NDArray[Any]:
     return due
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seeds, st.integers(1, 5), st.integers(2, 9), st.integers(2, 9), st.booleans())
 @example(0, 16, 32, 32, True)  # Samples large enough to be taken one at a time.
 @example(0, 17, 33, 32, True)

@@ -20,6 +20,7 @@ from laconic.runtime.batches import Inputs
 from laconic.runtime.trainer import Form
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
+from often import examples
 
 GRAPHS = ("step", "epoch", "evaluation", "inference")
 
@@ -342,7 +343,7 @@ def test_unknown_names_of_losses_and_optimizers_list_the_known() -> None:
         prepare(perceptron(), optimizer="sdg")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_a_damaged_model_is_refused_or_prepared_but_never_crashes(seed: int, edits: int) -> None:
     rng = np.random.default_rng(seed)

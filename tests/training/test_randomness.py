@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from laconic.training.assemble import assemble, model
 from laconic.training.builder import BATCH, GraphBuilder, Shape, TensorType
 from laconic.training.randomness import keep_mask, uniform_bits
+from often import examples
 
 seeds = st.integers(-(2**63), 2**63 - 1)
 SAMPLE = (16, 14, 14)
@@ -66,7 +67,7 @@ def deviations(total: NDArray[np.float64] | np.float64, count: int) -> float:
     return float(np.max(np.abs(total))) / np.sqrt(count)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seeds, st.sampled_from([(), (1,), (7,), (3, 8), (2, 3, 4), (2, 3, 5, 4)]), st.booleans())
 def test_two_implementations_of_the_operators_draw_the_same_bits(
     seed: int, size: tuple[int, ...], batched: bool
@@ -78,7 +79,7 @@ def test_two_implementations_of_the_operators_draw_the_same_bits(
         np.testing.assert_array_equal(drawn(seed, size, ratio, batched), due)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seeds, st.sampled_from([(8,), (5, 6), (4, 3, 3)]), st.integers(1, 9))
 def test_the_mask_of_a_sample_does_not_depend_on_the_size_of_its_batch(
     seed: int, sample: tuple[int, ...], batch: int

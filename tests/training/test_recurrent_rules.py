@@ -22,10 +22,11 @@ from laconic.training.exact import evaluator
 from laconic.training.forward import lay
 from laconic.training.rules import Training
 from laconic.training.rules.recurrent.lstm import MANY
+from often import examples
 
 COVERED: dict[str, str] = {"RNN": "test_rnn", "GRU": "test_gru", "LSTM": "test_lstm"}
 
-quick = settings(max_examples=12, deadline=None)
+quick = settings(max_examples=examples(12), deadline=None)
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 WAYS = ["forward", "reverse", "bidirectional"]
 Arrays = dict[str, NDArray[Any]]
@@ -141,7 +142,7 @@ def test_gru(
     hold("GRU", seed, way, given_, outputs, free, linear_before_reset=linear_before_reset)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(seeds, ways, optional, read_outputs, st.booleans(), st.sampled_from([1, 3, 16, 26]))
 def test_lstm(seed: int, way: str, given_: set[str], outputs: list[str], free: bool, steps: int) -> None:
     """Lengths with and without small divisors, which decide how the cell's state is found."""
@@ -150,7 +151,7 @@ def test_lstm(seed: int, way: str, given_: set[str], outputs: list[str], free: b
 
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("steps", [(-1,), (3,), (0,), (2,), (2, 3)])
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=examples(3), deadline=None)
 @given(
     seeds,
     st.sampled_from(sorted(GATES)),

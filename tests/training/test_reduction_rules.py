@@ -19,8 +19,9 @@ from laconic.training.assemble import assemble, model
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.forward import lay
 from laconic.training.rules import RULES, Application
+from often import examples
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 SMOOTH = ["Sum", "Mean", "L2", "SumSquare", "LogSum", "LogSumExp", "Prod", "L1"]
@@ -50,7 +51,7 @@ def reduction_node(
     return helper.make_node(f"Reduce{reduction}", ["x", *fixed], ["y"], **attributes), fixed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     seeds, st.sampled_from(REDUCTIONS), axes_of, st.sampled_from([None, 0, 1]), st.booleans(), st.booleans()
 )
@@ -83,7 +84,7 @@ DEFINITIONS: dict[str, Any] = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seeds, st.sampled_from([-2, -1, 0, 1]), st.sampled_from([None, 0, 1]), st.sampled_from([None, 0, 1]))
 def test_cum_sum(seed: int, axis: int, exclusive: int | None, reverse: int | None) -> None:
     given_attributes = {"exclusive": exclusive, "reverse": reverse}

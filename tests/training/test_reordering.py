@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto, helper, shape_inference
 from laconic.training.builder import value_info
 from laconic.training.inferred import tensor_types
 from laconic.training.reordering import pooled_first
+from often import examples
 
 SIZE = (2, 3, 4, 6)
 
@@ -43,7 +44,7 @@ def exchanged(nodes: list[NodeProto], kept: list[str]) -> list[NodeProto]:
     return pooled_first(nodes, tensor_types(shape_inference.infer_shapes(graph(nodes)).graph), kept)[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 2**16), pools)
 def test_values_and_gradients_are_the_same_to_the_last_bit(seed: int, pool: NodeProto) -> None:
     rng = np.random.default_rng(seed)

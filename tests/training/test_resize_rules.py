@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from laconic.errors import ModelError
 from laconic.training.rules.interpolation import Axis, Interpolation, matrix, positions
+from often import examples
 
 COVERED: dict[str, str] = {"Resize": "test_resize"}
 
@@ -75,7 +76,7 @@ def on_the_edge(mode: str, coordinates: str, length: int, scale: float, start: f
     return bool(np.any(np.abs(twice - np.round(twice)) < 1e-3))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     seed=seeds,
     mode=st.sampled_from(["nearest", "linear", "cubic"]),
@@ -137,7 +138,7 @@ def test_resize(
     assert error <= 2e-5 * max(1.0, float(np.sum(np.abs(terms))))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     seed=seeds,
     shape=st.sampled_from([(5,), (4, 3), (2, 3, 4), (2, 4, 3, 2), (1, 2, 3, 2, 2)]),

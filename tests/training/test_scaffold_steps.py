@@ -18,6 +18,7 @@ from laconic.training import prepare
 from laconic.training.explain import explained, lines
 from laconic.training.optimizers import sgd
 from laconic.training.plan import plan
+from often import examples
 
 Exact = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def gradient(w: Exact, x: Exact, y: NDArray[np.int64]) -> Exact:
     rate=st.floats(0.01, 0.5),
     form=st.sampled_from(sorted(TRAINERS)),
 )
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_steps_and_the_own_control_variate_are_the_papers(
     seed: int, samples: int, epochs: int, batch: int, rate: float, form: str
 ) -> None:

@@ -21,6 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 
 from laconic.training.assemble import IR_VERSION, OPSET
 from laconic.training.rules import RULES
+from often import examples
 
 onnx_ad = pytest.importorskip("onnx_ad", reason="the dev extra brings onnx-ad")
 lowered = pytest.importorskip("onnx_ad.lower").LOWERINGS
@@ -425,7 +426,7 @@ def distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 @pytest.mark.parametrize("op", CASES)
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=examples(2), deadline=None)
 @given(seed=st.integers(0, 2**16))
 def test_both_give_the_same_gradients(op: str, seed: int) -> None:
     compared = 0

@@ -16,6 +16,7 @@ from laconic.errors import ModelError
 from laconic.training.builder import GraphBuilder, TensorType
 from laconic.training.optimizers import added
 from laconic.training.rules import RULES, Application
+from often import examples
 
 COVERED: dict[str, str] = {
     "Concat": "test_concat",
@@ -39,7 +40,7 @@ COVERED: dict[str, str] = {
     "Unsqueeze": "test_unsqueeze",
 }
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 
@@ -255,7 +256,7 @@ def cut(draw: st.DrawFn, length: int) -> tuple[int, int, int]:
     return first - draw(st.sampled_from([0, length])) * (first < length), end, step
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     seed=seeds,
     cuts=st.tuples(cut(4), cut(5), cut(6)),
@@ -287,7 +288,7 @@ def test_slice_that_takes_nothing() -> None:
     check(nodes, {"x": normal(0, 3, 2), "start": ints(2), "end": ints(1)}, ["x"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=seeds,
     mode=st.sampled_from(["constant", "reflect", "edge"]),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
+from often import examples
+
 COVERED: dict[str, str] = {
     "LogSoftmax": "test_softmax",
     "NegativeLogLikelihoodLoss": "test_losses",
@@ -19,7 +21,7 @@ COVERED: dict[str, str] = {
     "SoftmaxCrossEntropyLoss": "test_losses",
 }
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=examples(20), deadline=None)
 seeds = st.integers(0, 2**16)
 
 
@@ -60,7 +62,7 @@ def drawn(
     return values
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     seed=seeds,
     op_type=st.sampled_from(["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"]),

@@ -20,6 +20,7 @@ from laconic.errors import LaconicError, ModelError, UnsupportedOperator
 from laconic.training.builder import BATCH
 from laconic.training.source import Source, load
 from laconic.training.source.sizes import Axes, Size
+from often import examples
 
 
 def ints(*values: int) -> np.ndarray:
@@ -355,7 +356,7 @@ def test_shape_arithmetic_becomes_a_constant_target(target: Sequence[Any]) -> No
     assert all(isinstance(d, int) or BATCH in d for d in shape)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.data())
 def test_a_fixed_batch_is_found_in_any_reshape(data: st.DataObject) -> None:
     """Exported with a batch of b, a chain of Reshapes must act on each sample as it did."""
@@ -547,7 +548,7 @@ def test_other_operators_of_onnxruntime_are_named() -> None:
 # --- hostile files ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
     """Cut short or with flipped bits: a LaconicError, or a source."""
@@ -650,7 +651,7 @@ def test_scales_that_are_joined_are_no_weights() -> None:
 
 
 @given(scale=st.sampled_from([1.5, 2.0, 2.5, 3.0]), by_sizes=st.booleans(), some=st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_the_batch_is_still_the_batch_behind_a_resize(scale: float, by_sizes: bool, some: bool) -> None:
     """PyTorch joins the sizes from those of the data, as in `interpolate(x, size=...)`."""
     height, width = int(5 * scale), int(6 * scale)

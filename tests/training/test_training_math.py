@@ -17,6 +17,7 @@ from laconic.runtime import Bundle, Trainer
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
 from laconic.training.optimizers import momentum
+from often import examples
 
 Exact = NDArray[np.float64]
 
@@ -52,7 +53,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.3, 
 X, Y = normal(9, 29, 5), np.random.default_rng(9).integers(0, 3, 29)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.integers(1, 29), st.integers(1, 40), st.integers(0, 99))
 def test_sgd_with_ragged_batches_is_the_textbooks(samples: int, batch_size: int, seed: int) -> None:
     bundle = REGRESSION
