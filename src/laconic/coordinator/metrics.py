@@ -134,7 +134,10 @@ class Counters:
 
 
 _REASONS: Final = frozenset(
-    {"gate", "battery", "charging", "metered", "quiet", "budget", "data", "model", "failed"}
+    {
+        *("gate", "battery", "charging", "metered", "quiet", "budget", "busy", "hot", "throttled"),
+        *("data", "model", "failed", "memory"),
+    }
 )
 
 

@@ -37,6 +37,8 @@ class Readings:
     """Whether the machine holds its clock back now, for heat or for want of voltage."""
     cpu_load: float | None = None
     """0 to 1 of all cores, without what this process takes itself."""
+    busy: bool = False
+    """Whether the program that the device is part of wants the machine for itself."""
     charge_origin: Origin = Origin.UNKNOWN
     """Of `charge` and `charging`."""
     metered_origin: Origin = Origin.UNKNOWN
