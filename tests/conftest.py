@@ -1,11 +1,11 @@
 """What some tests need from the machine, and what happens where it is absent.
 
 A test marked `broker`, `data`, `torch`, `node`, `index` or `cc` is skipped, with the reason, on a machine
-without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc` turns
-such a skip into a failure, so that a suite which checks less than it should cannot pass.
+without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc`
+turns such a skip into a failure, so that a suite which checks less than it should cannot pass.
 
-Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`). Laws are tried
-on fewer examples by default (profile `fast`) than in a soak (profile `soak`): tests/often.py.
+Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`). Laws are
+tried on fewer examples by default (profile `fast`) than in a soak (profile `soak`): tests/often.py.
 """
 
 from __future__ import annotations
