@@ -69,19 +69,21 @@ def test_a_count_of_devices_without_data_is_refused(devices: int) -> None:
 
 
 def test_embedded_broker_and_json(tmp_path: Path) -> None:
+    """Recorded: a variable that overrides a coordinator's settings changed the rounds unseen."""
     done = subprocess.run(
         demo("--broker", "embedded", "--devices", "3", "--rounds", "2", "--json", "--output", str(tmp_path)),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, "LACONIC_ROUNDS_ROUNDS": "3", "LACONIC_DEVICE_NAME": "other"},
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result.keys() >= PROMISED
     assert result["broker"] == "embedded"
     assert (result["rounds"], result["devices"]) == (2, 3)
-    assert result["bytes_fedavg"]["up"] > 2 * 3 * 4 * result["parameters"]
+    assert 1 < result["bytes_fedavg"]["up"] / (2 * 3 * 4 * result["parameters"]) < 1.4
     assert result["ratio"] > 10
     for run in (result["laconic"], result["fedavg"]):
         assert [p["round"] for p in run["points"]] == [0, 1, 2]
@@ -153,8 +155,17 @@ def _until(moment: str, output: Path) -> tuple[subprocess.Popen[str], list[psuti
     pytest.fail(f"{moment!r} was never said")
 
 
-@pytest.mark.parametrize("moment", ["broker:", "laconic round   1", "fedavg round   1"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, "broker:"),
+        (signal.SIGINT, "laconic round   1"),
+        pytest.param(signal.SIGINT, "broker:", marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, "laconic round   1", marks=pytest.mark.soak),
+        pytest.param(signal.SIGINT, "fedavg round   1", marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, "fedavg round   1", marks=pytest.mark.soak),
+    ],
+)
 def test_interrupted_at_any_time_it_leaves_no_process(
     tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
@@ -169,6 +180,14 @@ def test_interrupted_at_any_time_it_leaves_no_process(
     assert list(tmp_path.iterdir()) == []
 
 
+def _over(process: psutil.Process) -> bool:
+    """Ended, whether its parent has taken note or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP on this system")
 def test_two_signals_and_a_child_that_does_not_listen(tmp_path: Path) -> None:
     """Recorded: the second signal interrupted the wait for a stopped child, which was left behind."""
@@ -176,27 +195,16 @@ def test_two_signals_and_a_child_that_does_not_listen(tmp_path: Path) -> None:
     stopped = next(p for p in family if "device" in p.cmdline())
     stopped.suspend()
     process.send_signal(signal.SIGTERM)
-    time.sleep(1.0)
+    deadline = time.monotonic() + 30
+    while not any(map(_over, family)):
+        assert time.monotonic() < deadline, "the first signal ends the others"
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     process.stdout.read()
     assert process.wait(30) == 130
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
-
-
-def test_the_users_environment_does_not_change_the_demonstration(tmp_path: Path) -> None:
-    """Recorded: a variable that overrides a coordinator's settings changed the rounds unseen."""
-    done = subprocess.run(
-        demo("--devices", "2", "--rounds", "1", "--json", "--output", str(tmp_path)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "LACONIC_ROUNDS_ROUNDS": "3", "LACONIC_DEVICE_NAME": "other"},
-    )
-    result = json.loads(done.stdout)
-    assert result["bytes_fedavg"]["up"] < 1.5 * 2 * 4 * result["parameters"]
 
 
 def test_what_listens_must_be_a_broker(tmp_path: Path) -> None:

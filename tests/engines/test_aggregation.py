@@ -23,6 +23,7 @@ from laconic.edge_sdk.learner import Trained
 from laconic.errors import ConfigError, LimitExceeded
 from laconic.protocol.messages import Gate, Training
 from laconic.schema import Vector
+from often import points
 
 ROBUST = RULES["robust"]
 ADAM = ServerSettings("fedadam", learning_rate=0.1)
@@ -99,6 +100,7 @@ def test_a_version_is_the_optimizers_step_along_the_median_of_what_was_committed
     assert made == 3
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(
     "rule", [ROBUST, AggregationSettings("norm_bound", norm_limit=0.5)], ids=["held", "streamed"]
 )
@@ -108,7 +110,7 @@ def test_a_crash_before_an_effect_changes_no_bit(rule: AggregationSettings) -> N
     expected, total = kept(calm), calm.effects_of("coordinator")
     assert {"c/default/server-optimizer", "c/default/norms", "c/default/weights/00000003"} <= set(expected)
     assert total > 40
-    for k in range(0, total, 2 if rule is ROBUST else 5):
+    for k in points(0, total, stride=5):
         assert kept(settled(fleet, crash_at=k)) == expected, k
 
 

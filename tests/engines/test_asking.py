@@ -27,6 +27,7 @@ from laconic.coordinator.selection import (
 from laconic.errors import ConfigError
 from laconic.node import Save
 from laconic.protocol import topics
+from often import points
 
 STRATEGIES = ("uniform", "oort", "stratified", "test_asking:the_first", "test_asking:failing")
 
@@ -114,6 +115,7 @@ def test_offers_go_only_to_those_who_are_chosen() -> None:
     }
 
 
+@pytest.mark.thinned
 def test_a_crash_before_any_effect_changes_no_choice_and_loses_nothing() -> None:
     def run(k: int | None) -> LoggedWorld:
         fleet = choosing("oort", devices=3, rounds=3)
@@ -126,7 +128,7 @@ def test_a_crash_before_any_effect_changes_no_choice_and_loses_nothing() -> None
 
     total = run(None).effects_of("coordinator")
     assert total > 40
-    for k in range(0, total, 2):
+    for k in points(0, total, stride=3):
         world = run(k)
         asked: dict[int, list[list[str]]] = {}
         for host, entries in world.chronicle.saves:
