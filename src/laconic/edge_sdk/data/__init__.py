@@ -1,6 +1,7 @@
 """What a device learns from: a program's own examples, in whatever form they are."""
 
 from laconic.edge_sdk.data.arrays import Arrays, NpzFile
+from laconic.edge_sdk.data.buffer import BufferStatus, ExampleBuffer
 from laconic.edge_sdk.data.choosing import Examples, source_of
 from laconic.edge_sdk.data.signature import Signature
 from laconic.edge_sdk.data.snapshot import Snapshot, Source, samples_of, snapshot_of
@@ -8,8 +9,10 @@ from laconic.edge_sdk.data.streams import Callback, Dataset, Samples
 
 __all__ = [
     "Arrays",
+    "BufferStatus",
     "Callback",
     "Dataset",
+    "ExampleBuffer",
     "Examples",
     "NpzFile",
     "Samples",

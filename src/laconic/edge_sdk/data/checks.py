@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,5 +152,4 @@ def _fixed(field: Field) -> tuple[int, ...]:
 
 
 def _rows(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = flags.reshape(len(flags), -1).any(axis=1)
-    return found
+    return np.asarray(flags.reshape(len(flags), -1).any(axis=1))

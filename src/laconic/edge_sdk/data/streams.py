@@ -28,8 +28,8 @@ class Indexed(Protocol):
 class Samples:
     """An iterable of samples or batches `(x, y)`, drained when training begins, up to a limit.
 
-    One that can be iterated over again is, for each training. An iterator gives what it has only once: that is
-    kept for all trainings. It must not wait for what has yet to happen: `ExampleBuffer` is for that.
+    One that can be iterated over again is, for each training. What an iterator gives, once, is kept for all
+    trainings. It must not wait for what has yet to happen: `ExampleBuffer` is for that.
     """
 
     def __init__(
