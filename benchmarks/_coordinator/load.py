@@ -104,7 +104,7 @@ def _bare(folder: Path, devices: int, frames: list[bytes]) -> float:
     context = get_context("spawn")
     with _broker(folder) as port:
         ready, done, at = context.Event(), context.Event(), context.Value("d", 0.0)
-        counter = context.Process(target=_count, args=(port, 2 * devices, ready, done, at), daemon=True)
+        counter = context.Process(target=_count, args=(port, devices, ready, done, at), daemon=True)
         counter.start()
         try:
             if not ready.wait(30):

@@ -1,7 +1,8 @@
 """Ten thousand devices in one process: a small MQTT 3.1.1 client, many times, on one epoll.
 
 The devices do not train. They connect, say that they are here, wait for the offer, send an update that was
-encoded before, repeat their promise until they are answered, and send again what they are told is missing.
+encoded before within its promise, repeat that bare until they are answered, and send what they are told is
+missing.
 Everything on the wire is what a device says; only what is decoded of the coordinator's words is real work.
 """
 
@@ -17,10 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from laconic.errors import TransportError
+import msgspec
+
+from laconic.errors import LimitExceeded, TransportError
 from laconic.protocol import topics
 from laconic.protocol.identity import update_id
-from laconic.protocol.messages import Ack, Fate, Fin, Offer, State, decode, encode
+from laconic.protocol.messages import MESSAGE_LIMIT_BYTES, Ack, Fate, Fin, Offer, State, decode, encode
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 _CONNECTING = 256
@@ -58,6 +61,8 @@ class _Client:
     frame: bytes = b""
     update: str = ""
     fin: bytes = b""
+    full: bytes = b""
+    """The promise with the frame in it."""
     promised_at: float = 0.0
     repeated_at: float = 0.0
     patience_s: float = _RETRY_S
@@ -177,15 +182,19 @@ class Swarm:
             frame, digest = frames[i % len(frames)], digests[i % len(frames)]
             client.frame, client.answered = frame, False
             client.update = update_id(client.name, task, base, digest)
-            client.fin = encode(Fin(task, base, len(frame), 1, digest, self._weight))
+            fin = Fin(task, base, len(frame), 1, digest, self._weight)
+            client.fin, client.full = encode(fin), encode(msgspec.structs.replace(fin, frame=frame))
+            if len(client.full) > MESSAGE_LIMIT_BYTES:
+                raise LimitExceeded(
+                    "update in one message", value=len(client.full), limit=MESSAGE_LIMIT_BYTES
+                )
 
     def _say(self, client: _Client) -> None:
-        chunk = _publish(topics.update_chunk(client.name, client.update, 0), client.frame, CHUNK)
         client.promised_at = client.repeated_at = time.monotonic()
-        self._queue(client, chunk + self._promise(client))
+        self._queue(client, self._promise(client, client.full))
 
-    def _promise(self, client: _Client) -> bytes:
-        return _publish(topics.update_fin(client.name, client.update), client.fin, FIN)
+    def _promise(self, client: _Client, fin: bytes) -> bytes:
+        return _publish(topics.update_fin(client.name, client.update), fin, FIN)
 
     def _repeat(self, now: float) -> None:
         for client in self._clients.values():
@@ -193,7 +202,7 @@ class Swarm:
                 client.repeated_at = now
                 client.patience_s = min(2 * client.patience_s, _RETRY_MOST_S)
                 self._repeated += 1
-                self._queue(client, self._promise(client))
+                self._queue(client, self._promise(client, client.fin))
 
     def _heard(self, client: _Client, topic: str, payload: bytes) -> None:
         if topic == topics.ack(client.name):
@@ -202,9 +211,8 @@ class Swarm:
                 return
             if ack.fate is Fate.MISSING:
                 self._repeated += 1
-                promised = client.promised_at
-                self._say(client)
-                client.promised_at = promised
+                chunk = _publish(topics.update_chunk(client.name, client.update, 0), client.frame, CHUNK)
+                self._queue(client, chunk + self._promise(client, client.fin))
                 return
             client.answered = True
             self._pending -= 1

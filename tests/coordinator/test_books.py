@@ -18,7 +18,7 @@ from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import DeviceRecord, Ledger, online
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.selection import chosen
-from laconic.errors import LimitExceeded, StorageError
+from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed, StorageError
 from laconic.node import Send
 from laconic.protocol import topics
 from laconic.protocol.identity import selected, weights_hash
@@ -85,6 +85,18 @@ def test_the_oldest_gives_way_and_is_asked_for_again() -> None:
     assert inbox.missing("c", HASH, promise, limit_bytes=10**6) == []
     assert inbox.take("c", promise) == data
     assert inbox.missing("c", HASH, promise, limit_bytes=10**6) == [0, 1], "what was taken is gone"
+
+
+def test_an_update_within_its_promise_needs_no_chunk_and_takes_the_place_of_those_that_came() -> None:
+    inbox = Inbox(update_limit_bytes=4000, total_limit_bytes=6000)
+    inbox.add("a", HASH, 0, b"half")
+    promise = msgspec.structs.replace(fin(b"whole", 1), frame=b"whole")
+    assert inbox.missing("a", HASH, promise, limit_bytes=10**6) == []
+    assert inbox.take("a", promise) == b"whole"
+    assert inbox.missing("a", HASH, fin(b"half", 1), limit_bytes=10**6) == [0], "nothing is left of it"
+    for wrong, error in ((b"whola", ChecksumMismatch), (b"whol", Malformed)):
+        with pytest.raises(error):
+            inbox.take("a", msgspec.structs.replace(promise, frame=wrong))
 
 
 def test_a_new_update_of_a_device_replaces_its_older_one() -> None:

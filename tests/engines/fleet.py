@@ -101,6 +101,8 @@ class Fleet:
     targeted: bool = False
     share: float = 1.0
     chunk_bytes: int = 48 * 1024
+    own_chunk_bytes: Callable[[int], int] | None = None
+    """Of a device, where that is not the same: what is shorter goes within its promise."""
     key: bytes | None = None
     limits: Limits = field(default_factory=Limits)
     sensors: Callable[[int], Sensors | None] = lambda i: None
@@ -154,8 +156,9 @@ class Fleet:
         return Subject(BUNDLE, SCHEMA, initial, self.evaluate)
 
     def device(self, i: int) -> DeviceEngine:
+        chunk_bytes = self.chunk_bytes if self.own_chunk_bytes is None else self.own_chunk_bytes(i)
         settings = DeviceSettings(
-            f"d{i}", key=self.key, chunk_bytes=self.chunk_bytes, limits=self.limits, retry_s=self.retry_s
+            f"d{i}", key=self.key, chunk_bytes=chunk_bytes, limits=self.limits, retry_s=self.retry_s
         )
         return DeviceEngine(settings, self.learner(i), self.sensors(i))
 

@@ -14,6 +14,7 @@ from laconic.compression import PRESETS
 from laconic.protocol import topics
 from laconic.protocol.messages import Ack, Fate, decode
 from laconic.transport.broker import Delivery
+from often import points
 
 HOSTS = ("coordinator", "d0", "d1", "d2")
 QUIET = settings(
@@ -22,11 +23,12 @@ QUIET = settings(
 
 
 def small_fleet(*, targeted: bool) -> Fleet:
-    """Three devices, three rounds, several chunks both ways."""
+    """Three devices, three rounds, several chunks both ways; one device sends its updates in one message."""
     return Fleet(
         codec=PRESETS["dense8"],
         delta_codec=PRESETS["dense8"],
         chunk_bytes=48,
+        own_chunk_bytes=lambda i: 48 if i else 4096,
         targeted=targeted,
         deadline_s=20.0,
         min_reports=2,
@@ -46,7 +48,7 @@ def crash_everywhere(host: str, *, targeted: bool, parity: int) -> None:
     """Crash before every effect; at every second one, what was sent before the kill still arrives."""
     total = effects_of(targeted=targeted)[host]
     assert total > 40
-    for k in range(total):
+    for k in points(0, total, stride=3):
         fleet = small_fleet(targeted=targeted)
         world = logged(fleet, survives=k % 2 == parity)
         world.crash_at_effect(host, k)
@@ -64,6 +66,7 @@ def crashes(world: LoggedWorld) -> list[str]:
     return [line.split()[1] for line in world.trace if line.endswith(" crashed")]
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize("targeted", [False, True], ids=["cohort", "targeted"])
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_crash_before_any_effect_loses_nothing_and_counts_nothing_twice(host: str, targeted: bool) -> None:

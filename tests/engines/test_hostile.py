@@ -92,6 +92,12 @@ def upload(
     say(world, topics.update_fin("evil", update), m.encode(fin))
 
 
+def whole(world: LoggedWorld, data: bytes, *, within: bytes | None = None) -> None:
+    """An update in one message."""
+    update, fin = promise(world, data, frame=data if within is None else within)
+    say(world, topics.update_fin("evil", update), m.encode(fin))
+
+
 def with_crc(data: bytes) -> bytes:
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
 
@@ -145,6 +151,13 @@ ATTACKS: dict[str, tuple[Callable[[LoggedWorld], None], str]] = {
     "a value times weight that is absurd": (
         lambda w: upload(w, frame(np.full(SIZE, 1.0, np.float32)), weight=2**24), "LimitExceeded",
     ),
+    "a wrong frame within the promise": (
+        lambda w: whole(w, frame(), within=frame()[:-1] + b"x"), "ChecksumMismatch",
+    ),
+    "a frame too short within the promise": (
+        lambda w: whole(w, frame(), within=frame()[:-1]), "Malformed",
+    ),
+    "garbage within the promise": (lambda w: whole(w, bytes(200)), "Malformed"),
     "another base": (lambda w: upload(w, frame(), base=HASH), "RemoteProtocolError"),
     "another task": (lambda w: upload(w, frame(), task=HASH), "RemoteProtocolError"),
     "another id": (lambda w: upload(w, frame(), update=HASH), "Malformed"),
@@ -348,7 +361,7 @@ def test_a_device_raises_for_nothing(data: st.DataObject) -> None:
     device = device_at(data.draw(st.sampled_from(MOMENTS)))
     now = 10.0
     for topic, payload in data.draw(st.lists(st.tuples(TOPICS, PAYLOADS), max_size=20)):
-        subscribed = data.draw(st.sampled_from([topic, *device._subscribed]))
+        subscribed = data.draw(st.sampled_from([topic, *device._fetching.subscribed]))
         now += 0.1
         for effect in device.handle(Received(subscribed, payload), now):
             if isinstance(effect, Note) and effect.kind == "dropped":

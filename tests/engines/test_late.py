@@ -19,6 +19,7 @@ from laconic.coordinator.rounds import EVERYBODY
 from laconic.coordinator.staleness import Lateness
 from laconic.node import Received
 from laconic.transport.broker import Delivery
+from often import points
 
 HOSTS = ("coordinator", "d0", "d1", "d2")
 
@@ -35,6 +36,7 @@ def late_fleet(*, targeted: bool = False, **changes: Any) -> Fleet:
         codec=PRESETS["dense8"],
         delta_codec=PRESETS["dense8"],
         chunk_bytes=48,
+        own_chunk_bytes=lambda i: 48 if i < 2 else 4096,
         targeted=targeted,
         sample_s=lambda i: 1.2e-2 if i == 2 else 1e-3,
     )
@@ -201,7 +203,7 @@ def crash_everywhere(host: str, *, targeted: bool, parity: int) -> None:
     assert sum(n["late"] for n in notes(world, "coordinator", "closed")) >= 1
     total = world.effects_of(host)
     assert total > 25
-    for k in range(total):
+    for k in points(0, total, stride=3):
         fleet = small(targeted=targeted)
         world = logged(fleet, survives=k % 2 == parity)
         world.crash_at_effect(host, k)
@@ -212,6 +214,7 @@ def crash_everywhere(host: str, *, targeted: bool, parity: int) -> None:
             raise AssertionError(f"crash of {host} before its effect {k}: {e}") from e
 
 
+@pytest.mark.thinned
 @pytest.mark.parametrize(
     "host", ["coordinator", *(pytest.param(d, marks=pytest.mark.soak) for d in ("d0", "d1")), "d2"]
 )

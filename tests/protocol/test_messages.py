@@ -61,7 +61,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Any]] = {
     ),
     Fin: st.builds(
         Fin, HASHES, HASHES, COUNTS, st.integers(1, 1_000_000), SHA256, st.integers(1, 2**24), AMOUNTS,
-        AMOUNTS, REALS, REALS, AMOUNTS, SHARES, SHARES,
+        AMOUNTS, REALS, REALS, AMOUNTS, SHARES, SHARES, st.none() | SHARES, st.binary(max_size=64),
     ),
     Skip: st.builds(
         Skip, HASHES, HASHES, TEXTS, st.integers(0, 2**24), AMOUNTS, AMOUNTS, AMOUNTS,
@@ -253,6 +253,7 @@ def test_the_floats_were_found() -> None:
         (Fin, 5, 0),
         (Fin, 5, 2**24 + 1),
         (Fin, 5, 1.5),
+        (Fin, 14, "text"),
         (Skip, 2, "x" * 129),
         (Skip, 3, -1),
         (State, 0, 1),

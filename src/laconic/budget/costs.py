@@ -21,7 +21,8 @@ two packets (RFC 8446, section 5.2: header 5, content type 1, tag 16)."""
 TOPIC_BYTES: Final = 128
 """No topic is longer (`laconic.protocol.topics.TOPIC_LIMIT_BYTES`)."""
 FIN_BYTES: Final = 256
-"""A `Fin`: 13 fields, of which five of 18 to 34 bytes and eight of at most 9 (docs/spec/protocol.md)."""
+"""A `Fin`: 14 fields, of which five of 18 to 34 bytes and nine of at most 9 (docs/spec/protocol.md), and the
+head of the frame, if that is in it."""
 ACK_BYTES: Final = 64
 SKIP_BYTES: Final = 192
 TELEMETRY_BYTES: Final = 128
@@ -99,7 +100,10 @@ def message_bytes(payload: int) -> int:
 
 
 def upload_bytes(frame: int, chunk_bytes: int) -> int:
-    """An update's chunks, its promise and the answer to it; both ways."""
+    """An update's chunks, its promise and the answer to it; both ways.
+
+    One message more than where the promise has the frame in it: an older coordinator asks for the chunk.
+    """
     chunks = max(1, -(-frame // chunk_bytes))
     return frame + chunks * message_bytes(0) + message_bytes(FIN_BYTES) + message_bytes(ACK_BYTES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from laconic.errors import LimitExceeded
-from laconic.protocol.chunks import Assembly
+from laconic.protocol.chunks import Assembly, whole
 from laconic.protocol.messages import Fin
 
 _ARRIVAL_BYTES: Final = 512
@@ -42,7 +42,7 @@ class Inbox:
                 self.discard(oldest)
 
     def missing(self, device: str, update: str, fin: Fin, *, limit_bytes: int) -> list[int]:
-        """Which chunks of a promised update are not here.
+        """Which chunks of a promised update are not here; none of one that its promise carries.
 
         Raises `LimitExceeded` for a promise of more than `limit_bytes`.
         """
@@ -50,6 +50,8 @@ class Inbox:
             raise LimitExceeded(
                 "size of an update in bytes", value=f"{fin.size} in {fin.chunks} chunks", limit=limit_bytes
             )
+        if fin.frame:
+            return []
         held = self._arriving.get(device)
         if held is None or held[0] != update:
             return list(range(fin.chunks))
@@ -60,6 +62,9 @@ class Inbox:
 
         Raises `Malformed` or `ChecksumMismatch` when it is not what was promised.
         """
+        if fin.frame:
+            self.discard(device)
+            return whole(fin.frame, size=fin.size, sha256=fin.sha256)
         _, assembly = self._arriving[device]
         self.discard(device)
         return assembly.join(size=fin.size, chunks=fin.chunks, sha256=fin.sha256)

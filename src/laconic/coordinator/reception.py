@@ -62,6 +62,10 @@ class Reception:
             self._ledger.admit(device)
             late = self._admitted(device, update, fin)
             if late is not None and course.advancing:
+                if fin.frame:
+                    # What waits, waits in the inbox, whose memory is bounded.
+                    self._inbox.add(device, update, 0, fin.frame)
+                    payload = encode(msgspec.structs.replace(fin, frame=b""))
                 self._held_back[device] = update, payload
                 return []
             if missing := self._inbox.missing(

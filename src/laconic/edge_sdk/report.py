@@ -5,14 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+import msgspec
+
 from laconic.edge_sdk.learner import Measured
 from laconic.edge_sdk.records import Outbox
 from laconic.edge_sdk.work import Outcome
+from laconic.errors import WireError
 from laconic.node import Effect, Send
 from laconic.protocol import topics
 from laconic.protocol.chunks import split
 from laconic.protocol.identity import update_id
-from laconic.protocol.messages import Fin, Offer, Skip, amount, encode, real, report_weight
+from laconic.protocol.messages import (
+    MESSAGE_LIMIT_BYTES,
+    Fin,
+    Offer,
+    Skip,
+    amount,
+    decode,
+    encode,
+    real,
+    report_weight,
+)
 
 
 def promise(
@@ -41,11 +54,28 @@ def promise(
 def upload(
     device: str, outbox: Outbox, *, chunk_bytes: int, indices: Iterable[int] | None = None
 ) -> list[Effect]:
-    """The chunks at `indices` (all by default; none, to be told which are missing), then the promise."""
+    """The chunks at `indices` (none, to be told which are missing), then the promise.
+
+    By default all of the update: within its promise if that is no longer than a chunk may be.
+    """
+    if indices is None and (full := _full(outbox, chunk_bytes)) is not None:
+        return [Send(topics.update_fin(device, outbox.update), full)]
     pieces = split(outbox.frame, chunk_bytes)
     wanted = range(len(pieces)) if indices is None else sorted({i for i in indices if i < len(pieces)})
     chunks = [Send(topics.update_chunk(device, outbox.update, i), pieces[i]) for i in wanted]
     return [*chunks, Send(topics.update_fin(device, outbox.update), outbox.fin)]
+
+
+def _full(outbox: Outbox, chunk_bytes: int) -> bytes | None:
+    """The promise with the frame in it; None if it is too long for a message, or cannot be read."""
+    most = min(chunk_bytes, MESSAGE_LIMIT_BYTES)
+    if len(outbox.frame) >= most:
+        return None
+    try:
+        full = encode(msgspec.structs.replace(decode(Fin, outbox.fin), frame=outbox.frame))
+    except WireError:
+        return None
+    return full if len(full) <= most else None
 
 
 def skip(

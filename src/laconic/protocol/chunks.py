@@ -61,10 +61,17 @@ class Assembly:
         Raises `Malformed` when the pieces are not `size` bytes, `ChecksumMismatch` when they are others
         than those promised.
         """
-        data = b"".join(self._pieces[i] for i in range(chunks))
-        if len(data) != size:
-            raise Malformed("size of an assembled blob in bytes", value=len(data), limit=size)
-        found = hashlib.sha256(data).digest()
-        if found != sha256:
-            raise ChecksumMismatch("sha256 of an assembled blob", value=found.hex(), limit=sha256.hex())
-        return data
+        return whole(b"".join(self._pieces[i] for i in range(chunks)), size=size, sha256=sha256)
+
+
+def whole(data: bytes, *, size: int, sha256: bytes) -> bytes:
+    """`data` itself, once it is known to be what was promised.
+
+    Raises `Malformed` when it is not `size` bytes, `ChecksumMismatch` when they are others.
+    """
+    if len(data) != size:
+        raise Malformed("size of an assembled blob in bytes", value=len(data), limit=size)
+    found = hashlib.sha256(data).digest()
+    if found != sha256:
+        raise ChecksumMismatch("sha256 of an assembled blob", value=found.hex(), limit=sha256.hex())
+    return data

@@ -169,7 +169,7 @@ class Offer(Message, frozen=True):
 
 
 class Fin(Message, frozen=True):
-    """The promise of an update whose chunks have been sent."""
+    """The promise of an update: all of it, if that fits a message, or the word that its chunks are sent."""
 
     task: Hash
     base: Hash
@@ -189,11 +189,13 @@ class Fin(Message, frozen=True):
     """What a steered gate aims at; 0 for every other."""
     accuracy_before: Fraction | None = None
     """Of the base on the device's data, where the offer asks for it and the bundle has it."""
+    frame: Annotated[bytes, Meta(max_length=MESSAGE_LIMIT_BYTES)] = b""
+    """The update itself; empty where it comes in chunks, or has been sent before."""
 
 
 class Skip(Message, frozen=True):
-    """Nothing worth sending: `why` is gate, battery, charging, metered, quiet, budget, data, model or
-    measured."""
+    """Nothing worth sending: `why` is gate, battery, charging, metered, quiet, busy, hot, throttled, budget,
+    data, model, failed, memory or measured."""
 
     task: Hash
     base: Hash
