@@ -19,6 +19,7 @@ LaconicError
 ├── StorageError               a file or database that cannot be read or written
 │   ├── StoreLocked            another process holds it
 │   ├── StoreDamaged           it is not the database that it should be
+│   ├── StoreReadOnly          it may be read, but not written
 │   └── DiskFull               there is no room for a write
 └── TransportError             a broker that cannot be reached
     └── BrokerRefused          a broker that does not let this client in
@@ -125,6 +126,10 @@ class StoreLocked(StorageError):
 
 class StoreDamaged(StorageError):
     """The store is not the database that it should be."""
+
+
+class StoreReadOnly(StorageError):
+    """The store may be read, but not written."""
 
 
 class DiskFull(StorageError):

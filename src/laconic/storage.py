@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from laconic.errors import DiskFull, StorageError, StoreDamaged, StoreLocked
+from laconic.errors import DiskFull, StorageError, StoreDamaged, StoreLocked, StoreReadOnly
 
 FILE_FORMAT: Final = 2
 """Of the SQLite file, as its `user_version` has it; docs/spec/store.md tells what each is."""
@@ -100,11 +100,12 @@ class SqliteStore:
             raise _fault(e, f"cannot write to the store {self.path}", "is the disk read-only?") from e
 
     def damaged(self) -> list[str]:
-        """The keys of entries that are not what was written. Reads all of the file.
+        """The keys of entries that are not what was written. Reads all of the file, twice.
 
         Raises `StoreDamaged` where the file's structure is not sound.
         """
-        found = self._read("PRAGMA quick_check(1)")
+        # Unlike quick_check it sees an entry that the index has under another key.
+        found = self._read("PRAGMA integrity_check(1)")
         if found != [("ok",)]:
             raise StoreDamaged(f"the store {self.path} ({found[0][0]})", remedy=_DAMAGED)
         with self._one_at_a_time:
@@ -300,5 +301,5 @@ def _fault(e: sqlite3.Error | OSError, what: str, remedy: str) -> StorageError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or extended in _UNREADABLE:
         return StoreDamaged(f"{what} ({e})", remedy=_DAMAGED)
     if code == sqlite3.SQLITE_READONLY or getattr(e, "errno", None) == errno.EROFS:
-        return StorageError(f"{what} ({e})", remedy="the file system is read-only: mount it for writing")
+        return StoreReadOnly(f"{what} ({e})", remedy="mount the file system for writing")
     return StorageError(f"{what} ({e})", remedy=remedy)

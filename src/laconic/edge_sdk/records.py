@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,6 +21,9 @@ from laconic.protocol.identity import short, weights_hash
 from laconic.schema import Schema, Vector
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+ENTRIES: Final = frozenset(("diary", "model", "residual", "echo", "private", "outbox"))
+"""The keys of a device's store, but for the pieces of a download."""
 
 
 class EchoNote(msgspec.Struct, frozen=True):
@@ -102,14 +105,14 @@ class Restored:
     private: bytes
     outbox: Outbox | None
     damaged: tuple[str, ...]
+    """Keys of what was left aside: what is under them is of no use."""
     foreign: bool
     """What the store holds is of another bundle, or of none that is known: clear it with `forget`."""
 
 
 def forget(diary: Diary) -> dict[str, bytes | None]:
     """Entries that begin anew under `diary`: left there, an old residual would come back in a later life."""
-    gone = dict.fromkeys(("model", "residual", "echo", "private", "outbox"))
-    return {"diary": msgspec.msgpack.encode(diary), **gone}
+    return {**dict.fromkeys(ENTRIES), "diary": msgspec.msgpack.encode(diary)}
 
 
 def save_held(held: Held, schema: Schema) -> bytes:
@@ -138,7 +141,9 @@ def save_private(private: bytes) -> bytes:
 def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -> Restored:
     """What earlier lives saved. What is damaged, or of another bundle, is left aside and named.
 
-    Nothing of this is worth stopping for: a model is fetched again, a lost residual is a lost residual.
+    Nothing of this is worth stopping for: a model is fetched again, a lost residual is a lost residual. Where
+    the update that has left is still there, the residual begins with it, since it is taken off when it is
+    committed. Where it is lost, so is the residual: the coordinator may have what it holds by now.
     """
     damaged: list[str] = []
 
@@ -153,9 +158,14 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
         )
         return Restored(kept, fresh, empty, NO_ECHO, b"", None, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
-    values = _vector(store.get("residual"), schema, damaged, "residual")
     private = _private(store.get("private"), damaged)
     outbox = _outbox(store.get("outbox"), schema, damaged)
+    if "outbox" in damaged:
+        damaged += [key for key in ("residual", "echo") if store.get(key) is not None]
+        return Restored(diary, held, empty, NO_ECHO, private, None, tuple(damaged), False)
+    values = _vector(store.get("residual"), schema, damaged, "residual")
+    if values is None and outbox is not None:
+        values = decode(outbox.frame, schema, limit_bytes=4 * schema.size)
     residual = empty if values is None else Residual(values, diary.residual_version)
     echo = _echo(store.get("echo"), diary.echo, schema, damaged)
     return Restored(diary, held, residual, echo, private, outbox, tuple(damaged), False)
