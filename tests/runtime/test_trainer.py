@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from laconic.errors import ConfigError, ModelError, NonFinite
 from laconic.runtime import Bundle, Trainer
-from laconic.runtime.batches import training_chunks
+from laconic.runtime.chunks import training_chunks
 from laconic.runtime.optimizer_state import OptimizerState
+from laconic.runtime.pace import Pace
 from laconic.runtime.session import open_session
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
@@ -201,9 +202,11 @@ def test_training_can_be_stopped(bundle: Bundle) -> None:
 def test_a_large_set_is_never_copied_whole() -> None:
     large = np.zeros((10_000, 1000), np.float32)
     data = {"x": large, "target": np.zeros(10_000, np.int64)}
+    pace = Pace(1.0, 16)
+    pace.steps = 64
     sizes = [
         sum(a.nbytes for a in chunk.feeds.values())
-        for chunk in training_chunks(data, np.arange(10_000), 16, 1_000_000)
+        for chunk in training_chunks(data, [np.arange(10_000)], 16, 1_000_000, pace)
     ]
     assert max(sizes) <= 1_050_000
     assert len(sizes) == 42

@@ -23,7 +23,7 @@ from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CH
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
 from laconic.runtime.batches import Inputs
-from laconic.runtime.trainer import Outputs
+from laconic.runtime.inference import Outputs
 from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes

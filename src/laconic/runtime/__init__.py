@@ -5,6 +5,8 @@
 
 from laconic.runtime.arrays import read_arrays
 from laconic.runtime.bundle import Bundle, pack
+from laconic.runtime.checkpoint import Checkpoint
+from laconic.runtime.inference import Predictor
 from laconic.runtime.manifest import Manifest
 from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.trainer import Metrics, Trainer
@@ -12,9 +14,11 @@ from laconic.runtime.training import Progress, Training, TrainResult
 
 __all__ = [
     "Bundle",
+    "Checkpoint",
     "Manifest",
     "Metrics",
     "OptimizerState",
+    "Predictor",
     "Progress",
     "TrainResult",
     "Trainer",

@@ -1,10 +1,9 @@
-"""Checks data against a bundle's signature and cuts it into batches of bounded memory."""
+"""Checks data and settings against what a bundle takes, and cuts data into batches for inference."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,21 +18,6 @@ Inputs: TypeAlias = Array | Mapping[str, Array]
 
 Targets: TypeAlias = Array | Mapping[str, Array] | None
 """One array for a bundle with one target, arrays by output or target name for several, None for none."""
-
-CHUNK_STEPS = 64
-"""Steps in a chunk at most, however small the data: between chunks, training can be stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A few training steps: arrays by graph input, shape `(steps, batch, ...)`.
-
-    The arrays are buffers that the next chunk may overwrite.
-    """
-
-    feeds: Mapping[str, Array]
-    steps: int
-    batch: int
 
 
 def check_inputs(manifest: Manifest, x: Inputs, *, may_be_empty: bool = False) -> dict[str, Array]:
@@ -82,68 +66,15 @@ def check_targets(manifest: Manifest, y: Targets, samples: int) -> dict[str, Arr
     return {t.name: _checked_target(t, given[output], samples) for output, t in targets.items()}
 
 
-def training_chunks(
-    data: Mapping[str, Array], order: NDArray[np.int64], batch_size: int, chunk_bytes: int
-) -> Iterator[Chunk]:
-    """Batches of `order`, gathered a few steps at a time into buffers of about `chunk_bytes`.
-
-    `data` holds every data input and target. What is left at the end is a batch of its own, as large as it
-    is.
-    """
-    whole = len(order) // batch_size
-    length = _chunk_steps(data, batch_size, chunk_bytes, whole)
-    buffers = {n: np.empty((length * batch_size, *a.shape[1:]), a.dtype) for n, a in data.items()}
-    for first in range(0, whole, length):
-        here = min(length, whole - first)
-        picked = order[first * batch_size : (first + here) * batch_size]
-        for name, source in data.items():
-            np.take(source, picked, axis=0, out=buffers[name][: len(picked)], mode="clip")
-        yield _chunk(buffers, here, batch_size)
-    if rest := len(order) % batch_size:
-        yield _chunk({n: a[order[-rest:]] for n, a in data.items()}, 1, rest)
-
-
-def stream_chunks(
-    groups: Iterable[Mapping[str, Array]], batch_size: int, chunk_bytes: int
-) -> Iterator[Chunk]:
-    """The same from groups of samples of any size, in the order in which they come; no more than one group
-    and one batch is held at a time.
-
-    Samples of different shapes do not share a batch: where an axis of free length changes, the batch so far
-    stays smaller.
-    """
-    waiting: dict[str, Array] = {}
-    for group in groups:
-        if waiting and any(waiting[n].shape[1:] != a.shape[1:] for n, a in group.items()):
-            yield _chunk(waiting, 1, _samples(waiting))
-            waiting = {}
-        start = 0
-        if waiting:
-            start = batch_size - _samples(waiting)
-            waiting = {n: np.concatenate([waiting[n], a[:start]]) for n, a in group.items()}
-            if _samples(waiting) < batch_size:
-                del group
-                continue
-            yield _chunk(waiting, 1, batch_size)
-        whole, rest = divmod(_samples(group) - start, batch_size)
-        stop = start + whole * batch_size
-        stride = batch_size * _chunk_steps(group, batch_size, chunk_bytes, whole)
-        for first in range(start, stop, stride):
-            last = min(first + stride, stop)
-            cut = {n: np.ascontiguousarray(a[first:last]) for n, a in group.items()}
-            yield _chunk(cut, (last - first) // batch_size, batch_size)
-            del cut
-        waiting = {n: a[stop:].copy() for n, a in group.items()} if rest else {}
-        # Gone, here and above, before the next one is asked for.
-        del group
-    if waiting:
-        yield _chunk(waiting, 1, _samples(waiting))
-
-
 def evaluation_batches(data: Mapping[str, Array], batch_size: int) -> Iterator[dict[str, Array]]:
     """Consecutive stretches of at most `batch_size` samples; views where the arrays allow it."""
-    for start in range(0, _samples(data), batch_size):
+    for start in range(0, samples_in(data), batch_size):
         yield {n: np.ascontiguousarray(a[start : start + batch_size]) for n, a in data.items()}
+
+
+def samples_in(data: Mapping[str, Array]) -> int:
+    """How many samples arrays have that have been checked."""
+    return len(next(iter(data.values())))
 
 
 def check_positive(thing: str, value: int) -> int:
@@ -202,24 +133,9 @@ def _checked_target(target: Target, array: Array, samples: int) -> Array:
     return array.astype(np.int64, copy=False)
 
 
-def _samples(data: Mapping[str, Array]) -> int:
-    return len(next(iter(data.values())))
-
-
 def _fits(found: tuple[int, ...], due: tuple[int | None, ...]) -> bool:
     return len(found) == len(due) and all(d in (None, f) for f, d in zip(found, due, strict=True))
 
 
 def _due(shape: tuple[int | None, ...]) -> tuple[object, ...]:
     return ("samples", *("any" if d is None else d for d in shape))
-
-
-def _chunk_steps(data: Mapping[str, Array], batch_size: int, chunk_bytes: int, steps: int) -> int:
-    """How many steps go into one chunk."""
-    sample_bytes = sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in data.values())
-    return max(1, min(steps, CHUNK_STEPS, chunk_bytes // max(1, batch_size * sample_bytes)))
-
-
-def _chunk(arrays: Mapping[str, Array], steps: int, batch: int) -> Chunk:
-    feeds = {n: a[: steps * batch].reshape(steps, batch, *a.shape[1:]) for n, a in arrays.items()}
-    return Chunk(feeds, steps, batch)

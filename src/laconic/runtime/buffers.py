@@ -15,7 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from laconic.errors import ModelError
-from laconic.runtime.batches import Array, Chunk
+from laconic.runtime.batches import Array
+from laconic.runtime.chunks import Chunk
+from laconic.runtime.memory import aligned, aligned_empty_like
 
 Form: TypeAlias = Literal["epoch", "step"]
 """How training runs: a stretch of steps in one call to onnxruntime, or one call for each step."""
@@ -26,7 +28,7 @@ class StateBuffers:
 
     One thread advances; others may read what the last finished call left, while the next one runs.
 
-    The first step of a `fresh` session is a call of its own, after which onnxruntime gives its memory back:
+    After the first call of a `fresh` session, which is one step (`Pace`), onnxruntime gives its memory back:
     it takes that piece by piece, learns from it how much a step needs, and takes the rest in one block
     beside it. A process that trains a MobileNet-like network at batch 8 peaks at 105 MB, not 121.
     """
@@ -46,8 +48,8 @@ class StateBuffers:
         self._fresh = fresh
         # Copies: onnxruntime uses an array's memory in place, and these are written to.
         self._kept = [
-            {n: a.copy() for n, a in state.items()},
-            {n: np.empty_like(a) for n, a in state.items()},
+            {n: aligned(a) for n, a in state.items()},
+            {n: aligned_empty_like(a) for n, a in state.items()},
         ]
         self._buffers = [{n: value(a) for n, a in half.items()} for half in self._kept]
         self._alive = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in constants.items()}
@@ -65,9 +67,7 @@ class StateBuffers:
         """Run the chunk's steps; the mean loss of each, float32 of shape `(steps,)`."""
         losses = np.empty(chunk.steps, np.float32)
         if self._form == "epoch":
-            parts = (slice(0, 1), slice(1, None)) if self._fresh and chunk.steps > 1 else (slice(None),)
-            for part in parts:
-                self._call({n: a[part] for n, a in chunk.feeds.items()}, losses[part])
+            self._call(chunk.feeds, losses)
         else:
             for i in range(chunk.steps):
                 self._call({n: a[i] for n, a in chunk.feeds.items()})

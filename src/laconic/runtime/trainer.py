@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from laconic.errors import ConfigError, ModelError
 from laconic.runtime.batches import (
     Array,
-    Chunk,
     Inputs,
     Targets,
     check_inputs,
@@ -23,22 +22,22 @@ from laconic.runtime.batches import (
     check_seed,
     check_targets,
     evaluation_batches,
-    stream_chunks,
-    training_chunks,
+    samples_in,
 )
+from laconic.runtime.beginning import Beginning, parameters_of
 from laconic.runtime.buffers import Form, StateBuffers
 from laconic.runtime.bundle import Bundle
-from laconic.runtime.control import Correction
+from laconic.runtime.checkpoint import Checkpoint, Run, state_schema
+from laconic.runtime.chunks import Chunk, stream_chunks, training_chunks
 from laconic.runtime.graph_types import check_graph_types
+from laconic.runtime.inference import PREDICTION_BATCH, Inference, Outputs, Predictor
 from laconic.runtime.optimizer_state import OptimizerState
+from laconic.runtime.pace import Pace
 from laconic.runtime.session import open_session
-from laconic.runtime.training import Training, TrainResult, check_finite
-from laconic.schema import Schema, Vector
+from laconic.runtime.training import Training, TrainResult
+from laconic.schema import Vector
 
 _GraphName: TypeAlias = Literal["step", "epoch", "evaluation", "inference"]
-
-Outputs: TypeAlias = "NDArray[np.float32] | dict[str, Array]"
-"""One array for a model with one output, else arrays by output name; samples on axis 0."""
 
 Stream: TypeAlias = Iterable[tuple[Inputs, Targets]]
 """Groups of labelled samples of any size, such as a data loader gives."""
@@ -69,7 +68,9 @@ class Trainer:
     `form` chooses how training runs: "epoch" hands a stretch of steps to onnxruntime at once, "step" makes
     one call for each step. Both give the same weights up to float32 rounding. By default a state of up to
     `LARGE_STATE_BYTES` is trained by the epoch, and a larger one by the step, in a session that spares
-    memory. `chunk_bytes` bounds the buffer into which training data is gathered.
+    memory. `chunk_bytes` bounds the buffer into which training data is gathered; `stretch_s` is about how
+    many seconds a run goes on between two chances to stop it, or one step, where that takes longer. Neither
+    changes what is computed.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Trainer:
         threads: int = 1,
         form: Form | None = None,
         chunk_bytes: int = 2**18,
+        stretch_s: float = 0.1,
     ) -> None:
         if form not in ("epoch", "step", None):
             raise ConfigError("form of training", value=form, limit=("epoch", "step"))
@@ -87,6 +89,8 @@ class Trainer:
         self._threads = check_positive("number of threads", threads)
         self._form: Form = form or ("step" if self._lean else "epoch")
         self._chunk_bytes = check_positive("chunk size in bytes", chunk_bytes)
+        self._stretch_s = check_rate("stretch in seconds", stretch_s)
+        self._pace: Pace | None = None
         # Sessions use these where they lie.
         self._frozen = {n: ort.OrtValue.ortvalue_from_numpy(a.copy()) for n, a in bundle.frozen.items()}
         self._sessions: dict[_GraphName, Any] = {}
@@ -110,7 +114,7 @@ class Trainer:
     ) -> TrainResult:
         """Train from `weights` on `x`, `y` to the end, as `start` would.
 
-        `should_stop` is asked between chunks of at most 64 steps.
+        `should_stop` is asked after every stretch (`stretch_s`) of at most 64 steps.
         """
         training = self.start(
             weights,
@@ -145,6 +149,8 @@ class Trainer:
         local: Vector | None = None,
         control: Vector | None = None,
         optimizer: OptimizerState | None = None,
+        data_tag: bytes = b"",
+        resume: Checkpoint | None = None,
     ) -> Training:
         """A run from `weights` on `x`, `y`; each epoch sees every sample once, in an order drawn from `seed`.
 
@@ -157,22 +163,53 @@ class Trainer:
         `optimizer` the state that an earlier run ended with, zero by default. The last batch of an epoch may
         be smaller than the others.
 
-        The same arguments on the same machine give bit-identical weights. Raises `ConfigError` for data or
-        settings, `ModelError` for weights of another size, `NonFinite` for weights that are not finite.
+        The same arguments on the same machine give bit-identical weights; so does a run that was stopped and
+        goes on from its checkpoint, given as `resume` with the arguments of its start. `data_tag`, at most 64
+        bytes, tells these data from others, such as a digest does: a checkpoint remembers it. The vectors
+        that a run starts with must stay as they are until it is over.
+
+        Raises `ConfigError` for data or settings, `ModelError` for weights of another size, `NonFinite` for
+        weights that are not finite; for `resume` `CheckpointMismatch` if it is of another run, `Malformed` or
+        `NonFinite` if it is of none. Then the run has to begin anew.
         """
         manifest = self.bundle.manifest
         data = check_inputs(manifest, x)
-        samples = len(next(iter(data.values())))
+        samples = samples_in(data)
         data.update(check_targets(manifest, y, samples))
         epochs = check_positive("number of epochs", epochs)
         batch_size = min(check_positive("batch size", batch_size), samples)
-        rng = np.random.default_rng(check_seed(seed))
+        seed = check_seed(seed)
+        rng = np.random.default_rng(seed)
+        if not isinstance(data_tag, bytes) or len(data_tag) > 64:
+            raise ConfigError("data tag", value=data_tag, limit="at most 64 bytes")
+        begin = Beginning.of(
+            self.bundle, weights, learning_rate, seed, proximal_mu, local, control, optimizer
+        )
 
-        def chunks() -> Iterator[Chunk]:
-            for _ in range(epochs):
-                yield from training_chunks(data, rng.permutation(samples), batch_size, self._chunk_bytes)
+        @cache
+        def run() -> Run:
+            return Run(
+                bundle=self.bundle.hash,
+                data_tag=data_tag,
+                data_samples=samples,
+                start=begin.digest(),
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=float(begin.learning_rate),
+                proximal_mu=float(begin.proximal_mu),
+                seed=f"{seed:x}",
+                form=self._form,
+                threads=self._threads,
+                runtime=f"onnxruntime {ort.__version__}",
+            )
 
-        return self._run(weights, chunks(), learning_rate, seed, proximal_mu, local, control, optimizer)
+        if resume is not None:
+            resume.check(run(), self.bundle)
+        pace = self._paced(batch_size)
+        orders = (rng.permutation(samples) for _ in range(epochs))
+        done = 0 if resume is None else resume.steps
+        chunks = training_chunks(data, orders, batch_size, self._chunk_bytes, pace, done=done)
+        return self._run(begin, chunks, pace, run, resume)
 
     def start_stream(
         self,
@@ -201,7 +238,7 @@ class Trainer:
                 x, y = group
                 del group
                 data = check_inputs(manifest, x, may_be_empty=True)
-                samples = len(next(iter(data.values())))
+                samples = samples_in(data)
                 if samples:
                     data.update(check_targets(manifest, y, samples))
                 # Gone before the next one is asked for.
@@ -210,10 +247,11 @@ class Trainer:
                     yield data
                 del data
 
-        chunks = stream_chunks(groups(), batch_size, self._chunk_bytes)
-        return self._run(
-            weights, chunks, learning_rate, check_seed(seed), proximal_mu, local, control, optimizer
+        begin = Beginning.of(
+            self.bundle, weights, learning_rate, check_seed(seed), proximal_mu, local, control, optimizer
         )
+        pace = self._paced(batch_size)
+        return self._run(begin, stream_chunks(groups(), batch_size, self._chunk_bytes, pace), pace)
 
     def evaluate(
         self,
@@ -221,123 +259,85 @@ class Trainer:
         x: Inputs,
         y: Targets = None,
         *,
-        batch_size: int = 256,
+        batch_size: int = 32,
         local: Vector | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Metrics:
         """Loss and metrics of `weights` on `x`, `y` (as for `start`).
 
-        Raises as `start` does.
+        `should_stop` is asked after each batch but the last; what is returned then is measured on the
+        samples up to there. Raises as `start` does.
         """
         manifest = self.bundle.manifest
         data = check_inputs(manifest, x)
-        samples = len(next(iter(data.values())))
+        samples = samples_in(data)
         data.update(check_targets(manifest, y, samples))
-        constants = self._parameters(weights, local)
+        constants = parameters_of(self.bundle, weights, local)
         session = self._session("evaluation")
         wanted = [f"{part}/{metric}" for metric in manifest.metrics for part in ("sum", "weight")]
         totals = np.zeros(len(wanted), np.float64)
+        seen = 0
         for feeds in evaluation_batches(data, check_positive("batch size", batch_size)):
             totals += _run(session, wanted, {**constants, **feeds})
+            seen += samples_in(feeds)
+            if should_stop is not None and seen < samples and should_stop():
+                break
         means = totals[0::2] / np.maximum(totals[1::2], np.finfo(np.float32).tiny)
         values = dict(zip(manifest.metrics, means.tolist(), strict=True))
         loss = sum(objective.weight * values[objective.metrics[0]] for objective in manifest.objectives)
-        return Metrics(loss=loss, samples=samples, values=values)
+        return Metrics(loss=loss, samples=seen, values=values)
 
     def predict(
-        self, weights: Vector, x: Inputs, *, batch_size: int = 256, local: Vector | None = None
+        self,
+        weights: Vector,
+        x: Inputs,
+        *,
+        batch_size: int = PREDICTION_BATCH,
+        local: Vector | None = None,
     ) -> Outputs:
         """The model's own output for `x`, or its outputs by name; samples on axis 0.
 
         Raises as `start` does.
         """
-        constants = self._parameters(weights, local)
-        values = {n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in constants.items()}
-        return self._predict(values, x, check_positive("batch size", batch_size))
+        return self.predictor(weights, local).predict(x, batch_size=batch_size)
+
+    def predictor(self, weights: Vector, local: Vector | None = None) -> Predictor:
+        """`predict` with these weights, for who asks more than once: they are looked at here and not at every
+        call. They are used where they lie.
+
+        Raises `ModelError` for weights of another size, `NonFinite` for weights that are not finite.
+        """
+        return Predictor(self._inference, parameters_of(self.bundle, weights, local))
 
     def _run(
         self,
-        weights: Vector,
+        begin: Beginning,
         chunks: Iterator[Chunk],
-        learning_rate: float,
-        seed: int,
-        proximal_mu: float,
-        local: Vector | None,
-        control: Vector | None,
-        optimizer: OptimizerState | None,
+        pace: Pace,
+        run: Callable[[], Run] | None = None,
+        resume: Checkpoint | None = None,
     ) -> Training:
-        manifest = self.bundle.manifest
-        mu = np.asarray(check_rate("proximal mu", proximal_mu), np.float32)
-        if mu and not manifest.proximal:
-            raise ConfigError(
-                "proximal mu", value=proximal_mu, limit=0, remedy="prepare the bundle with proximal=True"
-            )
-        start = self._parameters(weights, local)
-        rate = np.asarray(check_rate("learning rate", learning_rate), np.float32)
-        constants: dict[str, Array] = {"lr": rate}
-        correction = Correction.of(self.bundle, weights, control, np.float32(rate))
-        constants.update(correction.constants)
-        if manifest.proximal:
-            constants["prox_mu"] = mu
-            pulled = [p for p in manifest.weights if p.role == "trainable"]
-            constants.update({f"ref/{p.name}": start[p.name] for p in pulled})
-        if manifest.optimizer.seeded:
-            constants["seed"] = np.asarray(seed % 2**63, np.int64)
-        optimizer = OptimizerState.initial(self.bundle) if optimizer is None else optimizer
-        optimizer.check(self.bundle)
-        state = dict(start)
-        for slot, vector in optimizer.slots.items():
-            named = self.bundle.weight_schema.unflatten(vector)
-            state.update({f"opt/{slot}/{n}": np.ascontiguousarray(a) for n, a in named.items()})
-        if manifest.optimizer.counts:
-            state["step"] = np.asarray(optimizer.step, np.int64)
+        state = begin.state
+        if resume is not None:
+            state.update(state_schema(self.bundle).unflatten(resume.state))
+            if "step" in state:
+                state["step"] = state["step"] + resume.steps
         fresh = self._form not in self._sessions
-        buffers = StateBuffers(self._session(self._form), self._form, state, constants, fresh=fresh)
-        return Training(
-            self.bundle, buffers, chunks, lambda values, x: self._predict(values, x, 256), correction
-        )
+        session = self._session(self._form)
+        buffers = StateBuffers(session, self._form, state, begin.constants, fresh=fresh)
+        return Training(self.bundle, buffers, chunks, self._predict, begin.correction, pace, run, resume)
 
-    def _predict(self, values: Mapping[str, Any], x: Inputs, batch_size: int) -> Outputs:
-        """Inference on weights that lie in OrtValues; names that the graph does not know are passed over."""
-        manifest = self.bundle.manifest
-        data = check_inputs(manifest, x)
-        session = self._session("inference")
-        names = [o.name for o in manifest.outputs]
-        parts: list[list[Array]] = []
-        for feeds in evaluation_batches(data, batch_size):
-            binding = session.io_binding()
-            try:
-                for parameter in manifest.parameters:
-                    if parameter.role != "frozen" and parameter.kind != "control":
-                        binding.bind_ortvalue_input(parameter.name, values[parameter.name])
-                for name, array in feeds.items():
-                    binding.bind_cpu_input(name, array)
-                for name in names:
-                    binding.bind_output(name)
-                session.run_with_iobinding(binding)
-            except Exception as e:  # onnxruntime's exceptions share no base below Exception
-                raise ModelError("onnxruntime could not run the model", value=str(e)) from e
-            parts.append(binding.copy_outputs_to_cpu())
-        joined = {name: np.concatenate(arrays) for name, *arrays in zip(names, *parts, strict=True)}
-        return joined[names[0]] if len(names) == 1 else joined
+    def _paced(self, batch_size: int) -> Pace:
+        """The pace of a run, which goes on from that of the run before."""
+        self._pace = Pace(self._stretch_s, batch_size, earlier=self._pace)
+        return self._pace
 
-    def _parameters(self, weights: Vector, local: Vector | None) -> dict[str, Array]:
-        """What the graphs take of the trained parameters, by name, as contiguous arrays; the caller's vectors
-        are never written to."""
-        local = self.bundle.initial_local if local is None else local
-        out: dict[str, Array] = {}
-        pairs: tuple[tuple[str, Schema, Vector], ...] = (
-            ("weights", self.bundle.schema, weights),
-            ("local weights", self.bundle.local_schema, local),
-        )
-        for thing, schema, vector in pairs:
-            if not isinstance(vector, np.ndarray) or vector.dtype != np.float32:
-                found = vector.dtype if isinstance(vector, np.ndarray) else type(vector).__name__
-                raise ModelError(f"dtype of the {thing}", value=str(found), limit="float32 array")
-            named = schema.unflatten(vector)
-            check_finite(thing, vector, "ask for the model again")
-            steered = {t.name for t in schema.tensors if not t.control}
-            out.update({n: np.ascontiguousarray(a) for n, a in named.items() if n in steered})
-        return out
+    def _predict(self, values: Mapping[str, Any], x: Inputs) -> Outputs:
+        return self._inference.run(values, x, PREDICTION_BATCH)
+
+    @cached_property
+    def _inference(self) -> Inference:
+        return Inference(self.bundle, self._session("inference"))
 
     def _session(self, name: _GraphName) -> Any:
         with self._lock:

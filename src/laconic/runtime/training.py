@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.errors import NonFinite
-from laconic.runtime.batches import Array, Chunk, Inputs
+from laconic.errors import LocalProtocolError
+from laconic.runtime.batches import Inputs
 from laconic.runtime.buffers import StateBuffers
 from laconic.runtime.bundle import Bundle
+from laconic.runtime.checkpoint import Checkpoint, Run, state_schema
+from laconic.runtime.chunks import Chunk
 from laconic.runtime.control import Correction
+from laconic.runtime.finite import check_finite
+from laconic.runtime.inference import Outputs
 from laconic.runtime.optimizer_state import OptimizerState
+from laconic.runtime.pace import Pace
 from laconic.schema import Vector
-
-Predictor = Callable[[Mapping[str, object], Inputs], "NDArray[np.float32] | dict[str, Array]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,61 +63,90 @@ class Training:
         bundle: Bundle,
         buffers: StateBuffers,
         chunks: Iterator[Chunk],
-        predictor: Predictor,
+        predict: Callable[[Mapping[str, object], Inputs], Outputs],
         correction: Correction,
+        pace: Pace,
+        run: Callable[[], Run] | None = None,
+        resumed: Checkpoint | None = None,
     ) -> None:
+        """`run` tells what the result depends on; a run over a stream cannot tell."""
         self._bundle = bundle
         self._buffers = buffers
         self._chunks = chunks
-        self._predictor = predictor
+        self._predict = predict
         self._correction = correction
+        self._pace = pace
+        self._run = run
         self._losses: list[NDArray[np.float32]] = []
-        self._samples = 0
+        self._steps = self._samples = 0
+        if resumed is not None:
+            # A copy: the checkpoint's own keeps all of the file's bytes alive.
+            self._losses.append(resumed.losses.copy())
+            self._steps, self._samples = resumed.steps, resumed.run.samples_after(resumed.steps)
 
     def __iter__(self) -> Iterator[Progress]:
+        began = time.perf_counter()
         while (chunk := next(self._chunks, None)) is not None:
             losses = self._buffers.advance(chunk)
+            self._pace.took(chunk.steps, chunk.batch, time.perf_counter() - began)
             self._losses.append(losses)
+            self._steps += chunk.steps
             self._samples += chunk.steps * chunk.batch
             # Gone before the next one is made.
             del chunk
-            yield Progress(losses, sum(map(len, self._losses)), self._samples)
+            yield Progress(losses, self._steps, self._samples)
+            # The time that others take in between is not the run's.
+            began = time.perf_counter()
 
-    def predict(self, x: Inputs) -> NDArray[np.float32] | dict[str, Array]:
+    def predict(self, x: Inputs) -> Outputs:
         """The model's output for `x` with the newest weights: an array, or arrays by name for several
         outputs.
 
         Raises `ConfigError` for data that does not fit.
         """
         with self._buffers.reading() as values:
-            return self._predictor(values, x)
+            return self._predict(values, x)
+
+    def checkpoint(self) -> Checkpoint:
+        """What the run needs to go on later (`Trainer.start`), as of the last turn of the iteration.
+
+        To be asked for between two turns, by the thread that iterates. A copy of the state, which is as
+        large as the weights, local ones too, times one plus the number of the optimizer's slots. Raises
+        `NonFinite` when training has gone astray, `LocalProtocolError` for a run over a stream, which cannot
+        be had a second time.
+        """
+        if self._run is None:
+            raise LocalProtocolError("a run over a stream has no checkpoint", remedy="train on arrays")
+        with self._buffers.state() as state:
+            vector = state_schema(self._bundle).flatten(state)
+        _check_trained(vector)
+        return Checkpoint(self._run(), vector, self._all_losses())
 
     def result(self) -> TrainResult:
         """What the run has given so far. Raises `NonFinite` when training has gone astray."""
         schema = self._bundle.weight_schema
-        steps = sum(map(len, self._losses))
         with self._buffers.state() as state:
             slots = {
                 slot: schema.flatten({t.name: state[f"opt/{slot}/{t.name}"] for t in schema.tensors})
                 for slot in self._bundle.manifest.optimizer.slots
             }
-            control = self._correction.after(state, steps)
+            control = self._correction.after(state, self._steps)
             result = TrainResult(
                 weights=self._bundle.schema.flatten({**state, **self._correction.travelling(control)}),
                 local=self._bundle.local_schema.flatten(state),
-                losses=np.concatenate(self._losses) if self._losses else np.empty(0, np.float32),
+                losses=self._all_losses(),
                 samples=self._samples,
-                steps=steps,
+                steps=self._steps,
                 optimizer=OptimizerState(slots, int(state["step"]) if "step" in state else 0),
                 control=control,
             )
         for vector in (result.weights, result.local, result.control, *slots.values()):
-            check_finite("weights after training", vector, "lower the learning rate or check the data")
+            _check_trained(vector)
         return result
 
+    def _all_losses(self) -> NDArray[np.float32]:
+        return np.concatenate(self._losses) if self._losses else np.empty(0, np.float32)
 
-def check_finite(thing: str, vector: Vector, remedy: str) -> None:
-    """Raise `NonFinite` unless every element is finite."""
-    if not np.isfinite(vector).all():
-        bad = int(np.count_nonzero(~np.isfinite(vector)))
-        raise NonFinite(thing, value=f"{bad} of {vector.size} not finite", remedy=remedy)
+
+def _check_trained(vector: Vector) -> None:
+    check_finite("weights after training", vector, "lower the learning rate or check the data")
