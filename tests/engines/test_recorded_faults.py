@@ -51,8 +51,8 @@ def sends(effects: Any) -> list[str]:
 
 
 def answer(device: DeviceEngine, fate: m.Fate, missing: list[int] = []) -> Received:  # noqa: B006
-    assert device._outbox is not None
-    return Received(topics.ack("d0"), m.encode(m.Ack(device._outbox.update, fate, missing)))
+    assert device._delivery.outbox is not None
+    return Received(topics.ack("d0"), m.encode(m.Ack(device._delivery.outbox.update, fate, missing)))
 
 
 def test_missing_chunks_are_sent_once_each_and_then_the_promise() -> None:
@@ -86,7 +86,7 @@ def test_an_unusable_offer_that_waits_does_not_take_the_answers_effects_along() 
     effects = device.handle(answer(device, m.Fate.COMMITTED), 3.0)
     apply(store, effects)
     assert store.get("outbox") is None
-    assert store.get("residual") == device._residual.values.tobytes()
+    assert store.get("residual") == device._retained.residual.values.tobytes()
 
 
 def test_a_loss_beyond_all_bounds_does_not_silence_a_device() -> None:
@@ -157,7 +157,7 @@ def test_another_bundle_begins_anew_and_stays_so() -> None:
         effects = device.handle(Started(store), 10.0)
         apply(store, effects)
         assert device.phase.value == "idle"
-        assert not device._residual.values.any()
+        assert not device._retained.residual.values.any()
         skipped = device.handle(
             Received(topics.cohort_task("default"), m.encode(offer(9, device, bundle=BUNDLE))), 11.0
         )
@@ -168,8 +168,8 @@ def test_another_bundle_begins_anew_and_stays_so() -> None:
 def test_an_outbox_that_does_not_decode_is_left_aside() -> None:
     store = MemoryStore()
     device, _ = uploading(store)
-    assert device._outbox is not None
-    spoilt = msgspec.structs.replace(device._outbox, frame=device._outbox.frame[:-1])
+    assert device._delivery.outbox is not None
+    spoilt = msgspec.structs.replace(device._delivery.outbox, frame=device._delivery.outbox.frame[:-1])
     store.write({"outbox": msgspec.msgpack.encode(spoilt)})
     device = DeviceEngine(DeviceSettings("d0"), LinearLearner(0))
     notes = [e for e in device.handle(Started(store), 5.0) if isinstance(e, Note)]

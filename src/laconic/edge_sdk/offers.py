@@ -34,6 +34,10 @@ class Offers:
         self._newest = task
         return False
 
+    def withdraw(self) -> None:
+        """Whatever waits is not to be worked on."""
+        self.waiting = None
+
     def answered(self, task: str) -> None:
         """A task has been answered, by an update or a skip."""
         self._answered.append(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -14,6 +15,7 @@ from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
 from laconic.edge_sdk.learner import Learner, Measured
 from laconic.errors import ConfigError, LimitExceeded, Malformed
+from laconic.node import Compute
 from laconic.protocol.messages import Folded, Offer, measured
 from laconic.schema import Schema, Vector
 
@@ -62,6 +64,18 @@ class Outcome:
     private: bytes = b""
     """What the learner keeps for the next time: it never leaves the device."""
     accuracy_before: float | None = None
+
+
+def job(assignment: Assignment, learner: Learner) -> Compute:
+    """The work as a driver runs it: it gives an `Outcome`, or `Measured` for an offer to measure only."""
+    run = perform if assignment.offer.train else measure
+    samples = touched(assignment.offer, learner.samples)
+    return Compute("train", lambda: run(assignment, learner), samples=samples)
+
+
+def seed_of(device: str, task: str) -> int:
+    """The seed of a device's work on a task: the same in every life."""
+    return int.from_bytes(hashlib.sha256(f"{device}/{task}".encode()).digest()[:8], "big")
 
 
 def perform(assignment: Assignment, learner: Learner) -> Outcome:
