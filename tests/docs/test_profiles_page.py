@@ -13,9 +13,9 @@ from laconic.profiles import Origin, Profiles, Quantity, Verification, profiles,
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "profiles.md"
 HEAD = """# Profiles: published power and bandwidth
 
-Every constant that the simulator and the modelled sensors of a device use, from `src/laconic/profiles.json`. This page
-is made from that file (`python tests/docs/test_profiles_page.py`); how the figures are used is in
-[simulator.md](simulator.md). A figure is as good as the last column but one says:
+Every constant of the simulator's world, from `src/laconic/profiles.json`. This page is made from that file
+(`python tests/docs/test_profiles_page.py`); how the figures are used is in [simulator.md](simulator.md). A figure is
+as good as the last column but one says:
 
 """
 
@@ -23,7 +23,7 @@ is made from that file (`python tests/docs/test_profiles_page.py`); how the figu
 def page() -> str:
     """The page as it should be."""
     p = profiles()
-    parts = [HEAD, _levels(p), "\n"]
+    parts = [HEAD, _levels(p)]
     for title, table in (("Boards", p.boards), ("Radios", p.radios)):
         for name, entry in table.items():
             parts.append(f"\n## {title[:-1]} `{name}`: {entry.what}\n\n{_rows(quantities(entry))}")

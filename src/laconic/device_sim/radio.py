@@ -1,0 +1,171 @@
+"""A radio's joules: idle, promotion, active, tail.
+
+Power is piecewise constant: a promotion before a transfer that finds the radio idle, alpha_up x Mbit/s up +
+alpha_down x Mbit/s down + beta in transfer, and the stages of the tail until the next transfer begins (Huang
+et al., "A Close Examination of Performance and Power Characteristics of 4G LTE Networks", MobiSys 2012,
+section 4). Within a stage the cycles of discontinuous reception (3GPP TS 36.321, section 5.7) count with
+their mean power.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import Final
+
+from laconic.errors import LocalProtocolError
+from laconic.profiles import LinearRadio, Origin, worst
+from laconic.profiles import Radio as Profile
+
+_SHORTEST_S: Final = 1e-9
+
+
+class State(IntEnum):
+    """What a radio is doing."""
+
+    IDLE = 0
+    PROMOTION = 1
+    ACTIVE = 2
+    TAIL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RadioPower:
+    """A profile in watts and joules."""
+
+    promotion_s: float
+    promotion_w: float
+    active_w: float
+    up_j_per_byte: float
+    down_j_per_byte: float
+    tail: tuple[tuple[float, float], ...]
+    """Of each stage: seconds from the transfer to its end, watts."""
+    idle_w: float
+    up_bytes_per_s: float
+    down_bytes_per_s: float
+    origins: tuple[Origin, Origin, Origin, Origin]
+    """How well the power of each `State` is known."""
+
+    @property
+    def tail_s(self) -> float:
+        """How long the tail is."""
+        return self.tail[-1][0] if self.tail else 0.0
+
+    @property
+    def most_w(self) -> float:
+        """No state takes more while both ways run at the radio's own rates."""
+        busy = self.up_bytes_per_s * self.up_j_per_byte + self.down_bytes_per_s * self.down_j_per_byte
+        return max(self.promotion_w, self.active_w + busy, self.idle_w, *(w for _, w in self.tail))
+
+
+def compiled(profile: Profile) -> RadioPower:
+    """The profile as the state machine wants it.
+
+    A radio of which sending and receiving are known takes the power of receiving, or of its tail if that is
+    less, while a transfer is open, and the difference while bytes pass at its own rate.
+    """
+    tail, ends = [], 0.0
+    for stage in profile.tail:
+        ends += stage.time_s.value
+        tail.append((ends, stage.mean_w))
+    up_mbps, down_mbps = profile.up_mbps.value, profile.down_mbps.value
+    if isinstance(profile, LinearRadio):
+        up, down, base = profile.alpha_up.value, profile.alpha_down.value, profile.beta_mw.value
+        active = worst(profile.alpha_up.origin, profile.alpha_down.origin, profile.beta_mw.origin)
+    else:
+        tx, rx = profile.tx_mw.value, profile.rx_mw.value
+        base = min(rx, *(1e3 * w for _, w in tail), tx)
+        up, down = (tx - base) / up_mbps, (rx - base) / down_mbps
+        # What a byte costs depends on the rate at which it passes.
+        active = worst(
+            profile.tx_mw.origin, profile.rx_mw.origin, profile.up_mbps.origin, profile.down_mbps.origin
+        )
+    return RadioPower(
+        promotion_s=profile.promotion_s.value,
+        promotion_w=profile.promotion_mw.value * 1e-3,
+        active_w=base * 1e-3,
+        up_j_per_byte=up * 8e-9,
+        down_j_per_byte=down * 8e-9,
+        tail=tuple(tail),
+        idle_w=profile.idle.mean_w,
+        up_bytes_per_s=up_mbps * 125_000,
+        down_bytes_per_s=down_mbps * 125_000,
+        origins=(
+            profile.idle.power_mw.origin,
+            worst(profile.promotion_s.origin, profile.promotion_mw.origin),
+            active,
+            worst(*(q for s in profile.tail for q in (s.time_s.origin, s.power_mw.origin))),
+        ),
+    )
+
+
+class Radio:
+    """The transfers of one radio, and its power at any moment from the last `forget` on."""
+
+    __slots__ = ("_last_end", "_spans", "power")
+
+    def __init__(self, power: RadioPower) -> None:
+        self.power = power
+        self._spans: list[tuple[float, float, float]] = []
+        self._last_end = -inf
+
+    def ready(self, wanted: float) -> float:
+        """When bytes can pass that are wanted at `wanted`: later only if the radio must be promoted."""
+        state, _, until = self.at(wanted)
+        if state is State.IDLE:
+            return wanted + self.power.promotion_s
+        return until if state is State.PROMOTION else wanted
+
+    def transfer(self, begin: float, end: float, *, up_bytes: float = 0.0, down_bytes: float = 0.0) -> None:
+        """Bytes pass evenly from `begin` to `end`; a promotion, if it takes one, is over at `begin`.
+
+        Raises `LocalProtocolError` for a transfer that ends before it begins.
+        """
+        if end < begin:
+            raise LocalProtocolError("end of a transfer", value=end, limit=f"from {begin} on")
+        end = max(end, begin + _SHORTEST_S * max(1.0, abs(begin)))
+        joules = up_bytes * self.power.up_j_per_byte + down_bytes * self.power.down_j_per_byte
+        self._spans.append((begin, end, joules / (end - begin)))
+
+    def at(self, t: float) -> tuple[State, float, float]:
+        """The state at `t`, its watts, and until when both hold: later than `t`."""
+        last, following, until, watts, active = self._last_end, inf, inf, 0.0, False
+        for begin, end, w in self._spans:
+            if begin <= t < end:
+                active, watts, until = True, watts + w, min(until, end)
+            elif begin > t:
+                following = min(following, begin)
+            else:
+                last = max(last, end)
+        if active:
+            return State.ACTIVE, self.power.active_w + watts, min(until, following)
+        for seconds, w in self.power.tail:
+            if t < last + seconds:
+                return State.TAIL, w, min(last + seconds, following)
+        promoted = following - self.power.promotion_s
+        if t >= promoted:
+            return State.PROMOTION, self.power.promotion_w, following
+        return State.IDLE, self.power.idle_w, promoted
+
+    def cut(self, t: float) -> None:
+        """The link is gone: nothing passes after `t`."""
+        self._spans = [(b, min(e, t), w) for b, e, w in self._spans if b < t]
+
+    def forget(self, t: float) -> None:
+        """Nobody will ask for a moment before `t` again."""
+        if self._spans:
+            ended = [e for _, e, _ in self._spans if e <= t]
+            if ended:
+                self._last_end = max(self._last_end, *ended)
+                self._spans = [s for s in self._spans if s[1] > t]
+
+    def joules(self, since: float, until: float) -> tuple[float, float, float, float]:
+        """The energy between two moments, by `State`."""
+        spent, t = [0.0, 0.0, 0.0, 0.0], since
+        while t < until:
+            state, watts, end = self.at(t)
+            end = min(end, until)
+            spent[state] += watts * (end - t)
+            t = end
+        return spent[0], spent[1], spent[2], spent[3]
