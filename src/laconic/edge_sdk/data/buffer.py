@@ -6,6 +6,7 @@ import contextlib
 import errno
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,8 +61,8 @@ class ExampleBuffer:
 
     `add` takes one from any thread and returns at once; a thread of the buffer's own writes them in batches.
     A crash or kill at any moment loses no more than what came in the last `flush_every_s` seconds or, if that
-    is less, the last `flush_every` examples, and what comes while these are written; with `durable=True` nothing whose
-    `add` has returned. What is damaged on the disk is left out: an example is never altered.
+    is less, the last `flush_every` examples, and what comes while these are written; with `durable=True`
+    nothing whose `add` has returned. What is damaged on the disk is left out: an example is never altered.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ class ExampleBuffer:
         """`path`: a folder of the buffer's own. `bundle`: the model whose inputs and targets examples have.
 
         `max_bytes` bounds what lies on the disk, `max_examples` what is kept besides. `seed`: of the sample.
-        `on_full_disk`: what goes when a write fails, the examples to be written or the file with the least in
-        it. `strict`: `add` and `flush` raise what they otherwise count and note in `status`. `folder` carries
-        out the operations on files.
+        `on_full_disk`: what goes when a write fails, the examples to be written or the oldest file. `strict`:
+        `add` and `flush` raise what they otherwise count and note in `status`. `folder` carries out the
+        operations on files.
 
         Raises `ConfigError`, `DataError` for settings and models that cannot be, `StoreLocked` when another
         process holds the folder, `StorageError` when it cannot be opened.
@@ -273,19 +274,21 @@ class ExampleBuffer:
         """Write what waits. Raises `StorageError` if the buffer is strict, else counts and returns False."""
         with self._disk:
             with self._index:
-                batch, gone = list(self._waiting.items()), list(self._gone)
+                batch, gone = list(self._waiting.items()), dict(self._gone)
+            # Before, so that the shelf need never hold more than is kept.
+            for number in gone:
+                self._shelf.drop(number)
             try:
                 self._append(batch)
             except OSError as e:
-                return self._failed(batch, e)
+                return self._failed(batch, gone, e)
             with self._index:
                 for number, _ in batch:
                     if self._waiting.pop(number, None) is None:
                         # It had to go while it was being written.
                         self._shelf.drop(number)
                 for number in gone:
-                    self._gone.pop(number)
-                    self._shelf.drop(number)
+                    del self._gone[number]
             self._mourn()
         return True
 
@@ -298,10 +301,15 @@ class ExampleBuffer:
             self._shelf.free()
             self._shelf.append(batch)
 
-    def _failed(self, batch: list[tuple[int, bytes]], error: OSError) -> bool:
-        """What could not be written is lost; what had gone for it comes back."""
+    def _failed(
+        self, batch: list[tuple[int, bytes]], gone: Mapping[int, tuple[int, int]], error: OSError
+    ) -> bool:
+        """What could not be written is lost; what had gone for it comes back, where it is still there."""
         self._mourn()
+        revived = self._shelf.revive(gone)
         with self._index:
+            for number in gone.keys() - revived:
+                del self._gone[number]
             written = {number for number, _ in batch if self._shelf.holds(number)}
             for number in written:
                 if self._waiting.pop(number, None) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -98,10 +98,19 @@ class Shelf:
         for segment in self._segments.values():
             segment.live.discard(number)
 
+    def revive(self, numbers: Collection[int]) -> set[int]:
+        """Records that were dropped are wanted again: those that are still there."""
+        found: set[int] = set()
+        for segment in self._segments.values():
+            here = {n for n in segment.numbers if n in numbers and n not in found}
+            segment.live |= here
+            found |= here
+        return found
+
     def free(self) -> None:
-        """Remove the segment with the least in it, for a disk that is full."""
+        """Remove a segment in which nothing is kept, or else the oldest, for a disk that is full."""
         if victims := self._victims():
-            self._discard(victims[0])
+            self._discard(min(victims, key=lambda s: (bool(s.live), s.index)))
 
     def read(self) -> dict[str, Array]:
         """Every record that is wanted and sound, in the order of numbers, as arrays."""
@@ -170,7 +179,7 @@ class Shelf:
         return segment
 
     def _with_room(self) -> Segment:
-        if self._active is not None and len(self._active.numbers) < self.records_per_segment:
+        if self._active is not None and self._places_left(self._active):
             return self._active
         self._active = None
         while self.disk_bytes + self._segment_bytes > self._max_bytes and (victims := self._victims()):
@@ -191,7 +200,8 @@ class Shelf:
             if not self._crowded():
                 return
             active = self._active
-            if active is None or len(victim.live) > self.records_per_segment - len(active.numbers):
+            # One place stays free, so that whoever wanted room has some.
+            if active is None or (victim.live and len(victim.live) >= self._places_left(active)):
                 continue
             content = self._content(victim)
             begin, length = HEADER.size, self._layout.record_bytes
@@ -218,7 +228,7 @@ class Shelf:
 
     def _put(self, segment: Segment, bodies: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         """Write as many as have room; the rest."""
-        here = bodies[: self.records_per_segment - len(segment.numbers)]
+        here = bodies[: self._places_left(segment)]
         if not here:
             return bodies
         first = len(segment.numbers)
@@ -247,6 +257,9 @@ class Shelf:
             raise
         segment.size += len(content)
         self.written_bytes += len(content)
+
+    def _places_left(self, segment: Segment) -> int:
+        return self.records_per_segment - len(segment.numbers)
 
     def _discard(self, segment: Segment) -> None:
         self._folder.remove(segment.name)
