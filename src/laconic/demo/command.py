@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -48,9 +49,14 @@ def run(
     except OSError as e:
         raise ConfigError(f"cannot make the folder {work} ({e.strerror})", remedy="choose --output") from e
     try:
-        with display(as_json=as_json) as view, guest() as visit, children(work / "logs") as processes:
+        with (
+            tempfile.TemporaryDirectory(prefix="laconic-") as sockets,
+            display(as_json=as_json) as view,
+            guest() as visit,
+            children(work / "logs") as processes,
+        ):
             bundle, served, laconic, fedavg, curves = _run(
-                split, settings, seed, broker, work, view, visit, processes
+                split, settings, seed, broker, work, Path(sockets), view, visit, processes
             )
     except KeyboardInterrupt:
         shutil.rmtree(work, ignore_errors=True)
@@ -100,6 +106,7 @@ def _run(
     seed: int,
     broker: str | None,
     work: Path,
+    sockets: Path,
     view: Display,
     visit: Guest,
     processes: Children,
@@ -117,6 +124,7 @@ def _run(
         work,
         bundle_file,
         served.url,
+        sockets,
         # On a broker that others use too, names of our own.
         suffix=f"-{os.getpid()}" if served.kind == YOURS else "",
     )

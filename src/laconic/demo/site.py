@@ -21,6 +21,8 @@ class Site:
     folder: Path
     bundle: Path
     broker: str
+    sockets: Path
+    """A folder of a short path, for the coordinators' control sockets: those may have 107 bytes (unix(7))."""
     suffix: str = ""
     """Keeps the names of several demonstrations on one broker apart."""
 
@@ -47,6 +49,7 @@ def write_files(site: Site, name: str, split: Split, settings: Settings) -> None
         _toml(
             {"bundle": bundle, "fleet": cohort, "cohort": cohort, "held_out": "held-out.npz"},
             broker={"url": site.broker},
+            control={"socket": str(site.sockets / f"{name}.sock")},
             rounds={
                 "rounds": s.rounds,
                 "min_devices": len(names),
