@@ -31,7 +31,7 @@ T = TypeVar("T")
 def outcome(work: Callable[[], T], *, natively: bool) -> T | tuple[type[Exception], str]:
     """What work returns, or the error it raises, with or without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "ready", lambda symbols: natively)
+        patch.setattr(native, "ready", lambda symbols, **_: natively)
         try:
             return work()
         except WireError as error:

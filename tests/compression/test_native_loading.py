@@ -75,4 +75,4 @@ def test_kernels_can_be_compiled_ahead_into_a_folder_of_choice(tmp_path):
         check=True,
     )
     assert str(tmp_path) in made.stdout
-    assert len(list(tmp_path.rglob("*.nbi"))) == 7
+    assert len(list(tmp_path.rglob("*.nbi"))) == 11

@@ -54,7 +54,9 @@ class LinearLearner:
     def samples(self) -> int:
         return self.rows
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         w = weights.astype(np.float64)
         losses = []
         for _ in range(training.epochs):

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression import native
 from laconic.errors import Malformed
 
 Codes: TypeAlias = NDArray[np.uint8]
@@ -66,6 +67,10 @@ def unpack(data: bytes | memoryview, count: int, width: int) -> Codes:
             place = out[i :: 8 // width]
             np.bitwise_and(raw[: place.size] >> np.uint8(i * width), low, out=place)
         return out
+    if native.ready_for_values(count):
+        from laconic.compression.native.sparse import unpacked
+
+        return unpacked(raw, count, width)
     for start in range(0, count, _CHUNK):
         stop = min(start + _CHUNK, count)
         first, last = start * width // 8, packed_size(stop, width)

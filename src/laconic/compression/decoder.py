@@ -81,6 +81,8 @@ def _placed(positions: NDArray[np.int64], section: Section, schema: Schema) -> N
     ahead: NDArray[np.int64] | int
     if stretch is not None:
         ahead = stretch.start
+        if not ahead:
+            return positions
     else:
         stretches = [schema.slices[i] for i in section.tensors]
         ends = np.cumsum([s.stop - s.start for s in stretches])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -120,21 +121,24 @@ def unwrap(frame: bytes, schema: Schema | None) -> Frame:
     count = reader.varint("number of tensors", limit=reader.left * (1 if version == WITHOUT_POOL else 8))
     if schema is not None and count != len(schema.tensors):
         raise Malformed("number of tensors", value=count, limit=len(schema.tensors))
-    pool: Collection[int] = () if version == WITHOUT_POOL else _pool(reader, count)
-    if count - len(pool) > reader.left:
-        raise Malformed("tensors outside the pool", value=count - len(pool), limit=reader.left)
-    sections = tuple(_section(reader, tensors, schema) for tensors in layout(count, pool))
+    bitmap = b"" if version == WITHOUT_POOL else bytes(reader.take((count + 7) // 8, "pool"))
+    outside, stretches = _layout_by(bitmap, count)
+    if outside > reader.left:
+        raise Malformed("tensors outside the pool", value=outside, limit=reader.left)
+    sections = tuple(_section(reader, tensors, schema) for tensors in stretches)
     if reader.left:
         raise Malformed("bytes after the last section", value=reader.left, limit=0)
     return Frame(version, digest, len(frame), sections)
 
 
-def _pool(reader: Reader, count: int) -> frozenset[int]:
-    raw = np.frombuffer(reader.take((count + 7) // 8, "pool"), np.uint8)
-    bits = np.unpackbits(raw, bitorder="little")
+@lru_cache(maxsize=8)
+def _layout_by(bitmap: bytes, count: int) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    """How many tensors lie outside the pool, and the layout: the same for all frames of a campaign."""
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
     if bits[count:].any():
-        raise Malformed("padding of the pool", value=int(raw[-1]), limit="0 beyond the last tensor")
-    return frozenset(np.flatnonzero(bits).tolist())
+        raise Malformed("padding of the pool", value=bitmap[-1], limit="0 beyond the last tensor")
+    pool = frozenset(np.flatnonzero(bits).tolist())
+    return count - len(pool), layout(count, pool)
 
 
 def _section(reader: Reader, tensors: tuple[int, ...], schema: Schema | None) -> Section:

@@ -46,14 +46,20 @@ class Reader:
 
     def take(self, count: int, thing: str) -> memoryview:
         """The next `count` bytes. Raises `Malformed` when there are fewer."""
-        if count > self.left:
+        start = self.at
+        stop = start + count
+        if stop > len(self.data):
             raise Malformed(f"frame ends inside {thing}", value=self.left, limit=count)
-        self.at += count
-        return self.data[self.at - count : self.at]
+        self.at = stop
+        return self.data[start:stop]
 
     def byte(self, thing: str) -> int:
         """One unsigned byte."""
-        return self.take(1, thing)[0]
+        at = self.at
+        if at >= len(self.data):
+            raise Malformed(f"frame ends inside {thing}", value=0, limit=1)
+        self.at = at + 1
+        return self.data[at]
 
     def varint(self, thing: str, limit: int = MAX_VARINT) -> int:
         """An unsigned LEB128 number, in its shortest form. Raises `Malformed` beyond `limit`."""

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from laconic.compression import Piece
+from laconic.compression import Piece, native
 from laconic.compression.piece import Places
 from laconic.errors import LimitExceeded, NonFinite
 from laconic.schema import Vector
@@ -80,6 +80,11 @@ class Fold:
             if coarse and self._coarse is None:
                 self._coarse = np.zeros(self._fine.size, np.int32)
             for where, values in piece.blocks():
+                if isinstance(where, np.ndarray) and not coarse and native.ready_for_values(values.size):
+                    from laconic.compression.native import sparse
+
+                    sparse.add(where, values, quanta, self._fine)
+                    continue
                 if values.size > scratch.size:
                     scratch = np.empty(values.size)
                 products = scratch[: values.size]

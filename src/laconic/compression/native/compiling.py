@@ -19,6 +19,7 @@ INTS = types.Array(types.int64, 1, "C")
 TABLE = types.Array(types.int64, 2, "C")
 BYTE_TABLE = types.Array(types.uint8, 2, "C")
 FLOAT = types.float32
+DOUBLE = types.float64
 FLOATS = types.Array(types.float32, 1, "C")
 SUMS = types.Array(types.float64, 1, "C")
 LEVELS = types.Array(types.int16, 1, "C")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression import native
 from laconic.compression.bits import Mask
 from laconic.compression.coders import read_codes, write_codes
 from laconic.compression.stages import Stream
@@ -40,6 +41,13 @@ class GapPositions:
     def positions(self) -> NDArray[np.int64]:
         """From the running sum of gaps. Raises `Malformed` when they leave the tensor."""
         codes = self.stream.codes()
+        if native.ready_for_values(codes.size):
+            from laconic.compression.native.sparse import positions_of
+
+            positions, count = positions_of(codes, self.kept)
+            if count != self.kept or codes[-1] == ESCAPE:
+                raise Malformed("number of gaps", value=count, limit=self.kept)
+            return inside(positions, self.values)
         ends = np.flatnonzero(codes != ESCAPE)
         if ends.size != self.kept or ends[-1] != codes.size - 1:
             raise Malformed("number of gaps", value=ends.size, limit=self.kept)

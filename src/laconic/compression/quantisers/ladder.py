@@ -7,6 +7,8 @@ the squared error is least (Lloyd, "Least squares quantization in PCM", IEEE Tra
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,9 +17,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.compression import native
 from laconic.compression.bits import Codes
 from laconic.compression.coders import read_codes, write_codes
-from laconic.compression.stages import Stream, blocks, finite
+from laconic.compression.stages import BLOCK, Stream, blocks
 from laconic.compression.wire import Reader, float32
 from laconic.errors import Malformed, NonFinite
 from laconic.schema import Vector
@@ -74,18 +77,30 @@ class LadderValues:
     def blocks(self) -> Iterator[Vector]:
         """Magnitudes with their signs. Raises `Malformed` or `NonFinite`."""
         magnitudes = self.ladder.magnitudes()
-        if not finite(magnitudes):
+        # They rise.
+        if not math.isfinite(magnitudes[-1]):
             raise NonFinite("highest magnitude of a ladder", value=self.ladder.scale)
         signs = self.signs.codes()
         levels = self.levels.codes() if self.levels is not None else np.zeros(self.count, np.uint8)
-        if levels.size and int(levels.max()) >= self.ladder.rungs:
-            raise Malformed("rung", value=int(levels.max()), limit=self.ladder.rungs - 1)
         # One look-up gives magnitude and sign: six times as fast as a negation of some.
         either = np.concatenate([magnitudes, -magnitudes])
+        if 0 < self.count <= BLOCK and native.ready_for_values(self.count):
+            from laconic.compression.native.sparse import laddered
+
+            values, highest = laddered(signs, levels, either)
+            self._check(highest)
+            yield values
+            return
+        if levels.size:
+            self._check(int(levels.max()))
         for start, stop in blocks(self.count):
             places = signs[start:stop] * np.intp(self.ladder.rungs)
             places += levels[start:stop]
             yield either.take(places)
+
+    def _check(self, highest: int) -> None:
+        if highest >= self.ladder.rungs:
+            raise Malformed("rung", value=highest, limit=self.ladder.rungs - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,7 @@ class LadderQuantiser:
         if not rungs:
             raise Malformed("rungs of a ladder", value=0, limit="1 to 255")
         raw = reader.take(2 * min(rungs, LISTED), "listed rungs")
-        listed = tuple(int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2))
+        listed = struct.unpack(f"<{len(raw) // 2}H", raw)
         if listed[0] < 1 or any(a >= b for a, b in pairwise(listed)):
             raise Malformed("listed rungs", value=listed, limit="positive and rising")
         signs = read_codes(reader, count, 1)

@@ -52,7 +52,8 @@ class SparsePart:
 
     def entries(self) -> Entries:
         """The kept values. Raises `WireError`."""
-        return self.positions.positions(), np.concatenate(list(self.values.blocks()))
+        positions, values = self.positions.positions(), list(self.values.blocks())
+        return positions, values[0] if len(values) == 1 else np.concatenate(values)
 
     def entropy_bits(self) -> float:
         """Of the kept values as symbols and of the mask. Raises `WireError`."""
