@@ -16,7 +16,7 @@ from laconic.edge_sdk.readers.processor import ProcessorLoad
 from laconic.edge_sdk.readers.psutil_battery import PsutilBattery
 from laconic.edge_sdk.readers.raspberry_pi import PowerChip, Temperature, Throttled, VoltageAlarm
 from laconic.edge_sdk.readers.sample import Reader
-from laconic.edge_sdk.readers.termux import BatteryStatus, Connection
+from laconic.edge_sdk.readers.termux import NOMINAL_V, BatteryStatus, Connection
 from laconic.edge_sdk.readers.thermal import Thermal
 
 Which = Callable[[str], str | None]
@@ -33,10 +33,13 @@ _MODELS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def detect(root: Path = Path("/"), which: Which = shutil.which) -> list[Reader]:
+def detect(
+    root: Path = Path("/"), which: Which = shutil.which, battery_wh: float | None = None
+) -> list[Reader]:
     """Readers that have something to read here, the most direct first.
 
-    `root`: where `sys` and `proc` lie. Runs no command: it looks only whether they are there.
+    `root`: where `sys` and `proc` lie. `battery_wh`: what a full battery holds, if that is known. Runs no
+    command: it looks only whether they are there.
     """
     found: list[Reader] = []
     if (monitor := PowerMonitor(root)).read().tells:
@@ -48,7 +51,8 @@ def detect(root: Path = Path("/"), which: Which = shutil.which) -> list[Reader]:
         # Even if it is empty now: a battery may be plugged in.
         found.append(PowerSupply(root))
     if which("termux-battery-status") is not None:
-        found += [BatteryStatus(), Connection()]
+        full_uah = None if battery_wh is None else battery_wh / NOMINAL_V * 1e6
+        found += [BatteryStatus(full_uah=full_uah), Connection()]
     elif any(which(program) is not None for program in ("busctl", "gdbus", "nmcli")):
         found.append(NetworkManager())
     if firmware:

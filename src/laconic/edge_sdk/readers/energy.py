@@ -22,7 +22,10 @@ _SLICES: Final = 8192
 _SPANS: Final = 64
 _LEARN_S: Final = 3600.0
 """Older measurements of the work's watts count half after so much more work."""
-_MEASURED: Final = 0.95
+_MEASURED: Final = 0.9
+"""Of the seconds of work: at both ends of a span a part of a slice is not seen."""
+_LEAST_IDLE: Final = 3
+"""Short slices of idleness that make a judgement: in the first one power may still be falling."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class WorkEnergy:
         """`profile_w`: watts above idle while working by the board's profile; None without one."""
         self._profile_w = profile_w
         self._idle: deque[float] = deque(maxlen=_IDLE_SLICES)
+        self._judged = False
         self._slices: deque[Slice] = deque(maxlen=_SLICES)
         self._waiting: deque[_Span] = deque()
         self._learnt = (0.0, 0.0)
@@ -62,7 +66,7 @@ class WorkEnergy:
     @property
     def idle_w(self) -> float | None:
         """What the device takes while this process is quiet; None until it has been seen so."""
-        return median(self._idle) if self._idle else None
+        return median(self._idle) if self._judged else None
 
     @property
     def work_w(self) -> float | None:
@@ -78,7 +82,7 @@ class WorkEnergy:
 
     @property
     def measured(self) -> bool:
-        """Whether the total is measured: all but a twentieth of the work that is settled.
+        """Whether the total is measured: all but a tenth of the work that is settled.
 
         The last spans may wait for their slice; they stand at the watts measured before.
         """
@@ -107,6 +111,7 @@ class WorkEnergy:
         seconds = s.end_s - s.start_s
         if s.own_s < _QUIET * seconds:
             self._idle.append(s.joules / seconds)
+            self._judged = self._judged or s.whole or len(self._idle) >= _LEAST_IDLE
         self._slices.append(s)
         self._settle()
 

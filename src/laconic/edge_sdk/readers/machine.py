@@ -47,6 +47,7 @@ class Machine:
         charge: float = 1.0,
         metered: bool = False,
         threads: int = 1,
+        background: bool = True,
         clock: Callable[[], float] = time.monotonic,
         own_s: Callable[[], float] = time.process_time,
     ) -> None:
@@ -55,7 +56,8 @@ class Machine:
         `board`: profile for joules of computing where nothing measures them; None: by the device tree, if it
         has one. `radio`: profile for joules of the radio; None: they are not known. `battery_wh`: what a full
         battery holds; without a reader for it, a battery is modelled that began at `charge`. `metered`: the
-        owner's word, which no reader takes back. `threads`: on how many cores it trains.
+        owner's word, which no reader takes back. `threads`: on how many cores it trains. `background`: False
+        for one who calls `sample` himself.
 
         Asks every reader once, which takes as long as their commands take. Raises `ConfigError` for a board
         or radio that has no profile, a capacity or a charge that is none.
@@ -66,10 +68,11 @@ class Machine:
         self._radio = None if radio is None else RadioMeter(radio_named(radio), wire)
         self._battery = None if battery_wh is None else ModelledBattery(battery_wh, charge)
         self._wire, self._metered, self._clock = wire, metered, clock
+        self._background = background
         cores = 0 if self._board is None else min(max(1, threads), self._board.cores)
         self._energy = WorkEnergy(None if self._board is None else self._board.core_w * cores)
         self._sampler = Sampler(
-            detect() if readers is None else readers,
+            detect(battery_wh=battery_wh) if readers is None else readers,
             battery_joules=None if battery_wh is None else battery_wh * 3600,
             clock=clock,
             own_s=own_s,
@@ -89,7 +92,8 @@ class Machine:
         self._energy.worked(self._clock(), seconds)
 
     def read(self, now: float) -> Readings:
-        self._sampler.start()
+        if self._background:
+            self._sampler.start()
         self._take()
         return self._read(now)
 

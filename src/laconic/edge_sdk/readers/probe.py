@@ -39,14 +39,12 @@ def probe(
         battery_wh=battery_wh,
         charge=charge,
         metered=metered,
+        background=False,
     )
-    try:
-        sleep(_APART_S)
-        machine.sample()
-        lines = [line for line in machine.describe(time.time()) if not line.quantity.startswith("bytes_")]
-        return lines, machine.notes()
-    finally:
-        machine.close()
+    sleep(_APART_S)
+    machine.sample()
+    lines = [line for line in machine.describe(time.time()) if not line.quantity.startswith("bytes_")]
+    return lines, machine.notes()
 
 
 def as_text(line: Line) -> tuple[str, str, str, str, str]:
