@@ -19,12 +19,13 @@ from laconic.coordinator.evaluation import Evaluation
 from laconic.coordinator.history import RoundRecord
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.coordinator.records import ModelRecord, Refusal
-from laconic.edge_sdk.records import Diary, Outbox
+from laconic.edge_sdk.records import Booked, Diary, Outbox
 from laconic.storage import SqliteStore
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "spec" / "store.md").read_text()
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "diary": Diary,
+    "booked": Booked,
     "outbox": Outbox,
     "progress": Progress,
     "update/": Committed,

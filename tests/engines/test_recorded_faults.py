@@ -173,7 +173,7 @@ def test_an_outbox_that_does_not_decode_is_left_aside() -> None:
     store.write({"outbox": msgspec.msgpack.encode(spoilt)})
     device = DeviceEngine(DeviceSettings("d0"), LinearLearner(0))
     notes = [e for e in device.handle(Started(store), 5.0) if isinstance(e, Note)]
-    assert [n.fields["what"] for n in notes] == [["outbox"]]
+    assert [n.fields["what"] for n in notes] == [["outbox", "residual"]]
     assert device.phase.value == "idle"
 
 

@@ -64,6 +64,8 @@ class Period(msgspec.Struct, frozen=True, array_like=True):
     unmetered_up: int = 0
     unmetered_down: int = 0
     joules: float = 0.0
+    behind: int | None = None
+    """The last number seen that lies well before this one: some clock was wrong, then or now."""
 
     @property
     def metered(self) -> int:
@@ -82,8 +84,16 @@ class Period(msgspec.Struct, frozen=True, array_like=True):
 
     def add(self, number: int, more: Totals) -> Period:
         """With `more`, spent in period `number`. A number before the present one changes no period: a
-        device that changes its zone may not begin a day anew."""
-        old = self if number <= self.number else Period(number)
+        device that changes its zone may not begin a day anew, nor one whose clock starts in 1970. But where
+        periods go by before the present one, its own clock was ahead, and a new period begins with them."""
+        if number > self.number:
+            old = Period(number)
+        elif number >= self.number - 1:
+            old = self
+        elif self.behind is not None and number > self.behind:
+            old = Period(number)
+        else:
+            old = msgspec.structs.replace(self, behind=number)
         # A message says what it likes of the metered part of its bytes: none is below zero.
         return Period(
             old.number,
@@ -92,6 +102,7 @@ class Period(msgspec.Struct, frozen=True, array_like=True):
             old.unmetered_up + max(0, more.up - more.metered_up),
             old.unmetered_down + max(0, more.down - more.metered_down),
             old.joules + more.joules,
+            old.behind,
         )
 
 

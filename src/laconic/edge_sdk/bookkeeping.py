@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
-from laconic.budget.costs import learn
+from laconic.budget.costs import CONNECT_BYTES, learn, message_bytes
 from laconic.budget.spending import Totals, increase
 from laconic.edge_sdk.accounts import Accounts, totals_of
 from laconic.edge_sdk.policy import allowance_of
 from laconic.edge_sdk.purse import Need, Purse, with_lost_bookings
-from laconic.edge_sdk.records import Diary
+from laconic.edge_sdk.records import Booked, Diary
 from laconic.edge_sdk.sensors import Sensors
 from laconic.edge_sdk.settings import DeviceSettings
-from laconic.node import Effect, Save, Send
+from laconic.node import Effect, Save, Send, Subscribe, Unsubscribe
 from laconic.protocol import topics
 from laconic.protocol.messages import Allowance, Offer, encode
+
+_FLOAT_BYTES: Final = 2 * CONNECT_BYTES
+"""Booked whenever something is written down: what the link does by itself, and what is heard unasked."""
+_CLOCK_S: Final = 3600.0
+"""A clock that is so far behind what was written by it was wrong then, or is now."""
 
 
 class Bookkeeping:
@@ -40,12 +46,18 @@ class Bookkeeping:
         self._began: Totals | None = None
         """What had been spent when the task at work was begun."""
         self._trained_on = 0
+        self._covered = self._quiet = 0
         self.period_at: float | None = None
         """When the device's day ends, if it matters, or its rest."""
 
-    def begin(self, diary: Diary, now: float) -> None:
-        """Go on with the diary of an earlier life."""
-        self.diary = with_lost_bookings(diary, now, self._zone)
+    def begin(self, diary: Diary, booked: Booked, now: float) -> None:
+        """Go on with the diary of an earlier life; the caller saves it."""
+        ahead_s = diary.written_at - now
+        if ahead_s > _CLOCK_S:
+            # A rest goes on for as long as it would have by the clock that it was written by.
+            diary = msgspec.structs.replace(diary, rest_until=max(0.0, diary.rest_until - ahead_s))
+        self.diary = with_lost_bookings(diary, booked, now, self._zone)
+        self._quiet = self._total
         self._accounts = Accounts(self._sensors, self.diary, self._zone)
         self._mind_the_period(now)
 
@@ -56,12 +68,34 @@ class Bookkeeping:
     def diary_bytes(self, now: float, joules: float = 0.0) -> bytes:
         """The diary as it is saved; `joules` are about to be spent."""
         self._enter(now)
+        booked = self._purse.pending(self._total) + _FLOAT_BYTES
+        self._covered = self._total + booked
         self.write_down(
-            booked_bytes=self._purse.pending(self.diary.bytes_up + self.diary.bytes_down),
+            booked_bytes=booked,
             booked_joules=joules,
             booked_metered=self._sensors.read(now).metered,
+            written_at=now,
         )
         return msgspec.msgpack.encode(self.diary)
+
+    def cover(self, effects: Sequence[Effect], expected_bytes: int, now: float) -> list[Effect]:
+        """Before `effects` are carried out: write down what they and `expected_bytes` more may spend.
+
+        Nothing, where what was written last holds for them too. So a loss of power finds on the disk at least
+        what has been spent. A device that does not count its bytes has nothing to write down.
+        """
+        self._enter(now)
+        if self._total == self._quiet:
+            return []
+        about = self._total + expected_bytes + sum(_bytes_of(effect) for effect in effects)
+        if about + CONNECT_BYTES <= self._covered:
+            return []
+        self._covered = about + _FLOAT_BYTES
+        return [Save({"booked": msgspec.msgpack.encode(Booked(self._covered))})]
+
+    @property
+    def _total(self) -> int:
+        return self.diary.bytes_up + self.diary.bytes_down
 
     def telemetry(self, now: float) -> Effect:
         """Tell the coordinator the totals; the next ones make up for it if they are lost."""
@@ -117,7 +151,17 @@ class Bookkeeping:
         """So many bytes are about to be spent; the caller saves the diary."""
         self._purse.book(self.diary, more)
 
-    # --- a task's cost
+    # --- a task's work and cost
+
+    def begin_work(self, task: str, joules: float, now: float) -> tuple[list[Effect], int]:
+        """A task's work begins; how many times in a row it has before without coming to an end."""
+        before = self.diary.begun_times if self.diary.begun == task else 0
+        self.write_down(begun=task, begun_times=before + 1)
+        return [Save({"diary": self.diary_bytes(now, joules)})], before
+
+    def end_work(self) -> None:
+        """It has ended; what is saved next says so."""
+        self.write_down(begun="", begun_times=0)
 
     def begin_task(self, now: float) -> None:
         """A task is begun: what is spent from here on is its cost."""
@@ -186,3 +230,13 @@ class Bookkeeping:
             self.period_at = self.diary.rest_until
         elif self.period_at is None and self._purse.limited:
             self.period_at = self._purse.next_period(now)
+
+
+def _bytes_of(effect: Effect) -> int:
+    """What an effect sends, at most."""
+    match effect:
+        case Send(_, payload):
+            return message_bytes(len(payload))
+        case Subscribe(filters) | Unsubscribe(filters):
+            return len(filters) * message_bytes(0)
+    return 0

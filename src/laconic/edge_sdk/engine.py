@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import Final
 
 from laconic.edge_sdk.backoff import Backoff
 from laconic.edge_sdk.bookkeeping import Bookkeeping
@@ -22,8 +23,8 @@ from laconic.edge_sdk.listening import Listening
 from laconic.edge_sdk.notes import dropped
 from laconic.edge_sdk.offers import Offers
 from laconic.edge_sdk.presence import birth, will
-from laconic.edge_sdk.purse import NOTHING_YET, Need
-from laconic.edge_sdk.records import Held, forget, restore
+from laconic.edge_sdk.purse import NOTHING_YET
+from laconic.edge_sdk.records import ENTRIES, Held, restore
 from laconic.edge_sdk.retained import Retained
 from laconic.edge_sdk.screening import Screening
 from laconic.edge_sdk.sensors import NoSensors, Sensors
@@ -46,6 +47,10 @@ from laconic.node import (
 )
 from laconic.protocol import topics
 from laconic.protocol.messages import Ack, Offer, decode
+
+MOST_ENDS: Final = 3
+"""Lives in a row that may end in the work on one task: whatever ends them (a kill for want of memory, a
+reboot), the next one goes on without that task."""
 
 __all__ = ["DeviceEngine", "DeviceSettings", "Phase"]
 
@@ -105,6 +110,10 @@ class DeviceEngine:
         return self._retained.private
 
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        effects = self._react(event, now)
+        return [*self._books.cover(effects, self._fetching.left_bytes, now), *effects]
+
+    def _react(self, event: Event, now: float) -> Sequence[Effect]:
         match event:
             case Started(store):
                 return self._start(store, now)
@@ -133,14 +142,15 @@ class DeviceEngine:
         self._retained.restore(restored)
         self._delivery.restore(restored.outbox, now)
         self._offers = Offers(restored.diary.answered)
-        self._books.begin(restored.diary, now)
+        self._books.begin(restored.diary, restored.booked, now)
         self._books.write_down(echo=self._retained.echo_note)
         if restored.outbox is not None:
             self._phase = Phase.UPLOADING
-        effects: list[Effect] = [Save(forget(self._books.diary))] if restored.foreign else []
-        if restored.damaged:
-            effects.append(Note("damaged", {"what": list(restored.damaged)}))
-        return effects
+        damaged = list(restored.damaged)
+        useless = ENTRIES if restored.foreign else ENTRIES.intersection(damaged)
+        # What the life before had booked is in the diary now.
+        saved = {**dict.fromkeys((*useless, "booked")), "diary": self._books.diary_bytes(now)}
+        return [Save(saved), *([Note("damaged", {"what": damaged})] if damaged else [])]
 
     def _connected(self, now: float) -> list[Effect]:
         self._fetching.disconnected()
@@ -308,19 +318,24 @@ class DeviceEngine:
             return self._refuse("budget", now)
         self._phase = Phase.TRAINING
         self._backoff.disarm()
-        booked = self._books.book(Need(0, need.joules), now)
-        return [*booked, *self._working.begin(offer, self.model, now)]
+        saved, ends = self._books.begin_work(offer.task, need.joules, now)
+        if ends >= MOST_ENDS:
+            self._books.end_work()
+            why = f"{ends} lives have ended in this work"
+            return [Note("failed", {"round": offer.round, "why": why}), *self._refuse("failed", now)]
+        return [*saved, *self._working.begin(offer, self.model, now)]
 
     def _trained(self, result: object, seconds: float, now: float) -> list[Effect]:
         offer, overtaken = self._offers.current, self._offers.waiting is not None
         assert offer is not None
         self._sensors.worked(seconds)
+        self._books.end_work()
         if isinstance(result, Measured):
             if overtaken:
                 return self._idle(now)
             return self._skip(offer, "measured", now, result, seconds)
         if not isinstance(result, Outcome):
-            note = Note("failed", {"round": offer.round, "why": str(result)})
+            note = Note("failed", {"round": offer.round, "why": f"{type(result).__name__}: {result}"})
             return [note, *self._skip(offer, "failed", now)]
         self._working.learn(offer, result)
         frame = result.frame

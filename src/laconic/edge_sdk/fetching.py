@@ -85,6 +85,11 @@ class Fetching:
         """Whether what is still to come can be paid for."""
         return self._download is None or self._books.affords(Need(self._download.left_bytes), now)
 
+    @property
+    def left_bytes(self) -> int:
+        """What is still to come, both ways."""
+        return 0 if self._download is None else self._download.left_bytes
+
     def ask_again(self, now: float) -> list[Effect]:
         """Subscribe anew to what has not come, so that the broker sends it again.
 
@@ -132,7 +137,10 @@ class Fetching:
 
     def discard(self, error: object) -> list[Effect]:
         """The sum is not what was promised: its pieces are of no use."""
-        return [Note("dropped", {"topic": "model", "why": str(error)}), Save(self._no_pieces())]
+        return [
+            Note("dropped", {"topic": "model", "why": f"{type(error).__name__}: {error}"}),
+            Save(self._no_pieces()),
+        ]
 
     def begin_from_nothing(self, offer: Offer, now: float) -> None:
         """Fetch a full model, after a wait: what is held may itself be wrong."""

@@ -16,7 +16,7 @@ from laconic.budget import calendar, costs
 from laconic.budget.allowance import FREE, Room, limits_something, of_device, room
 from laconic.budget.spending import Totals
 from laconic.edge_sdk.accounts import totals_of
-from laconic.edge_sdk.records import Diary
+from laconic.edge_sdk.records import Booked, Diary
 from laconic.protocol.messages import Allowance, Offer, encode
 
 _REFUSAL_BYTES: Final = (
@@ -168,15 +168,19 @@ class Purse:
         return calendar.day_ends(now, calendar.zone_of(self._zone))
 
 
-def with_lost_bookings(diary: Diary, now: float, zone: str) -> Diary:
+def with_lost_bookings(diary: Diary, booked: Booked, now: float, zone: str) -> Diary:
     """A diary found at the start, with what was booked in the life before counted as spent.
 
     Whether it was is not known any more: the process ended before it could be written down.
     """
-    if not diary.booked_bytes and not diary.booked_joules:
+    b = max(diary.booked_bytes, booked.up_to - diary.bytes_up - diary.bytes_down)
+    if b <= 0 and not diary.booked_joules:
         return diary
-    b = diary.booked_bytes
     lost = Totals(up=b, metered_up=b if diary.booked_metered else 0, compute=diary.booked_joules)
     return msgspec.structs.replace(
-        diary, spent=diary.spent.add(lost, now, zone), booked_bytes=0, booked_joules=0.0
+        diary,
+        spent=diary.spent.add(lost, now, zone),
+        lost_bytes=diary.lost_bytes + b,
+        booked_bytes=0,
+        booked_joules=0.0,
     )

@@ -22,7 +22,7 @@ from laconic.schema import Schema, Vector
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-ENTRIES: Final = frozenset(("diary", "model", "residual", "echo", "private", "outbox"))
+ENTRIES: Final = frozenset(("diary", "model", "residual", "echo", "private", "outbox", "checkpoint"))
 """The keys of a device's store, but for the pieces of a download."""
 
 
@@ -69,6 +69,21 @@ class Diary(msgspec.Struct, frozen=True):
     """Until when no offer is listened to, seconds since 1970; 0 while the device listens."""
     echo: EchoNote | None = None
     """None without an echo."""
+    written_at: float = 0.0
+    """Seconds since 1970, by the clock of then."""
+    lost_bytes: int = 0
+    """What was booked in lives that were cut short: it counts as spent, and is in no total."""
+    begun: str = ""
+    """The task whose work was begun last, and has not ended."""
+    begun_times: int = 0
+    """In how many lives it was."""
+
+
+class Booked(msgspec.Struct, frozen=True):
+    """Bytes that count as spent if the process ends before it writes again."""
+
+    up_to: int
+    """Of the device's total of bytes, up plus down."""
 
 
 class Outbox(msgspec.Struct, frozen=True):
@@ -104,15 +119,11 @@ class Restored:
     echo: Echo
     private: bytes
     outbox: Outbox | None
+    booked: Booked
     damaged: tuple[str, ...]
     """Keys of what was left aside: what is under them is of no use."""
     foreign: bool
     """What the store holds is of another bundle, or of none that is known: clear it with `forget`."""
-
-
-def forget(diary: Diary) -> dict[str, bytes | None]:
-    """Entries that begin anew under `diary`: left there, an old residual would come back in a later life."""
-    return {**dict.fromkeys(ENTRIES), "diary": msgspec.msgpack.encode(diary)}
 
 
 def save_held(held: Held, schema: Schema) -> bytes:
@@ -148,6 +159,7 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
     damaged: list[str] = []
 
     diary = _struct(store.get("diary"), Diary, damaged, "diary") or Diary()
+    booked = _struct(store.get("booked"), Booked, damaged, "booked") or Booked(0)
     fresh = Held(0, short(weights_hash(initial, schema)), initial)
     empty = Residual(no_residual(schema.size))
     if diary.bundle != bundle:
@@ -156,19 +168,19 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
         kept = msgspec.structs.replace(
             diary, bundle=bundle, answered="", skip=b"", gate=GateState(), residual_version=None, echo=None
         )
-        return Restored(kept, fresh, empty, NO_ECHO, b"", None, tuple(damaged), True)
+        return Restored(kept, fresh, empty, NO_ECHO, b"", None, booked, tuple(damaged), True)
     held = _held(store.get("model"), schema, damaged) or fresh
     private = _private(store.get("private"), damaged)
     outbox = _outbox(store.get("outbox"), schema, damaged)
     if "outbox" in damaged:
         damaged += [key for key in ("residual", "echo") if store.get(key) is not None]
-        return Restored(diary, held, empty, NO_ECHO, private, None, tuple(damaged), False)
+        return Restored(diary, held, empty, NO_ECHO, private, None, booked, tuple(damaged), False)
     values = _vector(store.get("residual"), schema, damaged, "residual")
     if values is None and outbox is not None:
         values = decode(outbox.frame, schema, limit_bytes=4 * schema.size)
     residual = empty if values is None else Residual(values, diary.residual_version)
     echo = _echo(store.get("echo"), diary.echo, schema, damaged)
-    return Restored(diary, held, residual, echo, private, outbox, tuple(damaged), False)
+    return Restored(diary, held, residual, echo, private, outbox, booked, tuple(damaged), False)
 
 
 def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> T | None:
