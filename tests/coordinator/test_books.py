@@ -27,6 +27,7 @@ from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, TensorSpec, Vector
 from laconic.storage import MemoryStore
 from laconic.transport.broker import Broker
+from often import examples
 
 HASH = "0123456789abcdef"
 SCHEMA = Schema((TensorSpec("w", (8, 9)), TensorSpec("b", (8,))))
@@ -283,7 +284,7 @@ def rebuilt(broker: Broker, name: str, held: str, weights: Vector) -> Vector:
     return before + decode(data, SCHEMA, limit_bytes=4 * SCHEMA.size)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(1, 5), st.integers(1, 12))
 def test_a_restored_registry_is_the_one_that_was_saved(keep: int, versions: int) -> None:
     store, broker = MemoryStore(), Broker()
@@ -309,7 +310,7 @@ def test_a_restored_registry_is_the_one_that_was_saved(keep: int, versions: int)
     assert any(b is not None and topics.blob_chunk(b.address, 0) in fresh.retained for b in whole)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(1, 5), st.integers(2, 12))
 def test_the_broker_holds_what_kept_versions_need_and_no_more(keep: int, versions: int) -> None:
     store, broker = MemoryStore(), Broker()

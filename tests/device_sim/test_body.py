@@ -14,6 +14,7 @@ from laconic.device_sim.radio import compiled
 from laconic.device_sim.signals import DAY_S, HOUR_S, Constant, Daily, Nightly, Recorded, Signal, Solar
 from laconic.errors import ConfigError, LocalProtocolError
 from laconic.profiles import Origin, board, profiles, radio
+from often import examples
 
 LTE = compiled(radio("lte_2012"))
 PHONE = Build(0.1, 0.5, LTE, Cell(500.0, 1e-3, 0.2), {})
@@ -62,7 +63,7 @@ def lived(
     return b
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(chargers, users, st.floats(0, 1), acts)
 def test_what_the_battery_loses_is_what_the_parts_took(
     charger: Signal, user: Signal, charge: float, what: list[tuple[str, float]]
@@ -73,7 +74,7 @@ def test_what_the_battery_loses_is_what_the_parts_took(
     assert all(b.ledger[p] >= 0 for p in Part)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(chargers, users, st.floats(0, 1), acts, st.integers(2, 7))
 def test_looking_more_often_changes_nothing(
     charger: Signal, user: Signal, charge: float, what: list[tuple[str, float]], steps: int
@@ -85,7 +86,7 @@ def test_looking_more_often_changes_nothing(
     assert often.on == once.on
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(chargers, users, st.floats(0.01, 1), st.booleans())
 def test_a_battery_is_empty_when_it_was_foreseen(
     charger: Signal, user: Signal, charge: float, busy: bool

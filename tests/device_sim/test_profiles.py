@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from laconic import profiles as module
 from laconic.errors import ConfigError
 from laconic.profiles import Origin, parse, profiles, quantities, worst
+from often import examples
 
 RAW = resources.files("laconic").joinpath("profiles.json").read_bytes()
 
@@ -58,7 +59,7 @@ def test_what_is_no_number_is_refused() -> None:
         parse(RAW.replace(b"1288.04", b"1e999"))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(RAW) - 1))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from laconic.device_sim.radio import Radio, RadioPower, State, compiled
 from laconic.errors import LocalProtocolError
 from laconic.profiles import Origin, profiles, radio
+from often import examples
 
 NAMES = sorted(profiles().radios)
 Spans = list[tuple[float, float, int, int]]
@@ -50,7 +51,7 @@ def test_without_discontinuous_reception_lte_is_too_cheap() -> None:
     assert plain == pytest.approx(12.59, abs=0.005)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, st.floats(0, 150), st.floats(0, 150), st.floats(0, 150))
 def test_energy_is_additive_in_time(name: str, transfers: Spans, a: float, b: float, c: float) -> None:
     a, b, c = sorted((a, b, c))
@@ -59,7 +60,7 @@ def test_energy_is_additive_in_time(name: str, transfers: Spans, a: float, b: fl
     assert whole == pytest.approx([x + y for x, y in parts], rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, st.randoms(use_true_random=False))
 def test_the_order_in_which_transfers_are_told_does_not_matter(name: str, transfers: Spans, chance) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(transfers)
@@ -69,7 +70,7 @@ def test_the_order_in_which_transfers_are_told_does_not_matter(name: str, transf
     assert told.joules(0, 150) == pytest.approx(otherwise.joules(0, 150), rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, moments)
 def test_what_is_over_can_be_forgotten(name: str, transfers: Spans, t: float) -> None:
     power = compiled(radio(name))
@@ -78,7 +79,7 @@ def test_what_is_over_can_be_forgotten(name: str, transfers: Spans, t: float) ->
     assert forgetful.joules(t, 150) == pytest.approx(whole.joules(t, 150), rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), st.floats(0, 30))
 def test_the_tail_is_charged_only_until_the_next_transfer(name: str, gap: float) -> None:
     """Two transfers a gap apart: the tail for the gap or for its whole length, and one more at the end."""
@@ -103,7 +104,7 @@ def test_the_tail_is_charged_only_until_the_next_transfer(name: str, gap: float)
     assert active == pytest.approx(2 * power.active_w, rel=1e-6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0.01, 50))
 def test_a_byte_costs_the_same_at_any_rate(name: str, up: int, down: int, seconds: float) -> None:
     """Over an empty transfer of the same length."""
@@ -114,7 +115,7 @@ def test_a_byte_costs_the_same_at_any_rate(name: str, up: int, down: int, second
     assert extra == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, moments)
 def test_a_broken_link_ends_every_transfer_and_begins_the_tail(name: str, transfers: Spans, t: float) -> None:
     r = made(compiled(radio(name)), transfers)
@@ -124,7 +125,7 @@ def test_a_broken_link_ends_every_transfer_and_begins_the_tail(name: str, transf
     assert r.joules(t, 200)[State.ACTIVE] == 0
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, st.floats(0, 120))
 def test_every_piece_has_a_length_and_no_power_is_above_the_most(
     name: str, transfers: Spans, t: float

@@ -24,6 +24,7 @@ from laconic.device_sim.signals import (
     rises,
 )
 from laconic.errors import ConfigError
+from often import examples
 
 keys = st.integers(0, 2**64 - 1)
 signals = st.one_of(
@@ -37,7 +38,7 @@ signals = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(signals, st.floats(-1e6, 1e9))
 def test_a_piece_ends_later_and_holds_until_then(signal: Signal, t: float) -> None:
     value, end = signal.at(t)
@@ -49,7 +50,7 @@ def test_a_piece_ends_later_and_holds_until_then(signal: Signal, t: float) -> No
     assert signal.at(middle)[0] == value
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.integers(0, 10**6)), min_size=1, max_size=20), keys)
 def test_many_devices_draw_what_each_draws_alone(drawn: list[tuple[int, int]], seed: int) -> None:
     devices, counts = (np.array(c, np.int64) for c in zip(*drawn, strict=True))
@@ -80,7 +81,7 @@ def test_four_times_as_many_are_available_at_the_peak() -> None:
     assert share(9) == pytest.approx(0.3, abs=0.03)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.builds(Synthetic, keys, st.floats(0.01, 1), st.just(100.0)), st.integers(0, 1000))
 def test_a_synthetic_device_is_there_for_its_share(signal: Synthetic, k: int) -> None:
     t, there = k * 100.0, 0.0
@@ -91,7 +92,7 @@ def test_a_synthetic_device_is_there_for_its_share(signal: Synthetic, k: int) ->
     assert there == pytest.approx(100 * signal.share, rel=1e-6, abs=1e-6)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(keys, st.integers(0, 400))
 def test_a_nightly_window_moves_no_more_than_its_jitter(k: int, day: int) -> None:
     window = Nightly(7.0, k, 22 * HOUR_S, 8 * HOUR_S, HOUR_S)

@@ -14,11 +14,11 @@ from laconic.compression import PRESETS
 from laconic.protocol import topics
 from laconic.protocol.messages import Ack, Fate, decode
 from laconic.transport.broker import Delivery
-from often import points
+from often import examples, points
 
 HOSTS = ("coordinator", "d0", "d1", "d2")
 QUIET = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(60), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -26,6 +26,7 @@ from laconic.protocol.identity import sign, task_id, update_id, weights_hash
 from laconic.schema import Schema, TensorSpec
 from laconic.storage import MemoryStore
 from laconic.transport.broker import Delivery
+from often import examples
 
 HASH = "0123456789abcdef"
 TYPED = {name for name in vars(errors) if isinstance(vars(errors)[name], type)}
@@ -299,7 +300,7 @@ PAYLOADS = st.one_of(
     WELL_FORMED,
 )
 FUZZ = settings(
-    max_examples=100, deadline=None, derandomize=True,
+    max_examples=examples(100), deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from laconic.coordinator.rounds import EVERYBODY
 from laconic.coordinator.staleness import Lateness
 from laconic.node import Received
 from laconic.transport.broker import Delivery
-from often import points
+from often import examples, points
 
 HOSTS = ("coordinator", "d0", "d1", "d2")
 
@@ -229,7 +229,9 @@ def test_the_same_with_other_fates_and_offers_by_name(host: str, targeted: bool,
     crash_everywhere(host, targeted=targeted, parity=parity)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=examples(25), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     targeted=st.booleans(),
     buffer=st.integers(1, 3),

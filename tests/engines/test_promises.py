@@ -18,6 +18,7 @@ from laconic.edge_sdk.report import upload
 from laconic.node import Effect, Event, Received, Send
 from laconic.protocol import topics
 from laconic.protocol.messages import MESSAGE_LIMIT_BYTES, Fin, decode, encode
+from often import examples
 
 HASH = "0123456789abcdef"
 FIELDS_BEFORE = 14
@@ -88,7 +89,7 @@ def test_an_update_lost_on_its_way_is_asked_for_after_the_bare_promise() -> None
     assert of_updates(world) == ["fin+", "fin", "chunk", "fin"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(1, 20_000), st.sampled_from([256, 4096, 16_000, 65_536]))
 def test_no_message_is_longer_than_a_control_message_or_a_chunk_may_be(size: int, chunk_bytes: int) -> None:
     fin = Fin(HASH, HASH, size, -(-size // chunk_bytes), bytes(32), 1)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from laconic.errors import StorageError, StoreDamaged
 from laconic.storage import FILE_FORMAT, MemoryStore, ReadOnlyStore, SqliteStore, Store
+from often import examples
 
 KEYS = st.text("abc/019-", min_size=1, max_size=6)
 WRITES = st.lists(st.dictionaries(KEYS, st.none() | st.binary(max_size=50), max_size=6), max_size=8)
@@ -40,7 +41,7 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callab
 
 
 @settings(
-    max_examples=25, deadline=None, derandomize=True,
+    max_examples=examples(25), deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(writes=WRITES, prefix=KEYS)

@@ -13,6 +13,7 @@ from test_example_buffer import ROOM, buffer, example, kept
 
 from laconic.edge_sdk.data.keeping import key_of
 from laconic.runtime import Bundle
+from often import examples
 
 RECORD, HEADER = 36, 32
 
@@ -72,7 +73,7 @@ def test_what_changes_while_the_buffer_is_open_is_left_out_too(linear: Bundle) -
 
 
 @given(st.dictionaries(st.sampled_from(["00000001.seg", "00000002.seg", "x", "00000003.aside"]), st.binary()))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_folder_of_anything_is_no_obstacle(linear: Bundle, files: dict[str, bytes]) -> None:
     folder = MemoryFolder(files)
     subject = buffer(folder, linear)

@@ -21,6 +21,7 @@ from laconic.edge_sdk.data import ExampleBuffer, Snapshot
 from laconic.edge_sdk.data.keeping import key_of
 from laconic.errors import ConfigError, DataError, DiskFull, StoreLocked
 from laconic.runtime import Bundle
+from often import examples
 
 NEVER = 86400.0
 ROOM = 16 * (32 + 4 * 36)
@@ -64,7 +65,7 @@ def kept(buffer: ExampleBuffer) -> list[int]:
     st.lists(st.one_of(st.integers(1, 30), st.sampled_from(["flush", "restart"])), max_size=12),
     st.one_of(st.none(), st.integers(1, 60)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_the_newest_are_kept_whole_and_in_order(
     linear: Bundle, steps: list[int | str], most: int | None
 ) -> None:
@@ -89,14 +90,14 @@ def test_the_newest_are_kept_whole_and_in_order(
 
 
 @given(st.integers(0, 2**64), st.lists(st.integers(1, 60), min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_the_sample_is_of_all_that_ever_came_across_restarts(
     linear: Bundle, seed: int, lives: list[int]
 ) -> None:
     """Those with the smallest keys, whatever happened in between."""
     folder, keys, added = MemoryFolder(), {}, 0
     for life, count in enumerate(lives, 1):
-        subject = buffer(folder, linear, keep="uniform", max_examples=20, seed=seed)
+        subject = buffer(folder, linear, keep="uniform", max_examples=examples(20), seed=seed)
         for i in range(count):
             keys[added] = key_of(seed, (life << 40) + i)
             subject.add(*example(added))
@@ -131,11 +132,11 @@ def test_every_example_is_as_likely_to_be_in_the_sample() -> None:
 
 def test_each_class_has_its_share(linear: Bundle) -> None:
     folder = MemoryFolder()
-    subject = buffer(folder, linear, keep="balanced", max_examples=12)
+    subject = buffer(folder, linear, keep="balanced", max_examples=examples(12))
     for i in range(300):
         subject.add([i, -i], 0 if i % 30 else 1)
     subject.close()
-    subject = buffer(folder, linear, keep="balanced", max_examples=12)
+    subject = buffer(folder, linear, keep="balanced", max_examples=examples(12))
     labels = subject.snapshot().y["target"]
     assert np.bincount(labels, minlength=3).tolist() == [4, 4, 0]
 
@@ -202,7 +203,7 @@ def test_a_full_disk_costs_what_the_policy_says_and_no_more(linear: Bundle, poli
 def test_a_full_disk_takes_nothing_from_a_buffer_that_is_full_itself(linear: Bundle) -> None:
     """What had gone for an example that could not be written comes back."""
     folder = MemoryFolder()
-    subject = buffer(folder, linear, max_examples=8)
+    subject = buffer(folder, linear, max_examples=examples(8))
     for i in range(8):
         subject.add(*example(i))
     subject.flush()
