@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,8 @@ from often import examples
 
 IDLE_W, WORK_W = 3.0, 2.5
 NOTHING = Sample()
+NOWHERE = Path("/nowhere")
+"""A machine without a device tree, so that the tests say the same on a Raspberry Pi."""
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Life:
             clock=self.clock,
             own_s=lambda: self.clock.own_s,
             background=False,
+            root=NOWHERE,
             **options,
         )
         return self.machine
@@ -204,6 +208,7 @@ def test_a_modelled_radio_makes_the_totals_modelled() -> None:
         clock=life.clock,
         own_s=lambda: life.clock.own_s,
         background=False,
+        root=NOWHERE,
     )
     life.machine = machine
     life.live(60, idle)
@@ -416,6 +421,14 @@ def test_reading_waits_for_no_reader_and_the_thread_ends_with_its_machine() -> N
 
 
 # --- telling
+
+
+def test_the_board_is_recognised_also_beside_readers_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_text("Raspberry Pi Zero 2 W Rev 1.0\0")
+    machine = Machine(lambda: WireBytes(0, 0, True), readers=[Meter()], background=False, root=tmp_path)
+    machine.worked(10.0)
+    assert machine.read(0.0).joules_compute == pytest.approx(10 * BOARDS["rpi_zero2w"].core_w)
 
 
 def test_every_quantity_says_where_it_comes_from() -> None:

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from laconic.edge_sdk.power import ModelledBattery, RadioMeter, board_named, origin_of, radio_named
 from laconic.edge_sdk.readers.detect import board_here, detect
@@ -48,6 +49,7 @@ class Machine:
         metered: bool = False,
         threads: int = 1,
         background: bool = True,
+        root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
         own_s: Callable[[], float] = time.process_time,
     ) -> None:
@@ -57,12 +59,12 @@ class Machine:
         has one. `radio`: profile for joules of the radio; None: they are not known. `battery_wh`: what a full
         battery holds; without a reader for it, a battery is modelled that began at `charge`. `metered`: the
         owner's word, which no reader takes back. `threads`: on how many cores it trains. `background`: False
-        for one who calls `sample` himself.
+        for one who calls `sample` himself. `root`: where `proc` and `sys` lie.
 
         Asks every reader once, which takes as long as their commands take. Raises `ConfigError` for a board
         or radio that has no profile, a capacity or a charge that is none.
         """
-        name = board if board is not None else board_here() if readers is None else None
+        name = board_here(root) if board is None else board
         self._board_name, self._radio_name = name, radio
         self._board = None if name is None else board_named(name)
         self._radio = None if radio is None else RadioMeter(radio_named(radio), wire)
@@ -72,7 +74,7 @@ class Machine:
         cores = 0 if self._board is None else min(max(1, threads), self._board.cores)
         self._energy = WorkEnergy(None if self._board is None else self._board.core_w * cores)
         self._sampler = Sampler(
-            detect(battery_wh=battery_wh) if readers is None else readers,
+            detect(root, battery_wh=battery_wh) if readers is None else readers,
             battery_joules=None if battery_wh is None else battery_wh * 3600,
             clock=clock,
             own_s=own_s,
