@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # tests/compression/test_native.py holds the kernels against it. With LACONIC_NATIVE=1 all tests run on them.
 os.environ.setdefault("LACONIC_NATIVE", "0")
 
-# Several processes share the cores: threads of a matrix product that wait for each other would only heat them.
+# Several processes share the cores: threads of a matrix product that wait for each other only heat them.
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import io
-import json
 import os
 import re
 import signal
@@ -13,8 +9,6 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +16,12 @@ import msgspec
 import numpy as np
 import paho.mqtt.client as paho
 import pytest
-from onnx import helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
-from processes import Process, free_port, laconic, until, wait_for_port
+from processes import free_port, laconic, until
+from sites import Site, softmax_bundle
 
-from laconic.cli import main
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.storage import SqliteStore
-from laconic.training import prepare
-from laconic.training.builder import value_info
 
 pytestmark = pytest.mark.broker
 
@@ -38,82 +29,13 @@ STATED_S = 10.0
 """Within so many seconds a coordinator ends, docs/operating.md says."""
 
 
-def bundle(features: int) -> bytes:
-    """Softmax regression."""
-    rng = np.random.default_rng(features)
-    weights = {"W": rng.normal(size=(features, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}
-    graph = helper.make_graph(
-        [helper.make_node("Gemm", ["x", "W", "b"], ["y"])],
-        "small",
-        [value_info("x", 1, ("batch", features))],
-        [value_info("y", 1, ("batch", 3))],
-        initializer=[numpy_helper.from_array(a, n) for n, a in weights.items()],
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    return prepare(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
-
-
-@dataclass
-class Site:
-    """A folder, a broker, and whatever runs there."""
-
-    folder: Path
-    mosquitto: str
-    port: int = field(default_factory=free_port)
-    running: list[Process] = field(default_factory=list)
-
-    def broker(self, options: str = "allow_anonymous true\n") -> Process:
-        (self.folder / "mosquitto.conf").write_text(
-            f"listener {self.port} 127.0.0.1\npersistence false\nuser {getpass.getuser()}\n{options}"
-        )
-        return self.start([self.mosquitto, "-c", str(self.folder / "mosquitto.conf")], "broker")
-
-    def start(self, command: list[str], name: str) -> Process:
-        process = Process(command, self.folder / f"{name}.log")
-        process.start()
-        self.running.append(process)
-        if name == "broker":
-            wait_for_port(self.port)
-        return process
-
-    def coordinator(self) -> Process:
-        return self.start(laconic("coordinator", "--json", "--config", str(self.config)), "coordinator")
-
-    def devices(self, cohort: str, count: int, features: int, classes: int = 3) -> Process:
-        rng = np.random.default_rng(features)
-        configs = []
-        for i in range(count):
-            name = f"{cohort}-{i}"
-            x = rng.normal(size=(40, features)).astype(np.float32)
-            np.savez(self.folder / f"{name}.npz", x=x, y=(x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 1))
-            (self.folder / f"{name}.toml").write_text(
-                f'name = "{name}"\ncohort = "{cohort}"\nbundle = "{cohort}.bundle"\ndata = "{name}.npz"\n'
-                f'retry_s = 0.5\n[broker]\nurl = "mqtt://127.0.0.1:{self.port}"\n'
-            )
-            configs += ["--config", str(self.folder / f"{name}.toml")]
-        return self.start(laconic("device", "--json", *configs), f"devices-{cohort}")
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "coordinator.toml"
-
-    def write(self, text: str, *, broker: str = "") -> None:
-        self.config.write_text(f'{text}\n[broker]\nurl = "mqtt://127.0.0.1:{self.port}"\n{broker}')
-
-    def laconic(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """A command's exit code and JSON. In this process: starting a Python for each takes long."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            code = main([*arguments, "--config", str(self.config), "--json"])
-        return code, json.loads(said.getvalue())
-
-
-@pytest.fixture
-def site(tmp_path: Path, mosquitto_path: str) -> Iterator[Site]:
-    made = Site(tmp_path, mosquitto_path)
-    yield made
-    for process in reversed(made.running):
-        process.end()
+def devices(site: Site, cohort: str, count: int, features: int) -> None:
+    """Start devices of a cohort, each with forty examples of its own."""
+    arguments: list[str] = []
+    for i in range(count):
+        x = np.random.default_rng([features, i]).normal(size=(40, features)).astype(np.float32)
+        arguments += site.device(cohort, f"{cohort}-{i}", x, (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 1))
+    site.devices(f"devices-{cohort}", arguments)
 
 
 TWO = """
@@ -133,7 +55,7 @@ rounds = {{ rounds = 100000, min_devices = 1, interval_s = 0.3 }}
 
 def test_two_campaigns_are_watched_ordered_and_ended(site: Site, tmp_path: Path) -> None:
     for name, features in (("houses", 6), ("cars", 4)):
-        (tmp_path / f"{name}.bundle").write_bytes(bundle(features))
+        (tmp_path / f"{name}.bundle").write_bytes(softmax_bundle(features))
     scrape = free_port()
     site.write(TWO.format(port=scrape))
     site.broker()
@@ -150,8 +72,8 @@ def test_two_campaigns_are_watched_ordered_and_ended(site: Site, tmp_path: Path)
         finally:
             del os.environ["NOTIFY_SOCKET"], os.environ["WATCHDOG_USEC"]
         assert systemd.recv(1000).startswith(b"READY=1")
-        site.devices("houses", 2, 6)
-        site.devices("cars", 1, 4)
+        devices(site, "houses", 2, 6)
+        devices(site, "cars", 1, 4)
         closed = lambda: {n["campaign"] for n in coordinator.notes("closed") if n["round"] >= 2}  # noqa: E731
         until(lambda: closed() == {"houses", "cars"}, 60, "two rounds of both")
 
@@ -233,7 +155,7 @@ def test_two_campaigns_are_watched_ordered_and_ended(site: Site, tmp_path: Path)
 
 
 def test_a_broker_that_refuses_ends_it_and_rules_that_deny_are_named(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "default.bundle").write_bytes(bundle(4))
+    (tmp_path / "default.bundle").write_bytes(softmax_bundle(4))
     (tmp_path / "password").write_text("wrong\n")
     (tmp_path / "password").chmod(0o600)
     password = subprocess.run(
@@ -266,7 +188,7 @@ def test_a_broker_that_refuses_ends_it_and_rules_that_deny_are_named(site: Site,
 
 
 def test_a_broker_that_takes_no_large_packets_is_named(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "default.bundle").write_bytes(bundle(4))
+    (tmp_path / "default.bundle").write_bytes(softmax_bundle(4))
     site.write('bundle = "default.bundle"')
     site.broker("allow_anonymous true\nmax_packet_size 20000\n")
     code, said = site.laconic("coordinator", "check")
@@ -287,7 +209,7 @@ def test_a_broker_that_takes_no_large_packets_is_named(site: Site, tmp_path: Pat
     ids=["no bundle", "missing bundle", "damaged bundle", "damaged store"],
 )
 def test_what_cannot_be_used_has_its_exit_code(site: Site, tmp_path: Path, text: str, code: int) -> None:
-    (tmp_path / "good.bundle").write_bytes(bundle(4))
+    (tmp_path / "good.bundle").write_bytes(softmax_bundle(4))
     (tmp_path / "damaged.bundle").write_bytes(b"\0" * 1000)
     (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
     site.write(text)
