@@ -128,7 +128,9 @@ class SoftmaxLearner:
     def samples(self) -> int:
         return SAMPLES
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         w, before = weights.copy(), None
         for _ in range(training.epochs):
             p = _probabilities(w, self._x)

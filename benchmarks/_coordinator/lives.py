@@ -75,7 +75,9 @@ class Pull:
     def samples(self) -> int:
         return 40 + self.number
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         goal = np.random.default_rng(self.number).normal(size=SCHEMA.size).astype(np.float32)
         # Long enough for a kill to find it.
         time.sleep(0.03)
@@ -155,7 +157,7 @@ def coordinator_life(folder: Path, port: int, rounds: int, devices: int) -> None
         if note.kind in ("opened", "closed", "finished", "resumed", "duplicate", "rejected", "dropped"):
             print(json.dumps({"kind": note.kind, **note.fields}, default=str), flush=True)
 
-    asyncio.run(drive([Driver(_Coordinator(engine), link, store, observe=tell)]))
+    asyncio.run(drive([Driver(_Coordinator(engine), link, store, observe=tell).run()]))
     store.close()
 
 
@@ -179,7 +181,7 @@ def devices_life(folder: Path, port: int, numbers: Sequence[int]) -> None:
         while any(e.model.version != version for e in engines) or any(s.get("outbox") for s in stores):
             await asyncio.sleep(0.05)
 
-    asyncio.run(drive(drivers, settled))
+    asyncio.run(drive([driver.run() for driver in drivers], settled))
     for store in stores:
         store.close()
 

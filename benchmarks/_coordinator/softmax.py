@@ -35,7 +35,9 @@ class Softmax:
     def samples(self) -> int:
         return len(self._y)
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         w, rng, losses = weights.copy(), np.random.default_rng(seed), []
         for _ in range(training.epochs):
             order = rng.permutation(self.samples)

@@ -68,7 +68,7 @@ def test_a_chunk_must_fit_into_a_packet(settings: dict[str, Any]) -> None:
     settings["broker"] = Address("127.0.0.1", max_packet_bytes=1000)
     with pytest.raises(ConfigError, match="chunk_bytes"):
         Device("d", chunk_bytes=1000, **settings)
-    Device("d", chunk_bytes=512, **settings).close()
+    Device("d", chunk_bytes=512, **settings)
 
 
 @pytest.mark.parametrize("retry_s", [0, -1, float("nan"), float("inf")])
@@ -84,8 +84,8 @@ def test_a_name_that_cannot_stand_in_a_topic_is_refused(settings: dict[str, Any]
 
 
 def test_a_store_that_another_device_holds_is_refused(settings: dict[str, Any]) -> None:
-    with Device("d", **settings), pytest.raises(StorageError):
-        Device("e", **settings)
+    with Device("d", **settings), pytest.raises(StorageError), Device("e", **settings):
+        pass
 
 
 class Restless:

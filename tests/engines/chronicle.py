@@ -24,7 +24,7 @@ from laconic.coordinator.fold import Fold
 from laconic.coordinator.records import ModelRecord, Status
 from laconic.device_sim.world import World
 from laconic.edge_sdk.engine import DeviceEngine
-from laconic.edge_sdk.learner import Learner, Trained
+from laconic.edge_sdk.learner import Interrupted, Learner, Trained
 from laconic.edge_sdk.records import restore
 from laconic.edge_sdk.work import Outcome
 from laconic.node import Computed, Effect, Event, Save, Send, Subscribe
@@ -127,9 +127,12 @@ class LoggedLearner:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
-        trained = self.inner.train(weights, training, seed, private)
-        self.world.last_change[f"d{self.number}"] = trained.weights - weights
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained | Interrupted:
+        trained = self.inner.train(weights, training, seed, private, checkpoint)
+        if isinstance(trained, Trained):
+            self.world.last_change[f"d{self.number}"] = trained.weights - weights
         return trained
 
 

@@ -37,7 +37,9 @@ class HostileLearner(LinearLearner):
     since: int = 1
     trained: int = 0
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         honest = super().train(weights, training, seed, private)
         self.trained += 1
         if self.trained < self.since:

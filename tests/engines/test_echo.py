@@ -143,7 +143,9 @@ def test_late_updates_sound_from_the_step_that_they_are_folded_into() -> None:
 class Pulled(LinearLearner):
     """Its own optimum is not the fleet's: at the fleet's best it learns the same step in every round."""
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         rng = np.random.default_rng(100 + self.seed // 2)
         own = rng.normal(size=SIZE) * (1 if self.seed % 2 else -1)
         step = 0.1 * (own - weights)

@@ -40,7 +40,9 @@ class FadingLearner(LinearLearner):
 
     calls: list[int] = field(default_factory=list)
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         self.calls.append(1)
         step = TRUTH * np.float32(fading(len(self.calls)))
         return Trained(weights + step, self.rows, 1.0, 0.5)

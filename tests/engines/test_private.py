@@ -22,7 +22,9 @@ ROUNDS = 3
 class DiaryLearner(LinearLearner):
     """Writes one line in its private notes at every training."""
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         trained = super().train(weights, training, seed, private)
         return Trained(
             trained.weights, trained.samples, trained.loss_before, trained.loss_after, private + SECRET

@@ -23,7 +23,9 @@ class Fading(LinearLearner):
 
     step = 1.0
 
-    def train(self, weights: Vector, training: m.Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: m.Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         self.step /= 1000
         return Trained(weights + np.float32(self.step), self.rows, None, None)
 

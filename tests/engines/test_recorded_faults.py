@@ -93,7 +93,9 @@ def test_a_loss_beyond_all_bounds_does_not_silence_a_device() -> None:
     """Recorded: a loss above 1e15 made a promise that the coordinator could not read."""
 
     class Diverging(LinearLearner):
-        def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+        def train(
+            self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+        ) -> Trained:
             return Trained(weights + np.float32(0.1), 2**30, float("inf"), float("nan"))
 
     fleet = Fleet(rounds=2)
@@ -195,7 +197,9 @@ def test_a_round_that_changes_nothing_makes_no_version() -> None:
     """Recorded: such a version was its own parent, and a device behind it could never reach it."""
 
     class Idle(LinearLearner):
-        def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+        def train(
+            self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+        ) -> Trained:
             return Trained(weights.copy(), self.rows, 1.0, 1.0)
 
     fleet = Fleet(rounds=3)

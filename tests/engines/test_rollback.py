@@ -36,7 +36,9 @@ class Saboteur(LinearLearner):
 
     bad: frozenset[int] = frozenset()
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained:
         trained = super().train(weights, training, seed, private)
         number = 1 + round(math.log(training.learning_rate / 0.2) / math.log(DECAY))
         if number not in self.bad:

@@ -130,7 +130,7 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
                 alive.cancel()
 
         try:
-            await drive([driver], attended, last=lambda: _farewell(driver, supervisor))
+            await drive([driver.run()], attended, last=lambda: _farewell(driver, supervisor))
         finally:
             await control.close()
             await scraped.close()

@@ -9,39 +9,29 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from laconic import __version__
-from laconic.budget.calendar import check_zone
-from laconic.config import read_file
-from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
-from laconic.edge_sdk.learner import Arrays, OnnxLearner
+from laconic.edge_sdk.data import Examples
+from laconic.edge_sdk.hooks import Hooks, NewModel, RoundDone, Skipped
+from laconic.edge_sdk.life import Life, MakeSensors, Person
 from laconic.edge_sdk.policy import Limits
-from laconic.edge_sdk.power import WireOnly
-from laconic.edge_sdk.sensors import Readings, Sensors
-from laconic.errors import ConfigError, LocalProtocolError
+from laconic.edge_sdk.readers import Machine
+from laconic.edge_sdk.sensors import Readings
+from laconic.edge_sdk.supervisor import keep_alive
+from laconic.errors import LocalProtocolError
 from laconic.node import Note
-from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES, MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
-from laconic.protocol.topics import TOPIC_LIMIT_BYTES
+from laconic.protocol.chunks import DEFAULT_CHUNK_BYTES
 from laconic.runtime import Bundle, Trainer
 from laconic.runtime.batches import Inputs
-from laconic.runtime.inference import Outputs
-from laconic.storage import SqliteStore
-from laconic.transport.driver import Driver
-from laconic.transport.link import WireBytes
-from laconic.transport.mqtt import Address, MqttLink
-
-_PING_BYTES = 2 + 2
-"""PINGREQ and PINGRESP (MQTT 3.1.1, sections 3.12 and 3.13)."""
-_TLS_RECORD_BYTES = 22
-"""What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
-
-MakeSensors = Callable[[Callable[[], WireBytes]], Sensors]
+from laconic.runtime.inference import Outputs, Predictor
+from laconic.schema import Vector
+from laconic.transport.mqtt import Address
 
 
 class Device:
     """One device of a fleet.
 
-    `with Device(...) as device:` takes part in a thread of its own, so that the program's work goes on;
-    `device.run()` takes part in this thread until `stop()`; `await device.run_async()` on this event loop.
+    `with Device(...) as device:` takes part in a thread of its own, so that the program's work goes on, and
+    `async with Device(...) as device:` on the program's event loop; either leaves nothing behind.
+    `device.run()` takes part in this thread until `stop()`, `await device.run_async()` until cancelled.
     """
 
     def __init__(
@@ -50,64 +40,64 @@ class Device:
         *,
         broker: str | Address,
         bundle: str | Path | Bundle | Trainer,
-        data: Arrays,
+        data: Examples,
         store: str | Path,
         cohort: str = "default",
         limits: Limits | None = None,
+        busy: Callable[[], bool] = lambda: False,
         time_zone: str = "UTC",
-        sensors: MakeSensors = WireOnly,
+        sensors: MakeSensors = Machine,
         fleet_key: bytes | None = None,
         chunk_bytes: int = DEFAULT_CHUNK_BYTES,
         retry_s: float = 10.0,
-        on_note: Callable[[Note, float], None] = lambda note, now: None,
+        checkpoint_s: float = 120.0,
+        on_model: Callable[[NewModel], None] | None = None,
+        on_round: Callable[[RoundDone], None] | None = None,
+        on_skip: Callable[[Skipped], None] | None = None,
+        on_note: Callable[[Note, float], None] | None = None,
     ) -> None:
         """`bundle`: a file, or one already read; devices in one process can share a `Trainer`.
 
-        `data`: inputs and targets, samples on axis 0. `store`: the file that keeps model, residual and
-        outbox. `retry_s`: the first wait for an answer before asking again; it doubles up to five minutes.
-        `time_zone`: where the device's days and months begin, for its limits.
-        `sensors` is given a function that tells the bytes on the wire. `on_note` hears what happens.
+        `data`: what to learn from; arrays, files, data sets, iterables or a function (docs/data.md). `store`:
+        the file that keeps model, residual and outbox. `limits`: what the owner allows; `busy`: asked several
+        times a second while there is work, from any thread, whether the program wants the machine for itself:
+        training yields within half a second, and goes on later. `checkpoint_s`: how much training a loss of
+        power may cost. `retry_s`: the first wait for an answer before asking again; it doubles up to five
+        minutes. `time_zone`: where the device's days and months begin, for its limits. `sensors` is given a
+        function that tells the bytes on the wire.
 
-        Raises `ConfigError` for a name, address or file that cannot be used, `WireError` or `ModelError` for
-        a bundle that cannot, `StorageError` for a store that cannot.
+        The hooks are called on the device's thread, which waits for them: `on_model` when there is a newer
+        model, `on_round` when the coordinator has judged an update, `on_skip` when nothing was sent,
+        `on_note` for all that happens.
+
+        Raises `ConfigError` for a name, address, limit or file that cannot be used, `WireError` or
+        `ModelError` for a bundle that cannot, `DataError` for data that cannot.
         """
-        if isinstance(bundle, Trainer):
-            trainer = bundle
-        else:
-            read = bundle if isinstance(bundle, Bundle) else Bundle.read(read_file(Path(bundle), "bundle"))
-            trainer = Trainer(read)
-        address = Address.parse(broker) if isinstance(broker, str) else broker
-        most = min(MAX_CHUNK_BYTES, address.max_packet_bytes - TOPIC_LIMIT_BYTES)
-        if not MIN_CHUNK_BYTES <= chunk_bytes <= most:
-            raise ConfigError(
-                "chunk_bytes",
-                value=chunk_bytes,
-                limit=f"{MIN_CHUNK_BYTES} to {most}",
-                remedy="a chunk and its topic must fit into broker.max_packet_bytes",
-            )
-        if not 0.1 <= retry_s <= 3600:
-            raise ConfigError("retry_s", value=retry_s, limit="0.1 to 3600")
-        self._trainer = trainer
-        self._link = MqttLink(address, name)
-        settings = DeviceSettings(
+        hooks = Hooks(on_model, on_round, on_skip, on_note)
+        self._person = Person(
             name,
+            broker=broker,
+            bundle=bundle,
+            data=data,
+            store=Path(store),
             cohort=cohort,
             limits=limits or Limits(),
-            zone=check_zone(time_zone, "time_zone"),
-            standing_bytes_per_s=_standing_bytes(address) / address.keep_alive_s,
-            key=fleet_key,
+            busy=busy,
+            time_zone=time_zone,
+            sensors=sensors,
+            fleet_key=fleet_key,
             chunk_bytes=chunk_bytes,
             retry_s=retry_s,
-            software=__version__,
+            checkpoint_s=checkpoint_s,
+            observe=hooks.hear,
         )
-        self._name = name
-        self._sensors = sensors(self._link.wire_bytes)
-        self._learner = OnnxLearner(trainer, data)
-        self._engine = DeviceEngine(settings, self._learner, self._sensors)
-        self._store = SqliteStore(Path(store))
-        self._driver = Driver(self._engine, self._link, self._store, observe=on_note)
+        self._observe = hooks.hear
+        self._life = Life(self._person)
+        """The present one, or the last while there is none."""
+        self._predictor: tuple[Vector, bytes, Predictor] | None = None
+        self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -115,27 +105,17 @@ class Device:
     @property
     def name(self) -> str:
         """The device's name."""
-        return self._name
-
-    def totals(self) -> dict[str, object]:
-        """Bytes and joules since the process began, and the state of charge, as the sensors have them."""
-        readings = self._sensors.read(time.time())
-        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__}
-
-    def close(self) -> None:
-        """Let training end and close the store; `run`, `run_async` and `stop` do it themselves."""
-        self._learner.stop()
-        self._store.close()
-
-    @property
-    def driver(self) -> Driver:
-        """For running several devices on one event loop: see `laconic.transport.process.drive`."""
-        return self._driver
+        return self._person.name
 
     @property
     def version(self) -> int:
         """The version of the model that `predict` uses."""
-        return self._engine.model.version
+        return self._life.engine.model.version
+
+    def totals(self) -> dict[str, object]:
+        """Bytes and joules since the process began, and the state of charge, as the sensors have them."""
+        readings = self._life.guard.read(time.time())
+        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__}
 
     def predict(self, x: Inputs) -> Outputs:
         """The model's output for inputs `x`, samples on axis 0, by the newest whole model; from any thread.
@@ -144,40 +124,56 @@ class Device:
 
         Raises `ConfigError` for inputs of another shape or dtype.
         """
-        local = self._learner.local(self._engine.private)
-        return self._trainer.predict(self._engine.model.weights, x, local=local)
+        weights, private = self._life.engine.model.weights, self._life.engine.private
+        ready = self._predictor
+        if ready is None or ready[0] is not weights or ready[1] is not private:
+            local = self._life.learner.local(private)
+            ready = weights, private, self._person.trainer.predictor(weights, local)
+            self._predictor = ready
+        return ready[2].predict(x)
+
+    # --- taking part
 
     async def run_async(self) -> None:
-        """Take part until cancelled."""
+        """Take part until cancelled, or `stop()`. Lives that end in a fault of the store are begun again.
+
+        Raises `StorageError` for a store that cannot be opened at first, and what else ends the device.
+        """
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            await self._driver.run()
+            await keep_alive(self._live, observe=self._observe)
         finally:
-            self.close()
+            self._ready.set()
 
     def run(self) -> None:
-        """Take part in this thread until `stop()` is called from another, or Ctrl-C.
-
-        Raises what ends the device: `StorageError` when its store can no longer be written.
-        """
-        asyncio.run(self._until_stopped())
+        """Take part in this thread until `stop()` from another, or Ctrl-C. Raises as `run_async`."""
+        try:
+            asyncio.run(self.run_async())
+        except asyncio.CancelledError:
+            if not self._ending:
+                raise
 
     def start(self) -> None:
-        """Take part in a thread of its own."""
-        if self._thread is not None:
-            raise LocalProtocolError("the device has been started before", remedy="make a new Device")
+        """Take part in a thread of its own. Raises as `run_async`, for what is seen at once."""
+        self._begin_once()
         self._thread = threading.Thread(target=self._in_thread, name="laconic", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            self.stop()
 
     def stop(self) -> None:
-        """End, saying goodbye to the broker, and wait for it. Raises what has ended the device early."""
-        loop, running = self._loop, self._running
-        if loop is not None and running is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(running.cancel)
+        """End: training is written down, the broker is told. Waits for it, and raises what has ended the
+        device early."""
+        self._ending = True
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
         if self._thread is not None:
             self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Device:
         self.start()
@@ -188,26 +184,42 @@ class Device:
     ) -> None:
         self.stop()
 
+    async def __aenter__(self) -> Device:
+        self._begin_once()
+        task = asyncio.ensure_future(self.run_async())
+        self._task = task
+        while not (self._ready.is_set() or task.done()):
+            await asyncio.sleep(0.005)
+        if task.done():
+            await task
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.result()
+
+    def _begin_once(self) -> None:
+        if self._task is not None or self._thread is not None:
+            raise LocalProtocolError("the device has been started before", remedy="make a new Device")
+
     def _in_thread(self) -> None:
         try:
             self.run()
         except BaseException as e:
             self._failure = e
-        finally:
+
+    async def _live(self, opened: Callable[[], None]) -> None:
+        life = self._life if not self._life.begun else Life(self._person)
+
+        def begun() -> None:
+            opened()
+            # Not before: until it has restored itself it holds no model but the first.
+            self._life = life
             self._ready.set()
 
-    async def _until_stopped(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._running = asyncio.ensure_future(self.run_async())
-        # After the first step of the task, in which the node restores what its store holds.
-        self._loop.call_soon(self._ready.set)
-        try:
-            await self._running
-        except asyncio.CancelledError:
-            if not self._running.cancelled():
-                raise
-
-
-def _standing_bytes(address: Address) -> int:
-    """What an idle connection costs in each of its keep-alive periods."""
-    return _PING_BYTES + (2 * _TLS_RECORD_BYTES if address.tls else 0)
+        await life.live(begun)

@@ -29,9 +29,9 @@ from laconic.edge_sdk.retained import Retained
 from laconic.edge_sdk.screening import Screening
 from laconic.edge_sdk.sensors import NoSensors, Sensors
 from laconic.edge_sdk.settings import DeviceSettings
-from laconic.edge_sdk.work import Outcome, codec_of, gate_of
+from laconic.edge_sdk.work import Halted, Outcome, codec_of, gate_of
 from laconic.edge_sdk.working import Working
-from laconic.errors import LaconicError, Malformed, WireError
+from laconic.errors import DataError, LaconicError, Malformed, WireError
 from laconic.node import (
     Computed,
     Connected,
@@ -62,6 +62,7 @@ class Phase(Enum):
     FETCHING = "fetching"
     APPLYING = "applying"
     TRAINING = "training"
+    PAUSED = "paused"
     UPLOADING = "uploading"
 
 
@@ -146,7 +147,7 @@ class DeviceEngine:
         self._books.write_down(echo=self._retained.echo_note)
         if restored.outbox is not None:
             self._phase = Phase.UPLOADING
-        damaged = list(restored.damaged)
+        damaged = [*restored.damaged, *self._working.restore(store, answered=restored.diary.answered)]
         useless = ENTRIES if restored.foreign else ENTRIES.intersection(damaged)
         # What the life before had booked is in the diary now.
         saved = {**dict.fromkeys((*useless, "booked")), "diary": self._books.diary_bytes(now)}
@@ -195,6 +196,8 @@ class DeviceEngine:
                 return self._refuse("budget", now)
             case Phase.FETCHING:
                 return self._fetching.ask_again(now)
+            case Phase.PAUSED:
+                return self._go_on(now)
             case _:
                 self._backoff.disarm()
                 return []
@@ -232,7 +235,9 @@ class DeviceEngine:
             return self._begin(offer, now)
         self._offers.waiting = offer
         # A fetch for a round that is over is wasted; training is not: its change is sent late, where late
-        # updates are taken, or goes into the residual.
+        # updates are taken, or goes into the residual. One that is held up has no change to send.
+        if self._phase is Phase.PAUSED:
+            return [*self._working.give_up(), *self._idle(now)]
         return self._idle(now) if self._phase is Phase.FETCHING else []
 
     def _pointed(self, offer: Offer, now: float) -> list[Effect]:
@@ -325,18 +330,42 @@ class DeviceEngine:
             return [Note("failed", {"round": offer.round, "why": why}), *self._refuse("failed", now)]
         return [*saved, *self._working.begin(offer, self.model, now)]
 
+    def _halted(self, offer: Offer, halted: Halted, seconds: float, now: float) -> list[Effect]:
+        """Training was told to yield, or it was time to write down how far it has come."""
+        if self._offers.waiting is not None:
+            return [*self._working.give_up(), *self._idle(now)]
+        return [self._working.keep(offer, halted, seconds), *self._go_on(now)]
+
+    def _go_on(self, now: float) -> list[Effect]:
+        """Train on, or wait until the owner's limits and the task's terms allow it; but not for ever."""
+        offer = self._offers.current
+        assert offer is not None
+        why = self._screening.forbidden(offer, now)
+        if why is None:
+            return self._train(offer, now)
+        again_at = self._working.hold(now)
+        if again_at is None:
+            return self._skip(offer, why, now)
+        note = Note("paused", {"round": offer.round, "why": why})
+        effects: list[Effect] = [] if self._phase is Phase.PAUSED else [note]
+        self._phase, self._backoff.at = Phase.PAUSED, again_at
+        return effects
+
     def _trained(self, result: object, seconds: float, now: float) -> list[Effect]:
         offer, overtaken = self._offers.current, self._offers.waiting is not None
         assert offer is not None
         self._sensors.worked(seconds)
         self._books.end_work()
+        if isinstance(result, Halted):
+            return self._halted(offer, result, seconds, now)
+        seconds += self._working.seconds_before(offer)
         if isinstance(result, Measured):
             if overtaken:
-                return self._idle(now)
+                return [*self._working.give_up(), *self._idle(now)]
             return self._skip(offer, "measured", now, result, seconds)
         if not isinstance(result, Outcome):
             note = Note("failed", {"round": offer.round, "why": f"{type(result).__name__}: {result}"})
-            return [note, *self._skip(offer, "failed", now)]
+            return [note, *self._skip(offer, "data" if isinstance(result, DataError) else "failed", now)]
         self._working.learn(offer, result)
         frame = result.frame
         need = NOTHING_YET if frame is None else self._books.upload_need(len(frame))
@@ -344,12 +373,12 @@ class DeviceEngine:
         if overtaken and (frame is None or dear or not self._offers.late_is_taken()):
             # The round is over: what was learnt goes along with the next update.
             saved = Save({**self._retained.learnt(), "diary": self._books.diary_bytes(now)})
-            return [saved, *self._idle(now)]
+            return [saved, *self._working.give_up(), *self._idle(now)]
         if frame is None or dear:
             return self._skip(offer, "gate" if frame is None else "budget", now, result, seconds)
         self._offers.answered(offer.task)
         self._phase = Phase.UPLOADING
-        return self._delivery.send(offer, result, frame, seconds, now)
+        return [*self._delivery.send(offer, result, frame, seconds, now), *self._working.give_up()]
 
     def _skip(
         self,
@@ -365,7 +394,7 @@ class DeviceEngine:
         rest_s = self._books.rest_s(now) if rest else 0.0
         self._offers.answered(offer.task)
         said = self._delivery.skip(offer, why, now, result=result, seconds=seconds, rest_s=rest_s)
-        return [*said, *rest, *self._idle(now)]
+        return [*said, *self._working.give_up(), *rest, *self._idle(now)]
 
     def _acknowledged(self, ack: Ack, now: float) -> list[Effect]:
         if not self._delivery.awaits(ack):

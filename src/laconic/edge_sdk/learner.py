@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from laconic.edge_sdk.data import Examples, Snapshot, samples_of, snapshot_of, source_of
-from laconic.errors import LaconicError
+from laconic.errors import CheckpointMismatch, LaconicError, NonFinite, WireError
 from laconic.protocol.messages import Training
-from laconic.runtime import OptimizerState, Trainer, TrainResult
+from laconic.runtime import Checkpoint, OptimizerState, Trainer, TrainResult
+from laconic.runtime import Training as TrainingRun
 from laconic.schema import Schema, Vector
 
 
@@ -26,6 +27,14 @@ class Trained:
     loss_after: float | None
     private: bytes = b""
     """What the learner wants to see again next time and nobody else may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Local training that was told to yield."""
+
+    checkpoint: bytes
+    """What it needs to go on later; empty if it has to begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +68,47 @@ class Learner(Protocol):
         """How many training samples there are, as far as is known without looking at them."""
         ...
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
-        """Train from `weights`; the same arguments and data give the same result.
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained | Interrupted:
+        """Train from `weights`; the same arguments and data give the same result, however often it is
+        interrupted.
 
-        `private` is what the training before gave under that name, empty at first.
+        `private` is what the training before gave under that name, empty at first; `checkpoint` what an
+        interrupted one left. One that does not fit any more, as the data are others, is passed over.
         """
         ...
 
-    def measure(self, weights: Vector, private: bytes) -> Measured:
+    def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:
         """How good `weights` are on this device's data, before they are trained on it."""
         ...
 
 
-Arrays = Examples
+class Patience(Protocol):
+    """How long training may go on."""
+
+    def begin(self) -> None:
+        """A stretch of work begins."""
+        ...
+
+    def must_yield(self) -> bool:
+        """Asked many times a second: whether work is to end."""
+        ...
+
+    def should_yield(self) -> bool:
+        """Whether work that can be written down is to end: also if it has gone on for long enough."""
+        ...
+
+
+class _Endless:
+    def begin(self) -> None:
+        """Nothing is counted."""
+
+    def must_yield(self) -> bool:
+        return False
+
+    def should_yield(self) -> bool:
+        return False
 
 
 class _Private(msgspec.Struct, array_like=True, frozen=True):
@@ -87,7 +124,7 @@ class _Private(msgspec.Struct, array_like=True, frozen=True):
 class OnnxLearner:
     """Trains a bundle's graphs on the device's examples with onnxruntime."""
 
-    def __init__(self, trainer: Trainer, data: Examples) -> None:
+    def __init__(self, trainer: Trainer, data: Examples, patience: Patience | None = None) -> None:
         """`data`: arrays `(samples, ...)` of inputs and targets as the bundle's signature has them, or
         anything else that `laconic.edge_sdk.data.source_of` takes.
 
@@ -95,7 +132,7 @@ class OnnxLearner:
         """
         self._trainer, self._bundle = trainer, trainer.bundle
         self._source = source_of(data, trainer.bundle.manifest)
-        self._stopped = threading.Event()
+        self._patience = patience or _Endless()
 
     @property
     def schema(self) -> Schema:
@@ -113,32 +150,40 @@ class OnnxLearner:
     def samples(self) -> int:
         return samples_of(self._source)
 
-    def stop(self) -> None:
-        """Let training that is under way end at the next stretch of steps: nobody waits for it any more."""
-        self._stopped.set()
-
     def local(self, private: bytes) -> Vector:
         """The weights that stay on the device: those of the last training, or the bundle's own."""
         return self._recalled(private)[0]
 
-    def train(self, weights: Vector, training: Training, seed: int, private: bytes) -> Trained:
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained | Interrupted:
+        self._patience.begin()
         data = self._taken()
         local, optimizer = self._recalled(private)
         control, behind = self._recalled_control(private)
-        result = self._trainer.train(
-            weights,
-            data.x,
-            data.y,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            seed=seed % 2**63,
-            proximal_mu=training.proximal_mu,
-            local=local,
-            control=control,
-            optimizer=optimizer if training.keep_optimizer else None,
-            should_stop=self._stopped.is_set,
-        )
+
+        def start(resume: Checkpoint | None) -> TrainingRun:
+            return self._trainer.start(
+                weights,
+                data.x,
+                data.y,
+                epochs=training.epochs,
+                batch_size=training.batch_size,
+                learning_rate=training.learning_rate,
+                seed=seed % 2**63,
+                proximal_mu=training.proximal_mu,
+                local=local,
+                control=control,
+                optimizer=optimizer if training.keep_optimizer else None,
+                data_tag=data.tag,
+                resume=resume,
+            )
+
+        run = _resumed(start, checkpoint)
+        for _ in run:
+            if self._patience.should_yield():
+                return Interrupted(run.checkpoint().encode())
+        result = run.result()
         losses = result.losses
         steps_per_epoch = max(1, len(losses) // training.epochs)
         return Trained(
@@ -149,9 +194,14 @@ class OnnxLearner:
             private=self._remembered(result, data.samples, keep_optimizer=training.keep_optimizer),
         )
 
-    def measure(self, weights: Vector, private: bytes) -> Measured:
-        data = self._taken()
-        metrics = self._trainer.evaluate(weights, data.x, data.y, local=self._recalled(private)[0])
+    def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:
+        self._patience.begin()
+        data, local = self._taken(), self._recalled(private)[0]
+        metrics = self._trainer.evaluate(
+            weights, data.x, data.y, local=local, should_stop=self._patience.must_yield
+        )
+        if metrics.samples < data.samples:
+            return Interrupted(b"")
         return Measured(metrics.loss, metrics.accuracy)
 
     def _taken(self) -> Snapshot:
@@ -205,3 +255,13 @@ class OnnxLearner:
         except (msgspec.DecodeError, LaconicError):
             pass
         return local, optimizer
+
+
+def _resumed(start: Callable[[Checkpoint | None], TrainingRun], checkpoint: bytes) -> TrainingRun:
+    """The run from its checkpoint, or from its beginning if that is no longer, or never was, of this run."""
+    if checkpoint:
+        try:
+            return start(Checkpoint.decode(checkpoint))
+        except (WireError, CheckpointMismatch, NonFinite):
+            pass
+    return start(None)

@@ -32,18 +32,22 @@ class Screening:
             return "model"
         if offer.work and self._learner.samples == 0:
             return "data"
-        if why := policy.refusal(
+        if why := self.forbidden(offer, now):
+            return why
+        # How much is to be fetched is known when the manifest is here.
+        down = 0 if offer.model == held else message_bytes(MANIFEST_BYTES)
+        return None if self._books.affords(self.need(offer, down), now) else "budget"
+
+    def forbidden(self, offer: Offer, now: float) -> str | None:
+        """Why the owner's limits, the offer's terms or the allowance forbid any work now."""
+        return policy.refusal(
             self._settings.limits,
             offer.eligibility,
             self._sensors.read(now),
             allowance=self._books.terms,
             now=now,
             zone=self._settings.zone,
-        ):
-            return why
-        # How much is to be fetched is known when the manifest is here.
-        down = 0 if offer.model == held else message_bytes(MANIFEST_BYTES)
-        return None if self._books.affords(self.need(offer, down), now) else "budget"
+        )
 
     def need(self, offer: Offer, down: int) -> Need:
         """What is ahead of a task with `down` bytes to fetch."""

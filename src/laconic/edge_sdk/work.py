@@ -13,11 +13,30 @@ from laconic.compression import CodecSettings, encode, norm
 from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
-from laconic.edge_sdk.learner import Learner, Measured
+from laconic.edge_sdk.learner import Interrupted, Learner, Measured
 from laconic.errors import ConfigError, LimitExceeded, Malformed
 from laconic.node import Compute
 from laconic.protocol.messages import Folded, Offer, measured
 from laconic.schema import Schema, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How far a task has come: nowhere, unless there is a checkpoint of it."""
+
+    checkpoint: bytes = b""
+    base: Measured | None = None
+    """What was measured of the model before."""
+    seconds: float = 0.0
+    """Of work so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """Work that was told to yield."""
+
+    checkpoint: bytes
+    base: Measured | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +58,7 @@ class Assignment:
     room_bytes: int | None = None
     """The longest update that its device can afford, None for any: a longer one is made shorter, if the codec
     can, and else refused before it is sent."""
+    begun: Begun = Begun()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,8 @@ class Outcome:
 
 
 def job(assignment: Assignment, learner: Learner) -> Compute:
-    """The work as a driver runs it: it gives an `Outcome`, or `Measured` for an offer to measure only."""
+    """The work as a driver runs it: it gives an `Outcome`, or `Measured` for an offer to measure only; or
+    `Halted` where it was told to yield."""
     run = perform if assignment.offer.train else measure
     samples = touched(assignment.offer, learner.samples)
     return Compute("train", lambda: run(assignment, learner), samples=samples)
@@ -78,14 +99,21 @@ def seed_of(device: str, task: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{device}/{task}".encode()).digest()[:8], "big")
 
 
-def perform(assignment: Assignment, learner: Learner) -> Outcome:
+def perform(assignment: Assignment, learner: Learner) -> Outcome | Halted:
     """Do the work. The same assignment on the same data gives the same outcome, also after a restart.
 
     Raises `NonFinite` when training has diverged: residual and echo then stay as they were.
     """
     offer = assignment.offer
-    base = measure(assignment, learner) if offer.evaluate else None
-    trained = learner.train(assignment.weights, offer.training, assignment.seed, assignment.private)
+    begun = assignment.begun
+    base = measure(assignment, learner) if offer.evaluate and begun.base is None else begun.base
+    if isinstance(base, Halted):
+        return base
+    trained = learner.train(
+        assignment.weights, offer.training, assignment.seed, assignment.private, begun.checkpoint
+    )
+    if isinstance(trained, Interrupted):
+        return Halted(trained.checkpoint, base)
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = assignment.gate_state.running_norm or 0.0
@@ -121,9 +149,11 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome:
     )
 
 
-def measure(assignment: Assignment, learner: Learner) -> Measured:
+def measure(assignment: Assignment, learner: Learner) -> Measured | Halted:
     """How good the assigned model is on this device's data, in numbers that a report can carry."""
     found = learner.measure(assignment.weights, assignment.private)
+    if isinstance(found, Interrupted):
+        return Halted(b"", None)
     accuracy = found.accuracy
     # `not` and this order: NaN is no accuracy.
     sound = accuracy is not None and 0.0 <= accuracy <= 1.0

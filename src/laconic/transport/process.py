@@ -1,4 +1,4 @@
-"""Drivers as a process: signals end it politely, notes become log lines."""
+"""A process of drivers: signals end it politely, notes become log lines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from laconic.node import Note
-from laconic.transport.driver import Driver
 
 Print = Callable[[str, Note, float], None]
 
@@ -61,12 +60,12 @@ def print_text(who: str, note: Note, now: float) -> None:
 
 
 async def drive(
-    drivers: Sequence[Driver],
+    running: Sequence[Coroutine[Any, Any, None]],
     until: Callable[[], Awaitable[None]] | None = None,
     *,
     last: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run drivers until SIGINT or SIGTERM, or until `until()` is over.
+    """Run what is given until SIGINT or SIGTERM, or until `until()` is over.
 
     `last` is called before they are ended. An error in one ends all of them and is raised.
     """
@@ -75,19 +74,19 @@ async def drive(
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, ValueError):
             loop.add_signal_handler(number, stop.set)
-    running = [asyncio.ensure_future(driver.run()) for driver in drivers]
+    tasks = [asyncio.ensure_future(it) for it in running]
     ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if until is not None:
         ends.append(asyncio.ensure_future(until()))
     try:
-        done, _ = await asyncio.wait([*running, *ends], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*tasks, *ends], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
         last()
     finally:
-        for task in [*running, *ends]:
+        for task in [*tasks, *ends]:
             task.cancel()
-        await asyncio.gather(*running, *ends, return_exceptions=True)
+        await asyncio.gather(*tasks, *ends, return_exceptions=True)
 
 
 def leave(code: int) -> int:

@@ -43,7 +43,7 @@ def source_of(data: Examples, manifest: Manifest) -> Source:
 def _source(data: object, signature: Signature, *, may_ask: bool) -> Source:
     if isinstance(data, Bindable):
         return data.bind(signature)
-    if hasattr(data, "snapshot") and hasattr(type(data), "samples"):
+    if callable(getattr(type(data), "snapshot", None)):
         return data  # type: ignore[return-value]
     if isinstance(data, str | Path):
         if Path(data).suffix != ".npz":
