@@ -147,6 +147,21 @@ class Body:
             raise LocalProtocolError("jobs that run", value=0, limit="at least 1")
         self._jobs -= 1
 
+    def close_transfer(self, up_bytes: float, down_bytes: float) -> None:
+        """An open transfer is over: what its bytes took is taken at once, as far as the battery has it."""
+        if self.radio is None:
+            return
+        self.radio.close(self.t)
+        power = self.radio.power
+        joules = up_bytes * power.up_j_per_byte + down_bytes * power.down_j_per_byte
+        if self.build.cell:
+            joules = min(joules, self.energy_j)
+            self.energy_j -= joules
+            self.on = self.on and self.energy_j > 0
+        else:
+            self.ledger.add(Part.CHARGED, joules)
+        self.ledger.add(Part.ACTIVE, joules)
+
     def stop(self) -> None:
         """Nothing runs and nothing is sent any more: the process is gone."""
         self._jobs = 0

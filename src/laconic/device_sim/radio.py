@@ -128,6 +128,18 @@ class Radio:
         joules = up_bytes * self.power.up_j_per_byte + down_bytes * self.power.down_j_per_byte
         self._spans.append((begin, end, joules / (end - begin)))
 
+    def open(self, begin: float) -> None:
+        """A transfer begins whose end nobody knows yet; whoever closes it books what its bytes take."""
+        self._spans.append((begin, inf, 0.0))
+
+    def close(self, t: float) -> None:
+        """The first of those that are open ends. Raises `LocalProtocolError` if none is."""
+        for i, (begin, end, watts) in enumerate(self._spans):
+            if end == inf:
+                self._spans[i] = (begin, max(t, begin), watts)
+                return
+        raise LocalProtocolError("open transfers", value=0, limit="at least 1")
+
     def at(self, t: float) -> tuple[State, float, float]:
         """The state at `t`, its watts, and until when both hold: later than `t`."""
         last, following, until, watts, active = self._last_end, inf, inf, 0.0, False

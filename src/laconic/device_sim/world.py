@@ -7,11 +7,19 @@ arrival: the same nodes, links and seeds give the same trace, byte for byte.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from math import inf
 
+from laconic.device_sim import chance
+from laconic.device_sim.body import Body
+from laconic.device_sim.clock import EVENT, WAKE, Clock
+from laconic.device_sim.computing import Failures, Speed
+from laconic.device_sim.host import Host
+from laconic.device_sim.links import Connection
+from laconic.device_sim.network import Network
+from laconic.device_sim.signals import Signal
+from laconic.device_sim.upkeep import Upkeep
+from laconic.device_sim.wire import Bytes
 from laconic.errors import ConfigError, LocalProtocolError
 from laconic.node import (
     Compute,
@@ -32,61 +40,46 @@ from laconic.node import (
 from laconic.storage import MemoryStore
 from laconic.transport.broker import Broker, Delivery
 
-_WAKE: Final = 0
-_EVENT: Final = 1
-_PACKET_BYTES: Final = 9
+__all__ = ["Connection", "Speed", "World"]
+
+_PACKET_BYTES = 9
 """Fixed header, topic length, packet identifier, and the acknowledgement's share, roughly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A host's link to the broker: one way each."""
-
-    latency_s: float = 0.05
-    up_bytes_per_s: float = 1e6
-    down_bytes_per_s: float = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast a host computes: seconds for a job = `job_s` + samples x `sample_s`."""
-
-    job_s: float = 0.01
-    sample_s: float = 1e-4
-
-
-@dataclass
-class _Host:
-    name: str
-    make: Callable[[], Node]
-    connection: Connection
-    speed: Speed
-    store: MemoryStore = field(default_factory=MemoryStore)
-    node: Node | None = None
-    life: int = 0
-    linked: bool = False
-    up_free_at: float = 0.0
-    down_free_at: float = 0.0
-    wake_queued: float | None = None
-    effects: int = 0
-    crash_at_effect: int | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 class World:
     """Hosts around one broker."""
 
-    def __init__(self, *, restart_s: float = 1.0, reconnect_s: float = 0.5) -> None:
-        """A host that crashes is back after `restart_s`, and connects `reconnect_s` after that."""
-        self.now = 0.0
+    def __init__(
+        self, *, restart_s: float = 1.0, reconnect_s: float = 0.5, seed: int = 0, tracing: bool = True
+    ) -> None:
+        """A host that crashes is back after `restart_s`, and connects `reconnect_s` after that.
+
+        `seed` is of what happens to hosts by chance; `tracing`: whether `trace` tells of every event.
+        """
         self.trace: list[str] = []
         self.notes: list[tuple[float, str, Note]] = []
         self.broker = Broker()
         self._restart_s, self._reconnect_s = restart_s, reconnect_s
-        self._hosts: dict[str, _Host] = {}
-        self._queue: list[tuple[float, int, int, Callable[[], None]]] = []
-        self._sequence = 0
+        self._seed, self._tracing = seed, tracing
+        self._hosts: dict[str, Host] = {}
+        self._clock = Clock()
+        self._upkeep = Upkeep(self._clock, self)
+        self._network = Network(self._clock, self._upkeep.began)
+
+    @property
+    def now(self) -> float:
+        """Seconds of virtual time."""
+        return self._clock.now
+
+    @now.setter
+    def now(self, time_s: float) -> None:
+        """A world may begin later than at 0."""
+        self._clock.now = time_s
+
+    @property
+    def events(self) -> int:
+        """How many things have happened."""
+        return self._clock.events
 
     def add(
         self,
@@ -96,17 +89,36 @@ class World:
         connection: Connection | None = None,
         speed: Speed | None = None,
         start_s: float = 0.0,
+        body: Body | None = None,
+        presence: Signal | None = None,
+        failures: Failures | None = None,
     ) -> MemoryStore:
-        """A host whose process is made by `make`, once for each life; returns its disk."""
+        """A host whose process is made by `make`, once for each life; returns its disk.
+
+        `body`: its energy, None for a host that nobody accounts for. `presence`: above 0 while its owner lets
+        it run; whenever that ends, so does the process.
+        """
         if name in self._hosts:
             raise ConfigError("host's name", value=name, remedy="each host needs its own")
-        host = self._hosts[name] = _Host(name, make, connection or Connection(), speed or Speed())
-        self.at(start_s, lambda: self._boot(host))
-        return host.store
+        store = MemoryStore()
+        key = chance.key(self._seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+        host = self._hosts[name] = Host(
+            name,
+            make,
+            connection or Connection(),
+            speed or Speed(),
+            key,
+            body=body,
+            presence=presence,
+            failures=failures,
+            store=store,
+        )
+        self.at(start_s, lambda: self._begin(host))
+        return store
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Do something at a moment of virtual time."""
-        self._push(time_s, _EVENT, action)
+        self._push(time_s, EVENT, action)
 
     def crash_at_effect(self, name: str, count: int) -> None:
         """Kill `name`'s process when it has carried out `count` effects in all its lives, before the next."""
@@ -120,10 +132,20 @@ class World:
         """A host's node, while its process lives."""
         return self._hosts[name].node
 
+    def host(self, name: str) -> Host:
+        """What the world knows of a host: to read, not to change."""
+        return self._hosts[name]
+
     def bytes_of(self, name: str) -> tuple[int, int]:
         """Bytes that a host has sent and received."""
         host = self._hosts[name]
         return host.bytes_up, host.bytes_down
+
+    def settle(self) -> None:
+        """Bring every host's energy up to now: it is integrated from event to event."""
+        for host in self._hosts.values():
+            if host.body is not None:
+                host.body.advance(self.now)
 
     def crash(self, name: str) -> None:
         """Kill `name`'s process now; its disk stays."""
@@ -133,49 +155,103 @@ class World:
         """Take `name`'s link away for a while; its process goes on."""
         host = self._hosts[name]
         if host.linked:
-            host.linked = False
-            self._deliver(self.broker.disconnect(name, politely=False))
+            self._unlink(host)
             life = host.life
             self.at(self.now + for_s, lambda: self._link(host, life))
 
     def run(self, until_s: float, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Let time pass until `until_s`, or until `stop()` is true, or until nothing is left to happen."""
-        while self._queue and self._queue[0][0] <= until_s and not stop():
-            time_s, _, _, action = heapq.heappop(self._queue)
-            self.now = max(self.now, time_s)
-            action()
+        self._clock.run(until_s, stop)
 
     # --- hosts
 
-    def _boot(self, host: _Host) -> None:
-        host.node = host.make()
-        self._feed(host, Started(host.store))
-        life = host.life
-        self._push(self.now + self._reconnect_s, _EVENT, lambda: self._link(host, life))
+    def _begin(self, host: Host) -> None:
+        if host.body is not None or host.presence is not None:
+            self._upkeep.follow(host)
+        self.start(host)
 
-    def _link(self, host: _Host, life: int) -> None:
-        if host.life == life and host.node is not None and not host.linked:
-            host.linked = True
-            host.up_free_at = host.down_free_at = self.now
-            self.broker.connect(host.name, host.node.will)
-            self._feed(host, Connected())
+    def start(self, host: Host) -> None:
+        """Start a host's process, unless it runs or may not run now."""
+        if host.node is None and host.may_run and self._upkeep.present(host):
+            self._boot(host)
 
-    def _die(self, host: _Host) -> None:
+    def end(self, host: Host, why: str, back_s: float | None) -> None:
+        """End a host's process if it runs; it starts again after `back_s`, or when somebody starts it."""
         if host.node is None:
             return
         host.node = None
         host.life += 1
         host.wake_queued = None
-        self.trace.append(f"{self.now:.6f} {host.name} crashed")
+        self._tell(f"{self.now:.6f} {host.name} {why}")
         if host.linked:
-            host.linked = False
-            self._deliver(self.broker.disconnect(host.name, politely=False))
-        self._push(self.now + self._restart_s, _EVENT, lambda: self._boot(host))
+            self._unlink(host)
+        if host.body is not None:
+            host.body.advance(self.now)
+            host.body.stop()
+        if back_s is not None:
+            self.at(self.now + back_s, lambda: self.start(host))
 
-    def _feed(self, host: _Host, event: Event) -> None:
+    def _boot(self, host: Host) -> None:
+        host.node = host.make()
+        self._feed(host, Started(host.store))
+        life = host.life
+        self.at(self.now + self._reconnect_s, lambda: self._link(host, life))
+
+    def _link(self, host: Host, life: int) -> None:
+        node, outage = host.node, host.connection.outage
+        if host.life != life or node is None or host.linked:
+            return
+        if outage is not None:
+            out, until = outage.at(self.now)
+            if out > 0:
+                self.at(until, lambda: self._link(host, life))
+                return
+        host.link += 1
+        link, wire = host.link, host.connection.wire
+        size = wire.connect(host.name, node.will) if wire else None
+
+        def linked() -> None:
+            if host.life == life and host.link == link and not host.linked and host.node is not None:
+                host.linked = True
+                self.broker.connect(host.name, host.node.will)
+                self._network.keep_alive(host)
+                self._mind_outage(host)
+                self._feed(host, Connected())
+
+        self._network.connect(host, size, linked)
+
+    def _mind_outage(self, host: Host) -> None:
+        outage, link = host.connection.outage, host.link
+        if outage is None:
+            return
+        _, until = outage.at(self.now)
+
+        def turn() -> None:
+            if host.link != link or not host.linked:
+                return
+            if outage.at(self.now)[0] > 0:
+                self._unlink(host)
+                self._link(host, host.life)
+            else:
+                self._mind_outage(host)
+
+        if until < inf:
+            self.at(until, turn)
+
+    def _unlink(self, host: Host) -> None:
+        host.linked = False
+        host.link += 1
+        self._network.broken(host)
+        self._deliver(self.broker.disconnect(host.name, politely=False))
+
+    def _die(self, host: Host) -> None:
+        self.end(host, "crashed", self._restart_s)
+
+    def _feed(self, host: Host, event: Event) -> None:
         node, life = host.node, host.life
         assert node is not None
-        self.trace.append(f"{self.now:.6f} {host.name} {_describe(event)}")
+        if self._tracing:
+            self._tell(f"{self.now:.6f} {host.name} {_describe(event)}")
         for effect in node.handle(event, self.now):
             if host.crash_at_effect is not None and host.effects >= host.crash_at_effect:
                 host.crash_at_effect = None
@@ -187,7 +263,7 @@ class World:
                 return
         self._queue_wake(host)
 
-    def _queue_wake(self, host: _Host) -> None:
+    def _queue_wake(self, host: Host) -> None:
         assert host.node is not None
         wake_at = host.node.wake_at
         if wake_at is None or wake_at == host.wake_queued:
@@ -207,24 +283,40 @@ class World:
                     "wake time after a wake", value=host.node.wake_at, limit=f"later than {wake_at}"
                 )
 
-        self._push(max(self.now, wake_at), _WAKE, wake)
+        self._push(max(self.now, wake_at), WAKE, wake)
 
     # --- effects
 
-    def _apply(self, host: _Host, effect: Effect) -> None:
+    def _apply(self, host: Host, effect: Effect) -> None:
+        wire = host.connection.wire
         match effect:
-            case Send(topic, payload, _, retain):
-                self._transmit(host, len(topic) + len(payload), lambda: self._publish(topic, payload, retain))
+            case Send(topic, payload, qos, retain):
+
+                def publish() -> None:
+                    self._publish(topic, payload, retain)
+
+                if wire is None:
+                    self._transmit(host, len(topic) + len(payload), publish)
+                else:
+                    self._carry(host, wire.publish(topic, len(payload), qos=qos), publish)
             case Subscribe(filters):
-                self._transmit(
-                    host,
-                    sum(map(len, filters)),
-                    lambda: self._deliver(self.broker.subscribe(host.name, filters)),
-                )
+
+                def subscribe() -> None:
+                    self._deliver(self.broker.subscribe(host.name, filters))
+
+                if wire is None:
+                    self._transmit(host, sum(map(len, filters)), subscribe)
+                else:
+                    self._carry(host, wire.subscribe(filters), subscribe)
             case Unsubscribe(filters):
-                self._transmit(
-                    host, sum(map(len, filters)), lambda: self.broker.unsubscribe(host.name, filters)
-                )
+
+                def unsubscribe() -> None:
+                    self.broker.unsubscribe(host.name, filters)
+
+                if wire is None:
+                    self._transmit(host, sum(map(len, filters)), unsubscribe)
+                else:
+                    self._carry(host, wire.unsubscribe(filters), unsubscribe)
             case Save(entries):
                 host.store.write(entries)
             case Compute():
@@ -232,20 +324,20 @@ class World:
             case Note():
                 self.notes.append((self.now, host.name, effect))
 
-    def _transmit(self, host: _Host, size: int, arrive: Callable[[], object]) -> None:
+    def _transmit(self, host: Host, size: int, arrive: Callable[[], object]) -> None:
         """Over the host's uplink, one after the other; what is under way when the link breaks is lost."""
+        self._carry(host, Bytes(size + _PACKET_BYTES, 0), arrive)
+
+    def _carry(self, host: Host, size: Bytes, arrive: Callable[[], object]) -> None:
         if not host.linked:
             return
-        size += _PACKET_BYTES
-        host.bytes_up += size
-        host.up_free_at = max(self.now, host.up_free_at) + size / host.connection.up_bytes_per_s
         life = host.life
 
         def arrived() -> None:
             if host.life == life and host.linked:
                 arrive()
 
-        self._push(host.up_free_at + host.connection.latency_s, _EVENT, arrived)
+        self._network.up(host, size, arrived)
 
     def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
         self._deliver(self.broker.publish(topic, payload, retain=retain))
@@ -254,35 +346,53 @@ class World:
         for d in deliveries:
             self._receive(self._hosts[d.client], d)
 
-    def _receive(self, host: _Host, d: Delivery) -> None:
-        size = len(d.topic) + len(d.payload) + _PACKET_BYTES
-        host.bytes_down += size
-        host.down_free_at = max(self.now, host.down_free_at) + size / host.connection.down_bytes_per_s
+    def _receive(self, host: Host, d: Delivery) -> None:
+        wire = host.connection.wire
+        size = Bytes(len(d.topic) + len(d.payload) + _PACKET_BYTES, 0)
+        if wire is not None:
+            size = wire.publish(d.topic, len(d.payload))
         life = host.life
 
         def arrived() -> None:
             if host.life == life and host.linked:
                 self._feed(host, Received(d.topic, d.payload))
 
-        self._push(host.down_free_at + host.connection.latency_s, _EVENT, arrived)
+        self._network.down(host, size, arrived)
 
-    def _compute(self, host: _Host, effect: Compute) -> None:
+    def _compute(self, host: Host, effect: Compute) -> None:
         seconds = host.speed.job_s + effect.samples * host.speed.sample_s
+        if host.failures is not None:
+            seconds *= host.failures.slow
         try:
             result: object = effect.run()
         except Exception as e:
             result = e
         life = host.life
+        if host.body is not None:
+            host.body.advance(self.now)
+            host.body.begin_job()
+            self._upkeep.began(host)
+        host.jobs += 1
+        self._upkeep.fails(host, seconds)
 
         def computed() -> None:
             if host.life == life:
+                if host.body is not None:
+                    host.body.advance(self.now)
+                    if not host.body.on:
+                        # Empty at this very moment: its process is about to end.
+                        return
+                    host.body.end_job()
                 self._feed(host, Computed(effect.job, result, seconds))
 
-        self._push(self.now + seconds, _EVENT, computed)
+        self._push(self.now + seconds, EVENT, computed)
 
     def _push(self, time_s: float, priority: int, action: Callable[[], None]) -> None:
-        self._sequence += 1
-        heapq.heappush(self._queue, (time_s, priority, self._sequence, action))
+        self._clock.push(time_s, priority, action)
+
+    def _tell(self, line: str) -> None:
+        if self._tracing:
+            self.trace.append(line)
 
 
 def _describe(event: Event) -> str:
