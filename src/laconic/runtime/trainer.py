@@ -333,7 +333,7 @@ class Trainer:
         return self._pace
 
     def _predict(self, values: Mapping[str, Any], x: Inputs) -> Outputs:
-        return self._inference.run(values, x, PREDICTION_BATCH)
+        return self._inference.run(self._inference.binding(values), x, PREDICTION_BATCH)
 
     @cached_property
     def _inference(self) -> Inference:
