@@ -175,7 +175,7 @@ class PowerDisk:
         return {path: file.now() for path, file in seen.items()} == there
 
     def lose_power(self, chance: random.Random) -> str:
-        """Set the folder to what a loss of power may leave of a dead process's work. The fate that it took."""
+        """Set the folder to what a loss of power may leave of a dead process's work; which fate it took."""
         fate, sector = chance.choice(FATES), chance.choice(SECTORS)
         seen, changes = self._replay()
         left = self._entries_left(chance, fate, seen, changes)
