@@ -7,7 +7,8 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -15,6 +16,10 @@ from laconic.errors import DiskFull, StorageError, StoreDamaged, StoreLocked, St
 
 FILE_FORMAT: Final = 2
 """Of the SQLite file, as its `user_version` has it; docs/spec/store.md tells what each is."""
+
+
+_ROWS: Final = 4096
+"""Entries of one statement: SQLite takes 32,766 variables."""
 
 
 class Store(Protocol):
@@ -43,7 +48,8 @@ class MemoryStore:
         return self._entries.get(key)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        return iter(sorted(k for k in self._entries if k.startswith(prefix)))
+        # A copy: another thread may write meanwhile.
+        return iter(sorted(k for k in list(self._entries) if k.startswith(prefix)))
 
     def write(self, entries: Mapping[str, bytes | None]) -> None:
         for key, blob in entries.items():
@@ -145,20 +151,26 @@ class SqliteStore:
             raise
 
     def _write(self, entries: Mapping[str, bytes | None]) -> None:
+        gone = [(key,) for key, blob in entries.items() if blob is None]
+        kept = [(key, blob, _crc32(key, blob)) for key, blob in entries.items() if blob is not None]
+        if not gone and 0 < len(kept) <= _ROWS:
+            # A statement is a transaction of its own, and while it runs so do Python's other threads.
+            self._put(kept)
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            for key, blob in entries.items():
-                if blob is None:
-                    self._db.execute("DELETE FROM entries WHERE key = ?", (key,))
-                else:
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (key, blob, _crc32(key, blob))
-                    )
+            self._db.executemany("DELETE FROM entries WHERE key = ?", gone)
+            for i in range(0, len(kept), _ROWS):
+                self._put(kept[i : i + _ROWS])
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    def _put(self, rows: Sequence[tuple[str, bytes, int]]) -> None:
+        places = ", ".join(["(?, ?, ?)"] * len(rows))
+        self._db.execute(f"INSERT OR REPLACE INTO entries VALUES {places}", [*chain.from_iterable(rows)])
 
     def _read(self, sql: str, *arguments: str) -> list[tuple[Any, ...]]:
         try:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Final
 
 from laconic.errors import BrokerRefused, LimitExceeded, LocalProtocolError
@@ -78,6 +78,9 @@ class Driver:
         self._staged = StagedStore(store)
         self._held: list[Effect | int] = []
         """What waits for staged entries to be durable, in order: effects, and receipts of messages."""
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._leaving: tuple[Future[None], list[Effect | int]] | None = None
+        """A write under way, and what waits for it; what is held meanwhile comes after that."""
         self._now = 0.0
         self._ticked = time.monotonic()
 
@@ -98,6 +101,8 @@ class Driver:
                     self._wake()
                 elif self._computed:
                     self._feed(self._computed.popleft())
+                elif self._leaving is not None and self._leaving[0].done():
+                    self._go_on()
                 elif listening is not None and listening.done():
                     self._from_link(listening.result())
                     listening = None
@@ -114,6 +119,8 @@ class Driver:
             for task in (listening, *self._jobs):
                 if task is not None:
                     task.cancel()
+            # Whoever closes the store next must find nobody writing.
+            self._writer.shutdown()
             await self._link.close()
             if self._own_executor:
                 self._executor.shutdown(wait=False, cancel_futures=True)
@@ -142,7 +149,10 @@ class Driver:
         self._stirred.set()
 
     async def _drain(self) -> None:
-        """Handle the messages that wait, and make what they changed durable by one write."""
+        """Handle the messages that wait, and make what they changed durable by one write.
+
+        Where still more have come by then, that is done while they are handled.
+        """
         taken, until = 1, time.monotonic() + _GROUP_S
         while self._link.pending() and not self._overdue() and taken < _GROUP_MESSAGES:
             if self._staged.staged_bytes > _GROUP_BYTES or time.monotonic() > until:
@@ -150,7 +160,28 @@ class Driver:
             # Does not wait: something is pending.
             self._from_link(await self._link.next_event())
             taken += 1
-        self._settle()
+        if self._held and self._leaving is None:
+            # Time for the link to read.
+            await asyncio.sleep(0)
+            if not self._link.pending():
+                self._settle()
+        if self._leaving is not None and self._full():
+            await asyncio.wait((asyncio.wrap_future(self._leaving[0]),))
+        if self._leaving is None or self._leaving[0].done():
+            self._go_on()
+
+    def _full(self) -> bool:
+        """Whether no more may wait to be durable."""
+        return len(self._held) > 3 * _GROUP_MESSAGES or self._staged.staged_bytes > _GROUP_BYTES
+
+    def _go_on(self) -> None:
+        """Carry out what waited for a write that is over, and begin to write what is held."""
+        self._land()
+        if self._held:
+            loop = asyncio.get_running_loop()
+            leaving = self._writer.submit(self._staged.begin())
+            leaving.add_done_callback(lambda _: loop.call_soon_threadsafe(self._stir))
+            self._leaving, self._held = (leaving, self._held), []
 
     def _from_link(self, event: LinkEvent) -> None:
         match event:
@@ -169,7 +200,7 @@ class Driver:
                     )
             case Message(topic, payload, receipt):
                 self._feed(Received(topic, payload))
-                if self._held:
+                if self._waits:
                     self._held.append(receipt)
                 else:
                     self._link.acknowledge(receipt)
@@ -209,7 +240,7 @@ class Driver:
             if isinstance(effect, Save) and grouped:
                 self._staged.stage(effect.entries)
                 self._held.append(effect)
-            elif self._held and not isinstance(effect, Compute):
+            elif self._waits and not isinstance(effect, Compute):
                 self._held.append(effect)
             else:
                 # A computation reads the store: what was saved before must be there.
@@ -217,12 +248,28 @@ class Driver:
                 self._apply(effect)
         self._watch(event, time.perf_counter() - begin)
 
+    @property
+    def _waits(self) -> bool:
+        """Whether anything waits to be durable: what comes next comes after it."""
+        return bool(self._held) or self._leaving is not None
+
     def _settle(self) -> None:
         """Make durable what is staged, and carry out what waits for it."""
-        if not self._held:
-            return
-        self._staged.commit()
-        held, self._held = self._held, []
+        self._land()
+        if self._held:
+            self._staged.commit()
+            held, self._held = self._held, []
+            self._carry_out(held)
+
+    def _land(self) -> None:
+        """Wait for the write under way, and carry out what waits for it."""
+        if self._leaving is not None:
+            (leaving, held), self._leaving = self._leaving, None
+            leaving.result()
+            self._staged.landed()
+            self._carry_out(held)
+
+    def _carry_out(self, held: list[Effect | int]) -> None:
         for effect in held:
             if isinstance(effect, int):
                 self._link.acknowledge(effect)
