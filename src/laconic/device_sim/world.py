@@ -192,6 +192,9 @@ class World:
             self.at(self.now + back_s, lambda: self.start(host))
 
     def _boot(self, host: Host) -> None:
+        if host.body is not None:
+            # What the new process reads of itself begins here.
+            host.body.advance(self.now)
         host.node = host.make()
         self._feed(host, Started(host.store))
         life = host.life
