@@ -153,13 +153,14 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
 class PowerDisk:
     """One folder. `environment` goes into the processes that live on it, one after another."""
 
-    def __init__(self, folder: Path, log: Path) -> None:
-        """`log`: a file outside of `folder`."""
+    def __init__(self, folder: Path, log: Path, *, sync_s: float = 0.0) -> None:
+        """`log`: a file outside of `folder`; `sync_s`: how long a sync takes, as on a memory card."""
         self.folder, self.log = folder.resolve(), log
         self.environment = {
             "LD_PRELOAD": str(library()),
             "POWER_FOLDER": str(self.folder),
             "POWER_LOG": str(log),
+            "POWER_SYNC_US": str(round(1e6 * sync_s)),
         }
         self.begin()
 

@@ -42,10 +42,14 @@ from laconic.storage import SqliteStore
 
 HOURS, EVERY_MINUTES = 72, 20
 LOSSES: Final = HOURS * 60 // EVERY_MINUTES
-MOMENTS: Final = ("online", "model", "training", "sending", "committed", "")
-"""What the power is lost after, by the device's own word; "" is any time at all."""
-LATER_S: Final = {"": 2.0, "training": 0.2}
+WRITE: Final = "write"
+MOMENTS: Final = ("online", "model", "training", "sending", "committed", "", WRITE, WRITE, WRITE)
+"""What the power is lost after, by the device's own word; "" is any time at all, "write" amid a write,
+as far as another process can hit it."""
+LATER_S: Final = {"": 2.0, "training": 0.2, WRITE: 0.01}
 """How long after, at most; 50 ms for the others."""
+SYNC_S: Final = 0.01
+"""What a memory card takes to have something for certain: so that a loss can find it unfinished."""
 PATIENCE_S: Final = 30.0
 _OFF: Final = 1e-3
 """Between what was learnt and what is accounted for: float32 sums are rounded; a lost update is off by .1."""
@@ -115,7 +119,7 @@ async def _lives(folder: Path, losses: int, chance: random.Random) -> _Run:
     run, port = _Run(), _free_port()
     disk_folder, goal = folder / "disk", folder / "goal"
     disk_folder.mkdir()
-    disk = PowerDisk(disk_folder, folder / "power.log")
+    disk = PowerDisk(disk_folder, folder / "power.log", sync_s=SYNC_S)
     settings = folder / "mosquitto.conf"
     user = "user root\n" if os.geteuid() == 0 else ""
     settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{user}log_type error\n")
@@ -141,7 +145,7 @@ async def _lives(folder: Path, losses: int, chance: random.Random) -> _Run:
             for number in range(losses):
                 moment = chance.choice(MOMENTS)
                 device = await _device(disk, gauge.port, goal, folder, limited=number % 2 == 0)
-                await _wait_for(device, moment, chance)
+                await _wait_for(device, moment, disk.log, chance)
                 run.moments[moment or "any time"] += 1
                 device.send_signal(signal.SIGKILL)
                 await device.wait()
@@ -190,9 +194,17 @@ async def _device(
     return await _start(command, folder / "device.log", **disk.environment)
 
 
-async def _wait_for(device: asyncio.subprocess.Process, moment: str, chance: random.Random) -> None:
+async def _wait_for(
+    device: asyncio.subprocess.Process, moment: str, log: Path, chance: random.Random
+) -> None:
     """Until the device says that it has come to `moment`, and a little longer."""
     assert device.stdout is not None
+    if moment == WRITE:
+        await _wait_for(device, "online", log, chance)
+        for _ in range(chance.randint(1, 12)):
+            await _grows(log)
+        await asyncio.sleep(chance.uniform(0, LATER_S[WRITE]))
+        return
     # Not always the first time: later ones find other things written.
     times = chance.randint(1, 3) if moment else 0
     deadline = time.monotonic() + PATIENCE_S
@@ -205,6 +217,13 @@ async def _wait_for(device: asyncio.subprocess.Process, moment: str, chance: ran
         if time.monotonic() > deadline - PATIENCE_S + 4:
             break
     await asyncio.sleep(chance.uniform(0, LATER_S.get(moment, 0.05)))
+
+
+async def _grows(log: Path) -> None:
+    """Until something has been written, or the device has had its time."""
+    size, deadline = log.stat().st_size, time.monotonic() + 2
+    while log.stat().st_size == size and time.monotonic() < deadline:
+        await asyncio.sleep(0)
 
 
 def _examine(folder: Path, copy: Path, spent_bytes: int, run: _Run, number: int) -> int:

@@ -10,6 +10,8 @@
  * Record: magic "PWR1", kind, length of the path, length of the rest (32 bits each), offset (64 bits), all in
  * the machine's order; then the path, then the rest: data written, or the new name of what is renamed.
  *
+ * POWER_SYNC_US: how long each sync takes at least, in microseconds, as on a memory card.
+ *
  * Covers what SQLite and Python call on Linux: open, creat, write, pwrite, writev, ftruncate, truncate, unlink,
  * rename, fsync, fdatasync, and the variants of them for large files and folders' descriptors. Not mmap,
  * fallocate, sendfile, links: disk.py's `agrees` finds out if a program uses them.
@@ -42,6 +44,7 @@ static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static char folder[PATH_MAX];
 static size_t folder_bytes;
 static int log_fd = -1;
+static useconds_t sync_us = 0;
 
 __attribute__((constructor)) static void begin(void) {
     const char *where = getenv("POWER_FOLDER"), *log = getenv("POWER_LOG");
@@ -50,6 +53,8 @@ __attribute__((constructor)) static void begin(void) {
         return;
     }
     folder_bytes = strlen(folder);
+    const char *slow = getenv("POWER_SYNC_US");
+    if (slow != NULL) sync_us = (useconds_t)atoi(slow);
     log_fd = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
@@ -256,6 +261,7 @@ static int sync_and_note(long call, int fd) {
     char path[PATH_MAX];
     struct stat what;
     if (!path_of(fd, path)) return (int)syscall(call, fd);
+    if (sync_us > 0) usleep(sync_us);
     LOCK;
     int done = (int)syscall(call, fd);
     if (done == 0 && fstat(fd, &what) == 0) 
