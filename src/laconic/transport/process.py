@@ -19,7 +19,9 @@ Print = Callable[[str, Note, float], None]
 
 LEVELS: Final = ("debug", "info", "warning")
 _LEVELS: Final = {
-    "warning": {"extended", "rejected", "dropped", "offline", "unsendable", "damaged", "failed"},
+    "warning": {
+        *("clock", "damaged", "dropped", "extended", "failed", "offline", "rejected", "storage", "unsendable"),
+    },
     "debug": {"telemetry", "duplicate", "not selected"},
 }
 
