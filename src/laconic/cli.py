@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from laconic import __version__, codec_command, fleet_command, model_command, prepare_command, round_command
+from laconic import (
+    __version__,
+    codec_command,
+    device_command,
+    fleet_command,
+    model_command,
+    prepare_command,
+    round_command,
+)
 from laconic.errors import ConfigError, LaconicError
 from laconic.exit_codes import INTERNAL, INTERRUPTED, OK, exit_code
 
@@ -99,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     coordinator.set_defaults(command=_coordinator)
 
     device = commands.add_parser("device", parents=[common], help="run a device, or several in one process")
-    device.add_argument("--config", type=Path, required=True, action="append", help="a TOML file; repeatable")
-    device.set_defaults(command=_device)
+    device_command.add_arguments(device)
+    device.set_defaults(command=device_command.run)
 
     fleet = commands.add_parser("fleet", parents=[common], help="how campaigns and devices stand")
     fleet_command.add_fleet_arguments(fleet)
@@ -151,14 +159,6 @@ def _coordinator(options: argparse.Namespace) -> int:
         return fleet_command.order(options, "finish")
     asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
     return leave(OK)
-
-
-def _device(options: argparse.Namespace) -> int:
-    from laconic.edge_sdk.daemon import run
-    from laconic.transport.process import print_json, print_text
-
-    asyncio.run(run(options.config, os.environ, print_json if options.json else print_text))
-    return OK
 
 
 if __name__ == "__main__":
