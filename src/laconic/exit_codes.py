@@ -6,6 +6,7 @@ from typing import Final
 
 from laconic.errors import (
     ConfigError,
+    DataError,
     DiskFull,
     LaconicError,
     ModelError,
@@ -26,7 +27,7 @@ LOCKED: Final = 5
 DISK_FULL: Final = 6
 BROKER: Final = 7
 INPUT: Final = 8
-"""A file with an update or a bundle is not what it should be."""
+"""A file with an update, a bundle or examples is not what it should be."""
 CHECK: Final = 9
 """What was to be checked is wrong."""
 REFUSED: Final = 10
@@ -40,6 +41,7 @@ _BY_ERROR: Final[tuple[tuple[type[LaconicError], int], ...]] = (
     (DiskFull, DISK_FULL),
     (StorageError, STORE),
     (TransportError, BROKER),
+    (DataError, INPUT),
     (WireError, INPUT),
     (ProtocolError, REFUSED),
 )

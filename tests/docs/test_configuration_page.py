@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 import pytest
@@ -56,8 +56,11 @@ def sections(chapter: str) -> dict[str, list[Row]]:
 
 def words(hint: Any) -> str:
     """A type as the page writes it."""
-    if getattr(hint, "__origin__", None) in (list, dict):
-        return "tables" if hint.__origin__ is list else "tables by name"
+    origin = getattr(hint, "__origin__", None)
+    if origin in (list, tuple, dict):
+        return "tables by name" if origin is dict else "tables"
+    if origin is Literal:
+        return "text"
     kinds = {str: "text", int: "integer", float: "number", bool: "true/false"}
     members = [m for m in getattr(hint, "__args__", (hint,)) if m is not type(None)]
     return " or ".join(kinds.get(m, "table") for m in members)
@@ -65,7 +68,7 @@ def words(hint: Any) -> str:
 
 def literal(value: Any) -> str:
     """A default as the page writes it."""
-    if value in (None, msgspec.NODEFAULT):
+    if value in (None, (), msgspec.NODEFAULT):
         return "—"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
