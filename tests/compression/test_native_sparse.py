@@ -52,7 +52,7 @@ class Codes8:
 
 
 @given(st.binary(min_size=0, max_size=300), st.integers(1, 8), st.data())
-@settings(max_examples=examples(150))
+@settings(deadline=None, max_examples=examples(150))
 def test_codes_of_any_width(raw: bytes, width: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 8 * len(raw) // width))
     raw = raw[: packed_size(count, width)]
@@ -60,7 +60,7 @@ def test_codes_of_any_width(raw: bytes, width: int, data: st.DataObject) -> None
 
 
 @given(st.lists(st.sampled_from([0, 1, 7, 254, 255]), min_size=1, max_size=60), st.integers(-3, 3), NUMBERS)
-@settings(max_examples=examples(300))
+@settings(deadline=None, max_examples=examples(300))
 def test_positions_and_refusals_of_any_gaps(codes: list[int], more: int, values: int) -> None:
     kept = max(1, sum(c != 255 for c in codes) + more)
     part = GapPositions(Codes8(np.array(codes, np.uint8)), values % 4000 + 1, kept)
@@ -68,7 +68,7 @@ def test_positions_and_refusals_of_any_gaps(codes: list[int], more: int, values:
 
 
 @given(NUMBERS, st.integers(1, 255), st.integers(0, 300), st.integers(0, 3), st.floats(1e-30, 3e38))
-@settings(max_examples=examples(200))
+@settings(deadline=None, max_examples=examples(200))
 def test_values_and_refusals_of_any_rungs(seed: int, rungs: int, count: int, over: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     listed = tuple(sorted(rng.choice(np.arange(1, 60_000), min(rungs, 8), replace=False).tolist()))
@@ -79,7 +79,7 @@ def test_values_and_refusals_of_any_rungs(seed: int, rungs: int, count: int, ove
 
 
 @given(NUMBERS, st.integers(0, 500), st.sampled_from([1e-9, 1e-3, 0.9]), st.integers(1, 60))
-@settings(max_examples=examples(150))
+@settings(deadline=None, max_examples=examples(150))
 def test_sums(seed: int, kept: int, scale: float, weight: int) -> None:
     def sums() -> bytes:
         fold, rng = Fold(1000), np.random.default_rng(seed)

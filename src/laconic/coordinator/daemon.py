@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from laconic.compression import native
 from laconic.config import load, read_file
 from laconic.coordinator import metrics, orders, scaffold
 from laconic.coordinator.advance import Evaluate, Score
@@ -83,6 +84,8 @@ async def run(path: Path, environment: Mapping[str, str], show: Print) -> None:
     config, folder = load(CoordinatorConfig, path, environment, who="coordinator"), path.resolve().parent
     show = at_least(config.log.level, print_json if config.log.json else show)
     supervisor = Supervisor.of(environment)
+    # Where they are asked for: no device waits for them to be loaded.
+    native.ready(0)
     sections = campaigns_of(config, folder)
     campaigns = []
     for section, campaign in sections:

@@ -6,7 +6,6 @@ An update is checked, saved, and only then answered `committed`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -15,7 +14,7 @@ from laconic.coordinator import notes
 from laconic.coordinator.campaign import Committed, update_limit_bytes
 from laconic.coordinator.course import Course
 from laconic.coordinator.inbox import Inbox
-from laconic.coordinator.ledger import Answer, participation
+from laconic.coordinator.ledger import Answer, bookings, participation
 from laconic.coordinator.staleness import discount, staleness
 from laconic.errors import LaconicError, Malformed, RemoteProtocolError
 from laconic.node import Effect, Note, Send
@@ -239,22 +238,31 @@ class Reception:
             *course.reported_late(now),
         ]
 
-    def _answer(self, task: str, samples: int, *, rest_until: float = 0.0) -> Answer:
+    def _answer(
+        self,
+        task: str,
+        samples: int,
+        *,
+        frame: int | None = None,
+        norm: float = 0.0,
+        rest_until: float = 0.0,
+    ) -> Answer:
         """An answer to the open task or one of the past, for the ledger."""
         past = self.course.past_task(task)
         version = self.course.registry.current.version if past is None else past.version
-        return Answer(task, samples, self.course.campaign.training.epochs, version, rest_until=rest_until)
+        epochs = self.course.campaign.training.epochs
+        return Answer(task, samples, epochs, version, frame, norm, rest_until)
 
     def _enter(self, device: str, update: str, fin: Fin, now: float, *, factor: float = 1.0) -> None:
         """What a commit changes in the ledger."""
         self._ledger.timed(device, seconds=fin.seconds, samples=fin.weight)
-        answer = self._answer(fin.task, fin.weight)
-        self._ledger.answered(device, replace(answer, frame=fin.size, norm=fin.norm))
         self._told(device, fin.loss_before)
+        given = self._answer(fin.task, fin.weight, frame=fin.size, norm=fin.norm)
         record = self._ledger[device]
         self._ledger.put(
-            msgspec.structs.replace(
+            bookings.answer(
                 record,
+                given,
                 last_update=update,
                 last_round=self.course.round.number,
                 settled_round=self._settled(device, fin.task),

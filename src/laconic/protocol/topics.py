@@ -13,6 +13,7 @@ TOPIC_LIMIT_BYTES: Final = 128
 """No topic that is built here is longer."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
+_FIN: Final = re.compile(rf"{ROOT}/d/([A-Za-z0-9_-]{{1,64}})/up/u/([0-9a-f]{{16}})/fin")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
@@ -178,6 +179,9 @@ def parse(topic: str) -> Address:
 
     Raises `Malformed` for any topic that this module would not build.
     """
+    if (fin := _FIN.fullmatch(topic)) is not None:
+        # What a coordinator hears most.
+        return UpdateFin(fin[1], fin[2])
     parts = topic.split("/")
     match parts:
         case ["laconic", "v1", "d", device, "up", *rest] if _NAME.fullmatch(device):
@@ -188,8 +192,6 @@ def parse(topic: str) -> Address:
                     return Skip(device)
                 case ["tel"]:
                     return Telemetry(device)
-                case ["u", update, "fin"] if _HASH.fullmatch(update):
-                    return UpdateFin(device, update)
                 case ["u", update, index] if _HASH.fullmatch(update) and _INDEX.fullmatch(index):
                     return UpdateChunk(device, update, int(index))
         case ["laconic", "v1", "d", device, "dn", "task"] if _NAME.fullmatch(device):

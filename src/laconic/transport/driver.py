@@ -36,7 +36,7 @@ Observer = Callable[[Note, float], None]
 Watch = Callable[[Event, float], None]
 
 _GROUP_MESSAGES: Final = 512
-_GROUP_BYTES: Final = 8 * 2**20
+_GROUP_BYTES: Final = 4 * 2**20
 _GROUP_S: Final = 0.1
 """How much is made durable by one write at most: whoever waits for an answer waits for the whole group."""
 

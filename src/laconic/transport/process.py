@@ -25,10 +25,12 @@ _LEVELS: Final = {
     "debug": {"telemetry", "duplicate", "not selected"},
 }
 
+_LEVEL_OF: Final = {kind: level for level, kinds in _LEVELS.items() for kind in kinds}
+
 
 def level_of(note: Note) -> str:
     """How much a note matters: one of `LEVELS`."""
-    return next((level for level, kinds in _LEVELS.items() if note.kind in kinds), "info")
+    return _LEVEL_OF.get(note.kind, "info")
 
 
 def at_least(level: str, show: Print) -> Print:
@@ -49,9 +51,9 @@ def print_json(who: str, note: Note, now: float) -> None:
         "who": who,
         "level": level_of(note),
         "kind": note.kind,
-        **{k: _plain(v) for k, v in note.fields.items()},
+        **note.fields,
     }
-    print(json.dumps(line, default=str), flush=True)
+    print(_LINE.encode(line), flush=True)
 
 
 def print_text(who: str, note: Note, now: float) -> None:
@@ -105,6 +107,10 @@ def leave(code: int) -> int:
 
 def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
+
+
+_LINE: Final = json.JSONEncoder(default=lambda value: value.hex() if isinstance(value, bytes) else str(value))
+"""Made once: to make one takes as long as to write a line with it."""
 
 
 def _text(value: object) -> str:

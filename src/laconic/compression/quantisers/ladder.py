@@ -44,9 +44,11 @@ class Ladder:
 
     def magnitudes(self) -> Vector:
         """Every rung's magnitude: float32, shape `(rungs,)`, integer times scale rounded once."""
-        above = np.arange(1, self.rungs - len(self.listed) + 1) * RUNG + self.listed[-1]
         # At most 65535 + 247 * 256 < 2**24: exact in float32 before the one multiplication.
-        integers = np.concatenate([np.array(self.listed), above]).astype(np.float32)
+        integers = np.array(self.listed, np.float32)
+        if self.rungs > len(self.listed):
+            above = np.arange(1, self.rungs - len(self.listed) + 1) * RUNG + self.listed[-1]
+            integers = np.concatenate([integers, above.astype(np.float32)])
         with np.errstate(over="ignore"):
             return integers * np.float32(self.scale)
 

@@ -10,7 +10,7 @@ import msgspec
 from laconic.budget.calendar import day_of, zone_of
 from laconic.budget.costs import Cost, learn
 from laconic.budget.spending import Totals
-from laconic.coordinator.ledger.records import Booking, DeviceRecord, with_outcome
+from laconic.coordinator.ledger.records import Booking, DeviceRecord, outcome
 
 _MOST: Final = 8
 """Bookings of a device; the oldest gives way. It has one task at a time, so that two are usual."""
@@ -51,11 +51,16 @@ def booked(record: DeviceRecord, now: float) -> tuple[int, float]:
     return sum(b.up + b.down for b in open_today), sum(b.joules for b in open_today)
 
 
-def answer(record: DeviceRecord, given: Answer) -> DeviceRecord:
-    """The record after an answer: what is booked stays so until the next totals."""
+def answer(record: DeviceRecord, given: Answer, **others: object) -> DeviceRecord:
+    """The record after an answer: what is booked stays so until the next totals.
+
+    `others`: fields besides; a record has so many that each copy counts where ten thousand answer at once.
+    """
     trained = given.samples > 0
     return msgspec.structs.replace(
-        with_outcome(record, answered=True),
+        record,
+        **outcome(record, answered=True),
+        **others,
         bookings=[
             msgspec.structs.replace(b, answered=True) if b.task == given.task else b for b in record.bookings
         ],
@@ -74,7 +79,7 @@ def vanish(record: DeviceRecord, task: str) -> DeviceRecord:
     What it has spent nevertheless is in its totals when it is back.
     """
     kept = [b for b in record.bookings if b.task != task or b.answered]
-    return msgspec.structs.replace(with_outcome(record, answered=False), bookings=kept)
+    return msgspec.structs.replace(record, **outcome(record, answered=False), bookings=kept)
 
 
 def settle(record: DeviceRecord, more: Totals) -> DeviceRecord:

@@ -147,17 +147,16 @@ def with_totals(record: DeviceRecord, totals: Totals, now: float) -> tuple[Devic
     )
 
 
-def with_outcome(record: DeviceRecord, *, answered: bool) -> DeviceRecord:
-    """The record after one more task has been answered, or has not.
+def outcome(record: DeviceRecord, *, answered: bool) -> dict[str, float]:
+    """What changes in a record when one more task has been answered, or has not.
 
     The reliability is the mean of 1 and 0 over all tasks and one of each that never were (Laplace's rule of
     succession); after twenty, old ones are slowly forgotten.
     """
     count = record.answered + record.vanished + 1
     rate = max(1 / (count + 2), _RELIABILITY_RATE)
-    return msgspec.structs.replace(
-        record,
-        answered=record.answered + answered,
-        vanished=record.vanished + (not answered),
-        reliability=record.reliability + rate * (answered - record.reliability),
-    )
+    return {
+        "answered": record.answered + answered,
+        "vanished": record.vanished + (not answered),
+        "reliability": record.reliability + rate * (answered - record.reliability),
+    }
