@@ -103,8 +103,8 @@ def test_a_device_reads_its_battery_and_tells_the_coordinator() -> None:
     assert body
     assert readings.charge == body.charge
     assert (readings.bytes_up, readings.bytes_down) == world.bytes_of("d0")
-    # Three rounds of 50 samples at .1 s and half a second each, on one core.
-    assert readings.joules_compute == pytest.approx(3 * 5.5 * 0.925, rel=1e-6)
+    # Three rounds of 50 samples at .1 s, and half a second for each job, on one core.
+    assert readings.joules_compute == pytest.approx((3 * 5.0 + host.jobs * 0.5) * 0.925, rel=1e-6)
     assert readings.joules_radio == body.ledger.radio > 12.0
     assert not readings.charging
 
@@ -112,12 +112,12 @@ def test_a_device_reads_its_battery_and_tells_the_coordinator() -> None:
 def test_an_empty_battery_ends_the_process_and_a_charged_one_starts_it_again() -> None:
     small = Build(1.0, 0.5, RADIO, Cell(200.0, 1e-3, 0.5), {})
     charger = Recorded((0.0, 600.0, 1200.0), (0.0, 5.0, 5.0), 1e6)
-    world = fleet(World(), 1, 300, body=lambda i: Body(small, charge=1.0, charger=charger), deadline_s=60.0)
+    world = fleet(World(), 1, 40, body=lambda i: Body(small, charge=1.0, charger=charger), deadline_s=60.0)
     world.run(590.0)
     assert world.node("d0") is None
     told = [line.split(maxsplit=1) for line in world.trace if line.endswith("d0 empty")]
     assert len(told) == 1
-    world.run(5000.0)
+    world.run(2000.0)
     assert world.node("d0") is not None
     assert [line for line in world.trace if line.endswith("d0 started")][1:], "it lives again"
     body = world.host("d0").body
@@ -126,7 +126,7 @@ def test_an_empty_battery_ends_the_process_and_a_charged_one_starts_it_again() -
 
 
 def test_a_process_lives_while_its_owner_lets_it() -> None:
-    world = fleet(World(), 2, 50, body=lambda i: Body(PI), min_devices=1, presence=Synthetic(5, 0.5, 1000.0))
+    world = fleet(World(), 2, 25, body=lambda i: Body(PI), min_devices=1, presence=Synthetic(5, 0.5, 1000.0))
     seen: list[tuple[bool, bool]] = []
 
     def look() -> None:
@@ -144,12 +144,12 @@ def test_a_process_lives_while_its_owner_lets_it() -> None:
 
 def test_as_many_jobs_fail_as_was_said() -> None:
     world = fleet(
-        World(seed=9), 6, 40, failures=Failures(drop_out=0.2, away_s=1.0), min_devices=1, deadline_s=20.0
+        World(seed=9), 6, 20, failures=Failures(drop_out=0.2, away_s=1.0), min_devices=1, deadline_s=20.0
     )
     world.run(20_000.0, stop=lambda: finished(world))
     jobs = sum(world.host(f"d{i}").jobs for i in range(6))
     vanished = sum(line.endswith(" vanished") for line in world.trace)
-    assert jobs > 100
+    assert jobs > 80
     assert vanished / jobs == pytest.approx(0.2, abs=0.08)
 
 

@@ -21,6 +21,8 @@ from laconic.errors import ConfigError
 from laconic.profiles import profiles
 
 _MATHIS: Final = 1.22
+_FAR: Final = 2.0**60
+_MOST_LOSS: Final = 0.9
 _GIVEN_AWAY_BY: Final = 3
 """Later segments that tell the sender of a loss (RFC 5681, section 3.2)."""
 
@@ -51,11 +53,11 @@ class Connection:
         traces = [t.most for t in (self.up_trace, self.down_trace) if t is not None]
         if not all(0 < r < inf for r in (*rates, *traces)):
             raise ConfigError("bytes a second of a link", value=(*rates, *traces), limit="above 0")
-        if not (0 <= self.latency_s < inf and 0 <= self.jitter_s < inf and 0 <= self.loss < 1):
+        if not (0 <= self.latency_s < inf and 0 <= self.jitter_s < inf and 0 <= self.loss <= _MOST_LOSS):
             raise ConfigError(
                 "latency, jitter and loss of a link",
                 value=(self.latency_s, self.jitter_s, self.loss),
-                limit="seconds of at least 0, and a share from 0 to below 1",
+                limit=f"seconds of at least 0, and a share of at most {_MOST_LOSS}",
             )
 
 
@@ -101,7 +103,7 @@ class Lane:
         while True:
             if self._spared < 0:
                 # From one loss to the next: geometric, so that every segment is lost by itself.
-                self._spared = floor(log(1.0 - self._draw()) / log1p(-c.loss))
+                self._spared = floor(min(log(1.0 - self._draw()) / log1p(-c.loss), _FAR))
             if self._spared >= left:
                 self._spared -= left
                 return lost * segment, late
