@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -44,6 +45,8 @@ CODEC = replace(PRESETS["fast"], density=0.0065)
 """The preset made for speed, with so many values that a frame takes about 10 KB."""
 FRAMES = 64
 """Different updates; devices share them, which nothing on the way knows."""
+NATIVE = find_spec("numba") is not None
+"""Whether the coordinator has the extra `native`, as a server of thousands should."""
 RATE = 1_000.0
 """Updates a second, where the time of an answer is measured."""
 NOTHING = "0" * 16
@@ -70,6 +73,7 @@ def measure(devices: int = DEVICES, few: int = FEW) -> dict[str, Any]:
         frames = _frames(bundle.schema)
         bare = _bare(path / "bare", devices, frames)
         full = _full(path, "full", devices, frames)
+        plain = _full(path, "plain", devices, frames, native=False)
         small = _full(path, "few", few, frames)
         steady = _full(path, "steady", devices, frames, rate=RATE)
     return {
@@ -79,7 +83,8 @@ def measure(devices: int = DEVICES, few: int = FEW) -> dict[str, Any]:
         "bare_updates_per_s": round(bare, 1),
         "updates_per_s": full["updates_per_s"],
         "share_of_bare": round(full["updates_per_s"] / bare, 3),
-        "rates": {"full": full, "few": small, "steady": steady},
+        "native": NATIVE,
+        "rates": {"full": full, "plain": plain, "few": small, "steady": steady},
     }
 
 
@@ -144,11 +149,17 @@ def _count(port: int, messages: int, ready: Event, done: Event, at: Any) -> None
 
 
 def _full(
-    folder: Path, name: str, devices: int, frames: list[bytes], rate: float | None = None
+    folder: Path,
+    name: str,
+    devices: int,
+    frames: list[bytes],
+    rate: float | None = None,
+    *,
+    native: bool = NATIVE,
 ) -> dict[str, Any]:
     """One round with `laconic coordinator`: every device sends one update and is told `committed`."""
     home = folder / name
-    with _broker(home) as port, _coordinator(folder, home, port, devices) as pid:
+    with _broker(home) as port, _coordinator(folder, home, port, devices, native=native) as pid:
         swarm = Swarm(port, devices)
         swarm.connect()
         offer = swarm.wait_for_offer()
@@ -171,12 +182,13 @@ def _said(sent: Sent, devices: int, processor_s: float, memory_mb: float) -> dic
         "lost": devices - len(sent.answer_s) + sent.rejected,
         "repeated": sent.repeated,
         "processor_s": round(processor_s, 2),
+        "processor_ms_an_update": round(1000 * processor_s / devices, 3),
         "memory_mb": round(memory_mb, 1),
     }
 
 
 @contextmanager
-def _coordinator(folder: Path, home: Path, port: int, devices: int) -> Iterator[int]:
+def _coordinator(folder: Path, home: Path, port: int, devices: int, *, native: bool) -> Iterator[int]:
     """A coordinator whose only round waits for every device."""
     config = home / "coordinator.toml"
     config.write_text(
@@ -190,7 +202,7 @@ def _coordinator(folder: Path, home: Path, port: int, devices: int) -> Iterator[
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "LACONIC_NATIVE": "0"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "LACONIC_NATIVE": str(int(native))},
     )
     try:
         deadline = time.monotonic() + 60

@@ -29,7 +29,7 @@ _WINDOW: Final = 64
 _WINDOW_PERSISTENT: Final = 4096
 """Messages of QoS 1 under way: a coordinator answers a thousand devices at once."""
 _WAITING: Final = 1024
-_WAITING_BYTES: Final = 8 * 2**20
+_WAITING_BYTES: Final = 4 * 2**20
 """Messages, and their bytes, that may wait to be handled before no more are read."""
 _SCHEMES: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEBSOCKET_PATH: Final = "/mqtt"
