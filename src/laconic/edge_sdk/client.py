@@ -141,7 +141,7 @@ class Device:
         """
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            await keep_alive(self._live, observe=self._observe)
+            await keep_alive(self._live, observe=self._hear)
         finally:
             self._ready.set()
 
@@ -212,6 +212,12 @@ class Device:
             self.run()
         except BaseException as e:
             self._failure = e
+
+    def _hear(self, note: Note, now: float) -> None:
+        self._observe(note, now)
+        if note.kind == "storage":
+            # There is a first life, though its disk may not be written: whoever started it can predict.
+            self._ready.set()
 
     async def _live(self, opened: Callable[[], None]) -> None:
         life = self._life if not self._life.begun else Life(self._person)
