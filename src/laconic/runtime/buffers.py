@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from laconic.errors import ModelError
@@ -42,7 +41,9 @@ class StateBuffers:
         *,
         fresh: bool = False,
     ) -> None:
-        value = ort.OrtValue.ortvalue_from_numpy
+        import onnxruntime as ort
+
+        value = self._value_of = ort.OrtValue.ortvalue_from_numpy
         self._session = session
         self._form = form
         self._fresh = fresh
@@ -128,7 +129,7 @@ class StateBuffers:
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)
             if losses is not None:
-                binding.bind_ortvalue_output("loss", ort.OrtValue.ortvalue_from_numpy(losses))
+                binding.bind_ortvalue_output("loss", self._value_of(losses))
             self._session.run_with_iobinding(binding, _giving_back() if self._fresh else None)
             self._fresh = False
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
@@ -138,6 +139,8 @@ class StateBuffers:
 
 
 def _giving_back() -> Any:
+    import onnxruntime as ort
+
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options

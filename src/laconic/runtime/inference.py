@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from laconic.errors import ModelError
@@ -73,6 +72,8 @@ class Predictor:
 
     def __init__(self, inference: Inference, weights: Mapping[str, Array]) -> None:
         """`weights` by parameter, finite float32 arrays; they are used where they lie, not copied."""
+        import onnxruntime as ort
+
         self._inference = inference
         self._values = {n: ort.OrtValue.ortvalue_from_numpy(a) for n, a in weights.items()}
         # As many as threads have asked at once. To bind the weights is a fifth of a LeNet's prediction.

@@ -9,7 +9,6 @@ from functools import cache, cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 
 from laconic.errors import ConfigError, ModelError
 from laconic.runtime.batches import (
@@ -91,8 +90,6 @@ class Trainer:
         self._chunk_bytes = check_positive("chunk size in bytes", chunk_bytes)
         self._stretch_s = check_rate("stretch in seconds", stretch_s)
         self._pace: Pace | None = None
-        # Sessions use these where they lie.
-        self._frozen = {n: ort.OrtValue.ortvalue_from_numpy(a.copy()) for n, a in bundle.frozen.items()}
         self._sessions: dict[_GraphName, Any] = {}
         self._lock = threading.Lock()
 
@@ -188,6 +185,8 @@ class Trainer:
 
         @cache
         def run() -> Run:
+            import onnxruntime as ort
+
             return Run(
                 bundle=self.bundle.hash,
                 data_tag=data_tag,
@@ -338,6 +337,13 @@ class Trainer:
     @cached_property
     def _inference(self) -> Inference:
         return Inference(self.bundle, self._session("inference"))
+
+    @cached_property
+    def _frozen(self) -> Mapping[str, Any]:
+        """Parameters that never change: sessions use these where they lie."""
+        import onnxruntime as ort
+
+        return {n: ort.OrtValue.ortvalue_from_numpy(a.copy()) for n, a in self.bundle.frozen.items()}
 
     def _session(self, name: _GraphName) -> Any:
         with self._lock:

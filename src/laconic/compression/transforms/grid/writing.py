@@ -34,7 +34,7 @@ _SIGN_CUTS = (
 )
 """Shares of negative values at which the sign classes of rows end, for 1, 2, 3, 5 and 9 classes."""
 
-_SIGN_EDGES = np.unique(np.concatenate(_SIGN_CUTS))
+_SIGN_EDGES = np.array(sorted({cut for cuts in _SIGN_CUTS for cut in cuts}))
 _CLASS_OF = np.stack([np.searchsorted(c, np.append(0, _SIGN_EDGES), side="right") for c in _SIGN_CUTS])
 """The class of a row whose share lies between two edges, for each way to cut: shape `(ways, edges + 1)`."""
 
