@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +18,13 @@ from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.policy import Limits, checked
 from laconic.edge_sdk.salvage import open_store
 from laconic.edge_sdk.sensors import Sensors
+from laconic.edge_sdk.worker import Worker
 from laconic.errors import ConfigError
 from laconic.node import Note
 from laconic.protocol import topics
 from laconic.protocol.chunks import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
-from laconic.runtime.priority import lower_priority
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes
 from laconic.transport.mqtt import Address, MqttLink
@@ -123,7 +122,7 @@ class Life:
         self.begun = True
         person = self._person
         store, note = open_store(person.store)
-        work = ThreadPoolExecutor(1, thread_name_prefix="compute", initializer=lower_priority)
+        work = Worker(person.trainer.rest)
         try:
             driver = Driver(self.engine, self._link, store, observe=person.observe, executor=work)
             if note is not None:

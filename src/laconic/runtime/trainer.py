@@ -32,6 +32,7 @@ from laconic.runtime.graph_types import check_graph_types
 from laconic.runtime.inference import PREDICTION_BATCH, Inference, Outputs, Predictor
 from laconic.runtime.optimizer_state import OptimizerState
 from laconic.runtime.pace import Pace
+from laconic.runtime.release import release
 from laconic.runtime.session import open_session
 from laconic.runtime.training import Training, TrainResult
 from laconic.schema import Vector
@@ -307,6 +308,15 @@ class Trainer:
         Raises `ModelError` for weights of another size, `NonFinite` for weights that are not finite.
         """
         return Predictor(self._inference, parameters_of(self.bundle, weights, local))
+
+    def rest(self) -> None:
+        """Close what only training and evaluation need, and return the memory; for who does neither for a
+        while. From any thread: a run in progress goes on with what it has. The next one opens it anew, which
+        takes 10 to 50 ms and changes nothing of what is computed."""
+        with self._lock:
+            for name in ("step", "epoch", "evaluation"):
+                self._sessions.pop(name, None)
+        release()
 
     def _run(
         self,
