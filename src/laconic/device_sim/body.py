@@ -96,7 +96,21 @@ def build(
 class Body:
     """One host's energy from its first moment on. All times are seconds of the world's clock."""
 
-    __slots__ = ("_jobs", "build", "charger", "energy_j", "ledger", "on", "radio", "start_j", "t", "user")
+    __slots__ = (
+        "_charger",
+        "_jobs",
+        "_most_w",
+        "_user",
+        "build",
+        "charger",
+        "energy_j",
+        "ledger",
+        "on",
+        "radio",
+        "start_j",
+        "t",
+        "user",
+    )
 
     def __init__(
         self,
@@ -119,6 +133,9 @@ class Body:
         self.on = build.cell is None or self.energy_j > 0
         self.t = start_s
         self._jobs = 0
+        self._most_w = build.most_w + user.most
+        self._charger = self._user = (0.0, -inf)
+        """The present values, and until when they hold: from then on they are looked up."""
 
     @property
     def charge(self) -> float | None:
@@ -191,8 +208,7 @@ class Body:
         """Seconds that the battery lasts at least, whatever is begun."""
         if not self.build.cell:
             return inf
-        most = self.build.most_w + self.user.most
-        return self.energy_j / most if most else inf
+        return self.energy_j / self._most_w if self._most_w else inf
 
     def imbalance(self) -> float:
         """What the ledger is off by, relative to what has passed through it: rounding alone."""
@@ -212,21 +228,28 @@ class Body:
         capacity = cell.capacity_j if cell else 0.0
         level = cell.restart * capacity if cell else 0.0
         turned = inf
+        (charger_w, charger_until), (users_w, user_until) = self._charger, self._user
         while t < to:
             idle_w = user_w = busy_w = radio_w = leak_w = 0.0
-            charger_w, stop = self.charger.at(t)
+            if t >= charger_until:
+                charger_w, charger_until = self.charger.at(t)
+            stop = to if to < charger_until else charger_until
             part = _RADIO_IDLE
             if on:
                 idle_w, busy_w = self.build.idle_w, self.build.compute_w if self._jobs else 0.0
-                user_w, until = self.user.at(t)
-                stop = min(stop, until)
+                if t >= user_until:
+                    users_w, user_until = self.user.at(t)
+                user_w = users_w
+                if user_until < stop:
+                    stop = user_until
                 if self.radio:
                     state, radio_w, until = self.radio.at(t)
-                    part, stop = _RADIO_PART[state], min(stop, until)
+                    part = _RADIO_PART[state]
+                    if until < stop:
+                        stop = until
             if cell:
                 # What is empty leaks no more than comes in.
                 leak_w = cell.self_discharge_w if energy > 0 else min(cell.self_discharge_w, charger_w)
-            stop = min(stop, to)
             seconds = stop - t
             into_w = out_w = idle_w + user_w + busy_w + radio_w + leak_w
             net_w = charger_w - out_w
@@ -257,4 +280,5 @@ class Body:
                 self.radio = Radio(self.build.radio) if self.build.radio else None
         if book:
             self.t, self.energy_j, self.on = t, energy, on
+            self._charger, self._user = (charger_w, charger_until), (users_w, user_until)
         return turned

@@ -145,16 +145,17 @@ class Radio:
         last, following, until, watts, active = self._last_end, inf, inf, 0.0, False
         for begin, end, w in self._spans:
             if begin <= t < end:
-                active, watts, until = True, watts + w, min(until, end)
+                active, watts, until = True, watts + w, end if end < until else until
             elif begin > t:
-                following = min(following, begin)
-            else:
-                last = max(last, end)
+                following = begin if begin < following else following
+            elif end > last:
+                last = end
         if active:
-            return State.ACTIVE, self.power.active_w + watts, min(until, following)
+            return State.ACTIVE, self.power.active_w + watts, until if until < following else following
         for seconds, w in self.power.tail:
-            if t < last + seconds:
-                return State.TAIL, w, min(last + seconds, following)
+            until = last + seconds
+            if t < until:
+                return State.TAIL, w, until if until < following else following
         promoted = following - self.power.promotion_s
         if t >= promoted:
             return State.PROMOTION, self.power.promotion_w, following

@@ -18,6 +18,7 @@ from laconic.device_sim.host import Host
 from laconic.device_sim.links import Connection
 from laconic.device_sim.network import Network
 from laconic.device_sim.signals import Signal
+from laconic.device_sim.topics import IndexedBroker
 from laconic.device_sim.upkeep import Upkeep
 from laconic.device_sim.wire import Bytes
 from laconic.errors import ConfigError, LocalProtocolError
@@ -58,7 +59,7 @@ class World:
         """
         self.trace: list[str] = []
         self.notes: list[tuple[float, str, Note]] = []
-        self.broker = Broker()
+        self.broker: Broker | IndexedBroker = IndexedBroker()
         self._restart_s, self._reconnect_s = restart_s, reconnect_s
         self._seed, self._tracing = seed, tracing
         self._hosts: dict[str, Host] = {}

@@ -1,0 +1,35 @@
+"""The simulator's world: joules against published ones, events a minute, a hundred thousand devices."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from _parts import Part, measure, merge
+from _sim import energy, events, population
+
+RESULTS = Path(__file__).parent / "results" / "sim.json"
+
+PARTS = {
+    "energy": Part(lambda pool: energy.measure(), energy.bars),
+    "events": Part(lambda pool: events.measure(), events.bars),
+    "population": Part(lambda pool: population.measure(), population.bars),
+}
+
+
+def main() -> int:
+    """The parts asked for; with --write they replace what the file of results had of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
+    parser.add_argument("--write", action="store_true", help=f"merge into {RESULTS.name}")
+    options = parser.parse_args()
+    wanted = options.parts.split(",")
+    if unknown := [part for part in wanted if part not in PARTS]:
+        parser.error(f"unknown part {unknown[0]!r}: some of {', '.join(PARTS)}")
+    keep = (lambda fresh: merge("sim", RESULTS, fresh, PARTS)) if options.write else None
+    return measure("sim", PARTS, wanted, keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
