@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from laconic.edge_sdk.data import Examples
 from laconic.edge_sdk.hooks import Hooks, NewModel, RoundDone, Skipped
@@ -24,6 +26,8 @@ from laconic.runtime.batches import Inputs
 from laconic.runtime.inference import Outputs, Predictor
 from laconic.schema import Vector
 from laconic.transport.mqtt import Address
+
+_THREAD: Final = "laconic"
 
 
 class Device:
@@ -99,7 +103,9 @@ class Device:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
-        self._ready = threading.Event()
+        """In which it takes part, if that is not the program's own event loop."""
+        self._ready, self._over = threading.Event(), threading.Event()
+        self._takes_part = False
         self._failure: BaseException | None = None
 
     @property
@@ -139,24 +145,34 @@ class Device:
 
         Raises `StorageError` for a store that cannot be opened at first, and what else ends the device.
         """
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None
+        self._loop, self._task = asyncio.get_running_loop(), task
+        if self._ending:
+            return
+        self._takes_part = True
         try:
             await keep_alive(self._live, observe=self._hear)
+        except asyncio.CancelledError:
+            # `stop` is not meant for the program's own task, unless that has been cancelled too.
+            if not self._ending or task.uncancel():
+                raise
         finally:
-            self._ready.set()
+            self._takes_part = False
 
     def run(self) -> None:
         """Take part in this thread until `stop()` from another, or Ctrl-C. Raises as `run_async`."""
+        self._begin_once()
+        self._thread = threading.current_thread()
         try:
             asyncio.run(self.run_async())
-        except asyncio.CancelledError:
-            if not self._ending:
-                raise
+        finally:
+            self._over.set()
 
     def start(self) -> None:
         """Take part in a thread of its own. Raises as `run_async`, for what is seen at once."""
         self._begin_once()
-        self._thread = threading.Thread(target=self._in_thread, name="laconic", daemon=True)
+        self._thread = threading.Thread(target=self._in_thread, name=_THREAD, daemon=True)
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
@@ -164,12 +180,20 @@ class Device:
 
     def stop(self) -> None:
         """End: training is written down, the broker is told. Waits for it, and raises what has ended the
-        device early."""
+        device early.
+
+        From a hook, a signal's handler or the program's event loop, which the device needs in order to end,
+        it does not wait.
+        """
         self._ending = True
-        loop, task = self._loop, self._task
-        if loop is not None and task is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(task.cancel)
-        if self._thread is not None:
+        if self._loop is not None:
+            # It may have been closed just now.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._leave)
+        if self._thread is None or self._thread is threading.current_thread():
+            return
+        self._over.wait()
+        if self._thread.name == _THREAD:
             self._thread.join()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -186,10 +210,13 @@ class Device:
 
     async def __aenter__(self) -> Device:
         self._begin_once()
-        task = asyncio.ensure_future(self.run_async())
-        self._task = task
-        while not (self._ready.is_set() or task.done()):
-            await asyncio.sleep(0.005)
+        task = self._task = asyncio.ensure_future(self.run_async())
+        try:
+            while not (self._ready.is_set() or task.done()):
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            await self.__aexit__(None, None, None)
+            raise
         if task.done():
             await task
         return self
@@ -203,15 +230,22 @@ class Device:
         if not self._task.cancelled():
             self._task.result()
 
+    def _leave(self) -> None:
+        if self._takes_part and self._task is not None:
+            self._task.cancel()
+
     def _begin_once(self) -> None:
         if self._task is not None or self._thread is not None:
             raise LocalProtocolError("the device has been started before", remedy="make a new Device")
 
     def _in_thread(self) -> None:
         try:
-            self.run()
+            asyncio.run(self.run_async())
         except BaseException as e:
             self._failure = e
+        finally:
+            self._ready.set()
+            self._over.set()
 
     def _hear(self, note: Note, now: float) -> None:
         self._observe(note, now)

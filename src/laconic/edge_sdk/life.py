@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,7 @@ from laconic.protocol import topics
 from laconic.protocol.chunks import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
+from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes
 from laconic.transport.mqtt import Address, MqttLink
@@ -130,11 +133,15 @@ class Life:
             await self._drive(driver, opened)
         finally:
             self.guard.stop()
-            # Training looks up within a tenth of a second, or a step.
-            work.shutdown(wait=True, cancel_futures=True)
-            store.close()
-            if callable(close := getattr(self._sensors, "close", None)):
-                close()
+            await _aside(lambda: self._end(work, store))
+
+    def _end(self, work: ThreadPoolExecutor, store: SqliteStore) -> None:
+        """Let go of everything, in a thread that may wait for it."""
+        # Training looks up within a tenth of a second, or a step.
+        work.shutdown(wait=True, cancel_futures=True)
+        store.close()
+        if callable(close := getattr(self._sensors, "close", None)):
+            close()
 
     async def _drive(self, driver: Driver, opened: Callable[[], None]) -> None:
         driving = asyncio.ensure_future(driver.run())
@@ -160,6 +167,28 @@ class Life:
             if asyncio.get_running_loop().time() > until:
                 break
             await asyncio.sleep(0.01)
+
+
+async def _aside(end: Callable[[], None]) -> None:
+    """Call `end` in a thread, while the loop turns, and come back when it is over, even if cancelled."""
+    failed: list[Exception] = []
+
+    def call() -> None:
+        try:
+            end()
+        except Exception as e:
+            failed.append(e)
+
+    # Not `asyncio.to_thread`: its thread would outlive us on the program's own loop.
+    thread = threading.Thread(target=call, name="laconic-end")
+    thread.start()
+    try:
+        while thread.is_alive():
+            await asyncio.sleep(0.005)
+    finally:
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _standing_bytes(address: Address) -> int:
