@@ -82,8 +82,9 @@ class Machine:
         self._finalizer = weakref.finalize(self, self._sampler.stop)
 
     def close(self) -> None:
-        """End the background thread."""
+        """End the background thread, and wait for it."""
         self._finalizer()
+        self._sampler.join()
 
     def sample(self) -> None:
         """Ask every reader now, in this thread; for one who wants an answer and can wait."""

@@ -93,13 +93,18 @@ class Sampler:
 
     def start(self) -> None:
         """Go on asking in a thread, until `stop`."""
-        if self._thread is None and self.readers:
+        if self._thread is None and self.readers and not self._stopped.is_set():
             self._thread = threading.Thread(target=self._run, name="laconic-readers", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         """Ask no more; a reader that is being asked may still finish."""
         self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until it has stopped: for as long as the reader takes that is being asked."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(max(0.05, self.step())):
