@@ -311,6 +311,8 @@ class DeviceEngine:
             effects = [*self._fetching.hold(result), *self._listening.found()]
             return effects + (self._idle(now) if overtaken or not offer.work else self._train(offer, now))
         effects = self._fetching.discard(result)
+        if isinstance(result, MemoryError) and not overtaken:
+            return effects + self._refuse("memory", now)
         if overtaken or not isinstance(result, WireError):
             return effects + self._idle(now)
         self._phase = Phase.FETCHING
@@ -365,7 +367,7 @@ class DeviceEngine:
             return self._skip(offer, "measured", now, result, seconds)
         if not isinstance(result, Outcome):
             note = Note("failed", {"round": offer.round, "why": f"{type(result).__name__}: {result}"})
-            return [note, *self._skip(offer, "data" if isinstance(result, DataError) else "failed", now)]
+            return [note, *self._skip(offer, _why(result), now)]
         self._working.learn(offer, result)
         frame = result.frame
         need = NOTHING_YET if frame is None else self._books.upload_need(len(frame))
@@ -401,3 +403,10 @@ class DeviceEngine:
             return []
         effects = self._delivery.acknowledged(ack, now)
         return effects if self._delivery.outbox is not None else effects + self._idle(now)
+
+
+def _why(result: object) -> str:
+    """What the coordinator is told of work that has come to nothing."""
+    if isinstance(result, DataError):
+        return "data"
+    return "memory" if isinstance(result, MemoryError) else "failed"
