@@ -25,6 +25,8 @@ from laconic.transport.websocket import WebSocket, check_installed
 _BACK_OFF_FIRST_S: Final = 0.5
 _BACK_OFF_MOST_S: Final = 120.0
 _CONNECT_S: Final = 20.0
+_LOOK_S: Final = 1.0
+"""How often a connection is looked at until the broker has let us in."""
 _WINDOW: Final = 64
 _WINDOW_PERSISTENT: Final = 4096
 """Messages of QoS 1 under way: a coordinator answers a thousand devices at once."""
@@ -268,21 +270,31 @@ class MqttLink:
         return self._connection, self._connection if uri is None else WebSocket(self._connection, uri)
 
     async def _watch(self, connection: Connection) -> None:
-        """Keep a connection alive until it ends; break it when the broker is silent for too long."""
+        """Keep a connection alive until it ends; break it when the broker is silent for too long.
+
+        Between two pings an idle device sleeps.
+        """
         keep_alive_s = self._address.keep_alive_s
-        pinged = False
+        ping_s, most_s = keep_alive_s * 3 / 4, keep_alive_s * 3 / 2
+        asked_since: float | None = None
+        wait_s = _LOOK_S
         while not connection.closed.done():
-            await asyncio.wait((connection.closed,), timeout=min(1.0, keep_alive_s / 4))
+            await asyncio.wait((connection.closed,), timeout=wait_s)
+            silent_s, mute_s = connection.silent_s, connection.mute_s
             if not connection.up:
-                if connection.silent_s > _CONNECT_S:
+                wait_s = _LOOK_S
+                if silent_s > _CONNECT_S:
                     connection.abort(f"no answer within {_CONNECT_S:.0f} s")
-            elif connection.silent_s > 1.5 * keep_alive_s:
-                connection.abort(f"nothing heard for {connection.silent_s:.0f} s")
-            elif max(connection.silent_s, connection.mute_s) < keep_alive_s * 3 / 4:
-                pinged = False
-            elif not pinged or connection.mute_s >= keep_alive_s * 3 / 4:
+                continue
+            if silent_s >= most_s:
+                connection.abort(f"nothing heard for {silent_s:.0f} s")
+            elif mute_s >= ping_s or (silent_s >= ping_s and asked_since != connection.heard_at):
                 connection.ping()
-                pinged = True
+                asked_since, mute_s = connection.heard_at, 0.0
+            # Both only ever begin anew: nothing is due sooner than it seems now.
+            silence_s = most_s if silent_s >= ping_s else ping_s
+            # Not less than that: what is due in no time by rounding must not be waited for in vain.
+            wait_s = max(0.01, min(silence_s - silent_s, ping_s - mute_s))
 
     def _report(self, event: LinkEvent) -> None:
         self._events.append(event)
