@@ -100,7 +100,7 @@ def test_the_broker_hears_from_us_in_time_and_a_silent_one_is_left_in_time(
     heard: list[float], spoken: list[float], silent_from_s: float
 ) -> None:
     until_s = 2400.0
-    wire, clock = watched(heard, spoken, silent_from_s, until_s)
+    wire, _ = watched(heard, spoken, silent_from_s, until_s)
     told = [*wire.spoken, until_s if wire.ended is None else wire.ended]
     # A broker waits one and a half times as long as it was told (MQTT 3.1.1, section 3.1.2.10).
     assert all(b - a <= KEEP_ALIVE_S for a, b in itertools.pairwise(told))
