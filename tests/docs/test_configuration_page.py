@@ -16,6 +16,7 @@ from laconic.compression import PRESETS, CodecSettings
 from laconic.config import BrokerSection, Section, SecuritySection, load
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of, campaigns_of
 from laconic.edge_sdk.daemon import DeviceConfig
+from laconic.edge_sdk.data.sections import KINDS
 from laconic.edge_sdk.power import BOARDS, RADIOS
 from laconic.errors import ConfigError
 
@@ -63,7 +64,7 @@ def words(hint: Any) -> str:
         return "text"
     kinds = {str: "text", int: "integer", float: "number", bool: "true/false"}
     members = [m for m in getattr(hint, "__args__", (hint,)) if m is not type(None)]
-    return " or ".join(kinds.get(m, "table") for m in members)
+    return " or ".join(dict.fromkeys(kinds.get(m, "table") for m in members))
 
 
 def literal(value: Any) -> str:
@@ -100,6 +101,7 @@ def tables(kind: type[Section]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
 def test_the_tables_are_the_structures(chapter: str, kind: type[Section]) -> None:
     page, shared = sections(chapter), sections("Both")
     page.pop("campaign", None)
+    page.pop("data", None)
     structures = dict(tables(kind))
     assert {n for n in structures if n not in SHARED} == set(page)
     assert set(shared) == set(SHARED) <= set(structures)
@@ -125,6 +127,15 @@ def test_a_campaigns_table_takes_the_keys_that_the_page_says() -> None:
     assert example
     config = msgspec.convert(tomllib.loads(example[1]), CoordinatorConfig)
     assert [c.cohort for _, c in campaigns_of(config, Path())] == ["houses", "gateways"]
+
+
+def test_every_kind_of_data_has_its_table() -> None:
+    text = PAGE.split("### `[data]`\n")[1].split("\n### ")[0]
+    parts = re.split(r'^`kind = "(\w+)"`', text, flags=re.MULTILINE)[1:]
+    found = {kind: [r[:3] for r in rows(table)] for kind, table in zip(parts[::2], parts[1::2], strict=True)}
+    assert found == {kind: expected(structure) for kind, structure in KINDS.items()}
+    hint = get_type_hints(DeviceConfig)["data"]
+    assert set(hint.__args__) == {str, type(None), *KINDS.values()}
 
 
 def test_the_codec_table_is_the_settings() -> None:

@@ -141,7 +141,10 @@ def test_the_environment_overrides_and_does_not_clash(tmp_path: Path) -> None:
     [
         ('name = "a"\nbundle = "b"\ndata = "c"\ncolour = 1\n', {}, "colour"),
         ('name = "a"\nbundle = "b"\ndata = "c"\n[broker]\nurl = 7\n', {}, "broker.url"),
-        ('name = "a"\nbundle = "b"\n', {}, "data"),
+        ('name = "a"\ndata = "c"\n', {}, "bundle"),
+        ('name = "a"\nbundle = "b"\ndata = { path = "c" }\n', {}, "kind"),
+        ('name = "a"\nbundle = "b"\ndata = { kind = "tape", path = "c" }\n', {}, "tape"),
+        ('name = "a"\nbundle = "b"\ndata = { kind = "npz", path = "c", keep = "all" }\n', {}, "keep"),
         (
             'name = "a"\nbundle = "b"\ndata = "c"\nbroker = "x"\n',
             {"LACONIC_BROKER_URL": "mqtt://h"},

@@ -7,6 +7,9 @@ with Device("pi-3", broker="mqtt://hub", bundle="model.bundle", data=(x, y), sto
 """
 
 from laconic.edge_sdk.client import Device
+from laconic.edge_sdk.daemon import device_from_file
+from laconic.edge_sdk.data import ExampleBuffer
+from laconic.edge_sdk.hooks import NewModel, RoundDone, Skipped
 from laconic.edge_sdk.policy import Limits
 
-__all__ = ["Device", "Limits"]
+__all__ = ["Device", "ExampleBuffer", "Limits", "NewModel", "RoundDone", "Skipped", "device_from_file"]

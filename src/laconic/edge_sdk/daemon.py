@@ -1,10 +1,11 @@
-"""Devices as a process: their configuration files, one event loop, word to a supervisor."""
+"""Devices by configuration file: a process of their own, or part of a program that brings data and hooks."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,9 @@ import msgspec
 
 from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.edge_sdk.client import Device
+from laconic.edge_sdk.data import Examples
+from laconic.edge_sdk.data.sections import BufferSection, NpzSection, examples_of
+from laconic.edge_sdk.hooks import NewModel, RoundDone, Skipped
 from laconic.edge_sdk.life import MakeSensors
 from laconic.edge_sdk.policy import Limits
 from laconic.edge_sdk.power import ModelledPower, WireOnly
@@ -59,8 +63,8 @@ class DeviceConfig(Section, frozen=True):
 
     name: str
     bundle: str
-    data: str
-    """`.npz` with `x` and `y`: this device's own examples."""
+    data: str | NpzSection | BufferSection | None = None
+    """This device's own examples: an `.npz` file, or a table; None for a program that brings its own."""
     cohort: str = "default"
     store: str | None = None
     """The device's database; by default the name with `.db`."""
@@ -102,7 +106,10 @@ async def run(paths: Sequence[Path], environment: Mapping[str, str], show: Print
     """
     trainers: dict[tuple[Path, int], Trainer] = {}
     found = [Configured.read(path, environment) for path in paths]
-    devices = [_device(it, show, trainers, alone=len(found) == 1) for it in found]
+    devices = []
+    for it in found:
+        show_it = partial(show, it.config.name)
+        devices.append(_device(it, trainers, alone=len(found) == 1, on_note=show_it))
     supervisor = Supervisor.of(environment)
     supervisor.tell("READY=1", f"STATUS={', '.join(device.name for device in devices)}")
     alive = asyncio.ensure_future(supervisor.keep_alive())
@@ -114,32 +121,73 @@ async def run(paths: Sequence[Path], environment: Mapping[str, str], show: Print
             show(device.name, Note("stopped", device.totals()), time.time())
 
 
+def device_from_file(
+    path: str | Path,
+    *,
+    data: Examples | None = None,
+    busy: Callable[[], bool] = lambda: False,
+    on_model: Callable[[NewModel], None] | None = None,
+    on_round: Callable[[RoundDone], None] | None = None,
+    on_skip: Callable[[Skipped], None] | None = None,
+    on_note: Callable[[Note, float], None] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Device:
+    """A device as `laconic device --config` would run it, for a program to run; arguments are `Device`'s.
+
+    `data`: instead of the file's. Raises as `Device`, and `ConfigError` for a file that cannot be used.
+    """
+    return _device(
+        Configured.read(Path(path), environment),
+        {},
+        alone=True,
+        data=data,
+        busy=busy,
+        on_model=on_model,
+        on_round=on_round,
+        on_skip=on_skip,
+        on_note=on_note,
+    )
+
+
 def _device(
-    found: Configured, show: Print, trainers: dict[tuple[Path, int], Trainer], *, alone: bool
+    found: Configured,
+    trainers: dict[tuple[Path, int], Trainer],
+    *,
+    alone: bool,
+    data: Examples | None = None,
+    busy: Callable[[], bool] = lambda: False,
+    on_model: Callable[[NewModel], None] | None = None,
+    on_round: Callable[[RoundDone], None] | None = None,
+    on_skip: Callable[[Skipped], None] | None = None,
+    on_note: Callable[[Note, float], None] | None = None,
 ) -> Device:
     config, folder = found.config, found.folder
+    if data is None:
+        if config.data is None:
+            raise ConfigError("data", value="none", remedy="name the examples: see docs/configuration.md")
+        data = examples_of(config.data, folder)
     file = (folder / config.bundle, config.threads)
     if file not in trainers:
         trainers[file] = Trainer(Bundle.read(read_file(file[0], "bundle")), threads=config.threads)
     key = config.security.fleet_key_file
-
-    def on_note(note: Note, now: float) -> None:
-        show(config.name, note, now)
-
     return Device(
         config.name,
         broker=address_of(config.broker, folder),
         bundle=trainers[file],
-        data=folder / config.data,
+        data=data,
         store=folder / (config.store or f"{config.name}.db"),
         cohort=config.cohort,
         limits=config.limits,
+        busy=busy,
         time_zone=config.time_zone,
         sensors=sensors_of(config, alone=alone),
         fleet_key=None if key is None else read_secret(folder / key, "fleet key file"),
         chunk_bytes=config.chunk_bytes,
         retry_s=config.retry_s,
         checkpoint_s=config.checkpoint_s,
+        on_model=on_model,
+        on_round=on_round,
+        on_skip=on_skip,
         on_note=on_note,
     )
 

@@ -37,8 +37,8 @@ class Skipped:
 
     round: int
     why: str
-    """gate, battery, charging, metered, quiet, busy, hot, throttled, budget, data, model, failed; measured when
-    the coordinator wanted no more than to know how good a version is here."""
+    """gate, battery, charging, metered, quiet, busy, hot, throttled, budget, data, model or failed; measured
+    when the coordinator wanted no more than to know how good a version is here."""
 
 
 class Hooks:

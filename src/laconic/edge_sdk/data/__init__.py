@@ -2,6 +2,7 @@
 
 from laconic.edge_sdk.data.arrays import Arrays, NpzFile
 from laconic.edge_sdk.data.buffer import BufferStatus, ExampleBuffer
+from laconic.edge_sdk.data.buffer_folder import BufferFolder
 from laconic.edge_sdk.data.choosing import Examples, source_of
 from laconic.edge_sdk.data.signature import Signature
 from laconic.edge_sdk.data.snapshot import Snapshot, Source, samples_of, snapshot_of
@@ -9,6 +10,7 @@ from laconic.edge_sdk.data.streams import Callback, Dataset, Samples
 
 __all__ = [
     "Arrays",
+    "BufferFolder",
     "BufferStatus",
     "Callback",
     "Dataset",

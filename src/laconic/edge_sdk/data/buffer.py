@@ -68,7 +68,7 @@ class ExampleBuffer:
     def __init__(
         self,
         path: str | Path,
-        bundle: str | Path | Bundle | Trainer | Manifest,
+        bundle: str | Path | Bundle | Trainer | Manifest | Signature,
         *,
         max_bytes: int = 2**26,
         max_examples: int | None = None,

@@ -13,11 +13,13 @@ from laconic.errors import DataError
 from laconic.runtime import Bundle, Manifest, Trainer
 
 
-def signature_of(bundle: str | Path | Bundle | Trainer | Manifest) -> Signature:
+def signature_of(bundle: str | Path | Bundle | Trainer | Manifest | Signature) -> Signature:
     """What the examples of a bundle consist of.
 
     Raises `ConfigError`, `WireError` or `ModelError` for a file that cannot be used.
     """
+    if isinstance(bundle, Signature):
+        return bundle
     if isinstance(bundle, str | Path):
         bundle = Bundle.read(read_file(Path(bundle), "bundle"))
     if isinstance(bundle, Trainer):
