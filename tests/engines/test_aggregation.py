@@ -120,10 +120,10 @@ def test_a_memory_is_of_its_version_alone() -> None:
     """With the newest version another one, as after a rollback, the optimizer begins anew."""
     world = settled(a_fleet())
     course = engine(world).courses["default"]
-    assert set(course._moments().vectors) == {"m", "v"}
+    assert set(course.server.moments().vectors) == {"m", "v"}
     record = course.registry.current
     course.registry._records[record.version] = msgspec.structs.replace(record, weights=b"\x01" * 32)
-    assert course._moments() is NO_MOMENTS
+    assert course.server.moments() is NO_MOMENTS
 
 
 @pytest.mark.parametrize("hostile", [-10.0, 20.0])

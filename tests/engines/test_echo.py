@@ -205,7 +205,7 @@ def echo_after(store: MemoryStore, fleet: Fleet) -> Any:
     engine = fleet.coordinator()
     engine.handle(Started(store), 1e6)
     course = engine.courses["default"]
-    return course.fleet_echo, course.echo_on_offer()
+    return course.server.fleet_echo, course.server.echo_on_offer(course.round.number)
 
 
 def test_it_begins_anew_with_other_settings_or_another_newest_version() -> None:

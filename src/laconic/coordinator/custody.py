@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 
+from laconic.coordinator import restoring
 from laconic.coordinator.advance import Score, Version
 from laconic.coordinator.canary import Canary
 from laconic.coordinator.evaluation import Evaluation, Gathering, Report, read_evaluation
@@ -15,10 +15,7 @@ from laconic.coordinator.records import ModelRecord, Status
 from laconic.coordinator.registry import Entries, Registry
 from laconic.coordinator.verdict import ModelSettings, better, worse_by_reports, worse_by_score
 from laconic.coordinator.way_back import WayBack
-from laconic.errors import StorageError
 from laconic.node import StoreView
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -50,8 +47,8 @@ class Custody:
     def __init__(self, settings: ModelSettings, registry: Registry, store: StoreView) -> None:
         """Raises `StorageError` for records that cannot be read."""
         self._settings, self._registry, self._store = settings, registry, store
-        self.request: Request | None = _read(store, "rollback", Request)
-        self.canary: Canary | None = _read(store, "canary", Canary)
+        self.request: Request | None = restoring.record(store, "rollback", Request)
+        self.canary: Canary | None = restoring.record(store, "canary", Canary)
         self._version = -1
         self._gathering = Gathering()
         if not registry.empty:
@@ -201,13 +198,3 @@ def _medians(record: ModelRecord) -> tuple[float | None, float | None]:
 
 def _key(version: int) -> str:
     return f"evaluation/{version:08d}"
-
-
-def _read(store: StoreView, key: str, kind: type[T]) -> T | None:
-    blob = store.get(key)
-    if blob is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(blob, type=kind)
-    except msgspec.DecodeError as e:
-        raise StorageError(f"record {key} ({e})", remedy="restore the store from a copy") from e

@@ -9,7 +9,8 @@ import msgspec
 
 from laconic.coordinator import notes
 from laconic.coordinator.campaign import Campaign, Subject, update_limit_bytes
-from laconic.coordinator.course import ADVANCE, Course
+from laconic.coordinator.closing import ADVANCE
+from laconic.coordinator.course import Course
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import Ledger
 from laconic.coordinator.orders import carry_out
@@ -90,13 +91,13 @@ class CoordinatorEngine:
             case Started(store):
                 return self._start(store, now)
             case Connected():
-                said = [effect for course in self.courses.values() for effect in course.republish()]
+                said = [effect for course in self.courses.values() for effect in course.offering.republish()]
                 return [Subscribe((topics.EVERY_UP,)), *said]
             case Received(topic, payload):
                 return self._receive(topic, payload, now)
             case Computed(job, result) if job.startswith(ADVANCE):
                 cohort = job.removeprefix(ADVANCE)
-                return notes.of(cohort, self.courses[cohort].advanced(result, now))
+                return notes.of(cohort, self.courses[cohort].closing.advanced(result, now))
             case Woke():
                 due = [c for c in self.courses.items() if c[1].wake_at is not None and c[1].wake_at <= now]
                 return [effect for cohort, c in due for effect in notes.of(cohort, c.timed_out(now))]

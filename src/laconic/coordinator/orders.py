@@ -68,7 +68,7 @@ def carry_out(order: object, courses: Mapping[str, Course], now: float) -> list[
         case Keep():
             return [Save(entries) for c in courses.values() if (entries := c.ledger.unsaved())]
         case Rollback(campaign, version):
-            return notes.of(campaign, course_of(courses, campaign).rollback(version, now))
+            return notes.of(campaign, course_of(courses, campaign).rollbacks.order(version, now))
         case Pin(campaign, version, pinned):
             return notes.of(campaign, course_of(courses, campaign).pin(version, pinned=pinned))
         case _:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from laconic.compression import Piece, decode, pieces, whole
 from laconic.errors import ConfigError, RemoteProtocolError
-from laconic.schema import Vector
+from laconic.schema import Schema, Vector
 
 MOST_STALENESS = 1000
 """No campaign may remember more tasks than these: they are saved with every round."""
@@ -93,3 +94,11 @@ def discounted(update: Vector, factor: float) -> Vector:
     """The update times a factor, each value rounded once to float32: a function of the update alone, so that
     the order of arrival still changes no bit of a sum."""
     return update * np.float32(factor)
+
+
+def pieces_of(frame: bytes, schema: Schema, factor: float) -> tuple[Piece, ...]:
+    """An update as it is folded, times its discount. Raises `WireError` for a frame that is none."""
+    dense_bytes = 4 * schema.size
+    if factor == 1.0:
+        return tuple(pieces(frame, schema, limit_bytes=dense_bytes))
+    return whole(discounted(decode(frame, schema, limit_bytes=dense_bytes), factor))

@@ -8,6 +8,8 @@ from laconic.coordinator import budgets, canary, notes
 from laconic.coordinator.canary import Canary
 from laconic.coordinator.ledger import online
 from laconic.coordinator.offering import trial_offer_of
+from laconic.coordinator.records import Status
+from laconic.coordinator.registry import Entries
 from laconic.node import Effect, Send
 from laconic.protocol import topics
 from laconic.protocol.messages import encode
@@ -33,7 +35,20 @@ class Trials:
         """The trial that is on."""
         return self._course.custody.canary
 
-    def prepare(self, due: float) -> Canary:
+    def begin(self, entries: Entries, publication: list[Effect], now: float) -> list[Effect]:
+        """Let a part of the fleet measure the newest version; that, too, ends the round.
+
+        `entries` save the version, `publication` brings it to the broker.
+        """
+        course = self._course
+        closed, due = course.closing.balance(entries, now)
+        trial = self._prepare(due)
+        entries |= course.custody.try_out(trial)
+        course.wait(now + course.campaign.models.canary_deadline_s)
+        begun = notes.trial("begun", trial, reports=0)
+        return [course.save(entries), *publication, closed, begun, *self.ask()]
+
+    def _prepare(self, due: float) -> Canary:
         """The trial of the newest version; `due`: when the next round may open after it."""
         course, newest = self._course, self._course.registry.current
         c, here = course.campaign, [r.name for r in online(course.ledger, course.campaign.cohort)]
@@ -86,7 +101,7 @@ class Trials:
         assert trial is not None
         reports, settings = course.custody.reports, course.campaign.models
         if reports >= settings.canary_reports or (reports and trial.share >= 1.0):
-            return course.tried(now)
+            return self._decide(now)
         course.wait(now + settings.canary_deadline_s)
         wider = canary.widened(trial)
         saved = [course.save(course.custody.try_out(wider))] if wider != trial else []
@@ -95,5 +110,18 @@ class Trials:
     def _enough(self, now: float) -> list[Effect]:
         course = self._course
         if self._asked <= self._heard and course.custody.reports >= course.campaign.models.canary_reports:
-            return course.tried(now)
+            return self._decide(now)
         return []
+
+    def _decide(self, now: float) -> list[Effect]:
+        """There are reports enough: promote the version, or take it back."""
+        course, trial = self._course, self.on
+        assert trial is not None
+        finding = course.custody.judge_newest()
+        if finding.target is not None:
+            return course.rollbacks.take_back(finding.target, finding.why, now)
+        reports = course.custody.reports
+        entries = course.registry.note(trial.version, status=Status.PUBLISHED)
+        entries |= {**course.custody.settle(), **course.custody.try_out(None)}
+        promoted = [course.offering.pointer(), notes.trial("passed", trial, reports=reports)]
+        return course.closing.go_on(entries, promoted, now, trial.due)
