@@ -71,7 +71,7 @@ def test_the_newest_are_kept_whole_and_in_order(
 ) -> None:
     folder = MemoryFolder()
     subject = buffer(folder, linear, max_examples=most)
-    assert subject.capacity == min(52, most or 52)
+    assert subject.capacity == min(48, most or 48)
     added = 0
     for step in steps:
         if step == "flush":
@@ -97,7 +97,7 @@ def test_the_sample_is_of_all_that_ever_came_across_restarts(
     """Those with the smallest keys, whatever happened in between."""
     folder, keys, added = MemoryFolder(), {}, 0
     for life, count in enumerate(lives, 1):
-        subject = buffer(folder, linear, keep="uniform", max_examples=examples(20), seed=seed)
+        subject = buffer(folder, linear, keep="uniform", max_examples=20, seed=seed)
         for i in range(count):
             keys[added] = key_of(seed, (life << 40) + i)
             subject.add(*example(added))
@@ -132,11 +132,11 @@ def test_every_example_is_as_likely_to_be_in_the_sample() -> None:
 
 def test_each_class_has_its_share(linear: Bundle) -> None:
     folder = MemoryFolder()
-    subject = buffer(folder, linear, keep="balanced", max_examples=examples(12))
+    subject = buffer(folder, linear, keep="balanced", max_examples=12)
     for i in range(300):
         subject.add([i, -i], 0 if i % 30 else 1)
     subject.close()
-    subject = buffer(folder, linear, keep="balanced", max_examples=examples(12))
+    subject = buffer(folder, linear, keep="balanced", max_examples=12)
     labels = subject.snapshot().y["target"]
     assert np.bincount(labels, minlength=3).tolist() == [4, 4, 0]
 
@@ -203,7 +203,7 @@ def test_a_full_disk_costs_what_the_policy_says_and_no_more(linear: Bundle, poli
 def test_a_full_disk_takes_nothing_from_a_buffer_that_is_full_itself(linear: Bundle) -> None:
     """What had gone for an example that could not be written comes back."""
     folder = MemoryFolder()
-    subject = buffer(folder, linear, max_examples=examples(8))
+    subject = buffer(folder, linear, max_examples=8)
     for i in range(8):
         subject.add(*example(i))
     subject.flush()
@@ -316,4 +316,4 @@ while True:
     with buffer(tmp_path / "b", linear) as subject:
         found = kept(subject)
     assert found[-1] - said[-1] in (0, 1)
-    assert found == list(range(found[-1] - 51, found[-1] + 1))
+    assert found == list(range(found[-1] - 47, found[-1] + 1))

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,9 +25,9 @@ from laconic.runtime import Bundle, Manifest, Trainer
 Keep = Literal["newest", "uniform", "balanced"]
 """The newest examples, a uniform sample of all that ever came, or such a sample of each class alike."""
 
-_KEPT_PARTS: dict[str, int] = {"newest": 13, "uniform": 10, "balanced": 10}
+_KEPT_PARTS: dict[str, int] = {"newest": 12, "uniform": 9, "balanced": 9}
 """Of 16 segments, so many are for examples that are kept; in the others lie those that have gone since. More
-for a sample, whose gaps lie anywhere: a segment that is two thirds full costs two writes for one example."""
+for a sample, whose gaps lie anywhere: a segment that is half full costs two writes for one example."""
 
 _WAITING_FLUSHES = 4
 """So many flushes' examples may wait in memory, or as many as go into a segment, for a disk that is slower
@@ -54,6 +53,14 @@ class BufferStatus:
     written_bytes: int
     fault: str
     """The last thing that went wrong, or nothing."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An example in memory, and what goes from the disk once it is there."""
+
+    body: bytes
+    freed: tuple[int, ...]
 
 
 class ExampleBuffer:
@@ -112,10 +119,12 @@ class ExampleBuffer:
         """Guards the shelf; taken before the other, never after it."""
         self._kept: dict[int, tuple[int, int]] = {}
         """Key and group by number."""
-        self._waiting: dict[int, bytes] = {}
-        """What is kept and not yet on the disk."""
+        self._waiting: dict[int, _Waiting] = {}
+        """What is not yet on the disk."""
+        self._writing: frozenset[int] = frozenset()
+        """Those of them that are on their way there."""
         self._gone: dict[int, tuple[int, int]] = {}
-        """What is on the disk, and had to go for something that waits."""
+        """What is on the disk and has to go as soon as something else is."""
         self._added = self._refused = self._lost = 0
         self._fault = ""
         self._closed = False
@@ -152,9 +161,10 @@ class ExampleBuffer:
             self._next += 1
             self._added += 1
             key = key_of(self._seed, number)
-            kept = self._take(number, key, class_of(self._signature, values))
-            if kept:
-                self._waiting[number] = self._layout.body(number, key, values)
+            freed = self._take(number, key, class_of(self._signature, values))
+            kept = freed is not None
+            if freed is not None:
+                self._waiting[number] = _Waiting(self._layout.body(number, key, values), freed)
                 if not self._durable and (len(self._waiting) == 1 or len(self._waiting) == self._flush_every):
                     self._start_writer()
                     self._index.notify_all()
@@ -234,17 +244,19 @@ class ExampleBuffer:
 
     # --- examples
 
-    def _take(self, number: int, key: int, group: int) -> bool:
-        """Whether an example is kept; another may have to go for it."""
+    def _take(self, number: int, key: int, group: int) -> tuple[int, ...] | None:
+        """What may go from the disk once this example is there; None if it is not kept itself."""
         evicted = self._keeping.offer(number, key, group)
         if evicted == number:
-            return False
+            return None
         self._kept[number] = (key, group)
-        if evicted is not None:
-            was = self._kept.pop(evicted)
-            if self._waiting.pop(evicted, None) is None:
-                self._gone[evicted] = was
-        return True
+        if evicted is None:
+            return ()
+        was = self._kept.pop(evicted)
+        if evicted in self._waiting and evicted not in self._writing:
+            return self._waiting.pop(evicted).freed
+        self._gone[evicted] = was
+        return (evicted,)
 
     def _refuse(self, error: DataError) -> bool:
         with self._index:
@@ -274,56 +286,55 @@ class ExampleBuffer:
         """Write what waits. Raises `StorageError` if the buffer is strict, else counts and returns False."""
         with self._disk:
             with self._index:
-                batch, gone = list(self._waiting.items()), dict(self._gone)
-            # Before, so that the shelf need never hold more than is kept.
-            for number in gone:
-                self._shelf.drop(number)
+                batch = [(number, waiting.body) for number, waiting in self._waiting.items()]
+                self._writing = frozenset(number for number, _ in batch)
             try:
-                self._append(batch)
+                while batch:
+                    count = self._append(batch)
+                    self._written([number for number, _ in batch[:count]])
+                    batch = batch[count:]
             except OSError as e:
-                return self._failed(batch, gone, e)
-            with self._index:
-                for number, _ in batch:
-                    if self._waiting.pop(number, None) is None:
-                        # It had to go while it was being written.
-                        self._shelf.drop(number)
-                for number in gone:
-                    del self._gone[number]
-            self._mourn()
+                return self._failed([number for number, _ in batch], e)
+            finally:
+                self._writing = frozenset()
+                self._mourn()
         return True
 
-    def _append(self, batch: list[tuple[int, bytes]]) -> None:
+    def _append(self, batch: list[tuple[int, bytes]]) -> int:
         try:
-            self._shelf.append(batch)
+            return self._shelf.append(batch)
         except OSError:
             if not self._drop_oldest:
                 raise
             self._shelf.free()
-            self._shelf.append(batch)
+            return self._shelf.append(batch)
 
-    def _failed(
-        self, batch: list[tuple[int, bytes]], gone: Mapping[int, tuple[int, int]], error: OSError
-    ) -> bool:
-        """What could not be written is lost; what had gone for it comes back, where it is still there."""
-        self._mourn()
-        revived = self._shelf.revive(gone)
+    def _written(self, numbers: list[int]) -> None:
+        """These are durable: what was to go for them goes now, and not before."""
         with self._index:
-            for number in gone.keys() - revived:
-                del self._gone[number]
-            written = {number for number, _ in batch if self._shelf.holds(number)}
-            for number in written:
-                if self._waiting.pop(number, None) is None:
-                    self._shelf.drop(number)
-            lost = [number for number, _ in batch if self._waiting.pop(number, None) is not None]
-            for number in lost:
-                del self._kept[number]
+            for number in numbers:
+                for gone in self._waiting.pop(number).freed:
+                    del self._gone[gone]
+                    self._shelf.drop(gone)
+
+    def _failed(self, numbers: list[int], error: OSError) -> bool:
+        """What could not be written is lost; what was to go for it stays."""
+        with self._index:
+            self._writing = frozenset()
+            lost = 0
+            for number in numbers:
+                del self._waiting[number]
+                self._gone.pop(number, None)
+                lost += self._kept.pop(number, None) is not None
             known, self._keeping = {**self._kept, **self._gone}, self._new_keeping()
             self._kept, self._gone = {}, {}
             for number in sorted(known):
-                self._take(number, *known[number])
+                freed = self._take(number, *known[number])
+                if number in self._waiting and freed is not None:
+                    self._waiting[number].freed = freed
             kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
             what = f"cannot write to the buffer {self._folder.path} ({error.strerror})"
-            return self._lose(len(lost), kind(what, remedy="make room on the disk"))
+            return self._lose(lost, kind(what, remedy="make room on the disk"))
 
     def _mourn(self) -> None:
         """Forget what the shelf has lost."""

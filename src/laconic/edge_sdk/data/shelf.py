@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -81,31 +81,17 @@ class Shelf:
                 self._discard(segment)
             self._tidy()
 
-    def append(self, bodies: Sequence[tuple[int, bytes]]) -> None:
-        """Make records durable. When this raises, none, some or all of them are."""
-        # Of an attempt that failed, some may be there.
-        rest = [(number, body) for number, body in bodies if not self.holds(number)]
-        while rest:
-            segment = self._with_room()
-            rest = self._put(segment, rest)
-
-    def holds(self, number: int) -> bool:
-        """Whether a record is on the disk, and wanted."""
-        return any(number in segment.live for segment in self._segments.values())
+    def append(self, bodies: Sequence[tuple[int, bytes]]) -> int:
+        """Make the first of some records durable: how many, at least one. When this raises, none is there."""
+        segment = self._with_room()
+        here = bodies[: self._places_left(segment)]
+        self._put(segment, here)
+        return len(here)
 
     def drop(self, number: int) -> None:
         """A record is not wanted any more."""
         for segment in self._segments.values():
             segment.live.discard(number)
-
-    def revive(self, numbers: Collection[int]) -> set[int]:
-        """Records that were dropped are wanted again: those that are still there."""
-        found: set[int] = set()
-        for segment in self._segments.values():
-            here = {n for n in segment.numbers if n in numbers and n not in found}
-            segment.live |= here
-            found |= here
-        return found
 
     def free(self) -> None:
         """Remove a segment in which nothing is kept, or else the oldest, for a disk that is full."""
@@ -217,7 +203,8 @@ class Shelf:
 
     def _crowded(self) -> bool:
         closed = self.disk_bytes - (self._active.size if self._active is not None else 0)
-        return closed > self._max_bytes - 2 * self._segment_bytes or len(self._segments) > _MOST_FILES
+        # Room for the one that is open, for the next, and for one that a crash leaves full of copies.
+        return closed > self._max_bytes - 3 * self._segment_bytes or len(self._segments) > _MOST_FILES
 
     def _victims(self) -> list[Segment]:
         """Closed segments, those first of which the smallest part is kept, then the oldest."""
@@ -226,18 +213,15 @@ class Shelf:
             closed, key=lambda s: (len(s.live) * self._layout.record_bytes / max(1, s.size), s.index)
         )
 
-    def _put(self, segment: Segment, bodies: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-        """Write as many as have room; the rest."""
-        here = bodies[: self._places_left(segment)]
-        if not here:
-            return bodies
+    def _put(self, segment: Segment, bodies: Sequence[tuple[int, bytes]]) -> None:
+        if not bodies:
+            return
         first = len(segment.numbers)
-        sealed = [self._layout.sealed(body, segment.index, first + i) for i, (_, body) in enumerate(here)]
+        sealed = [self._layout.sealed(body, segment.index, first + i) for i, (_, body) in enumerate(bodies)]
         header = b"" if segment.size else self._layout.header(self.incarnation)
         self._write(segment, header + b"".join(sealed))
-        segment.numbers += [number for number, _ in here]
-        segment.live |= {number for number, _ in here}
-        return bodies[len(here) :]
+        segment.numbers += [number for number, _ in bodies]
+        segment.live |= {number for number, _ in bodies}
 
     def _write(self, segment: Segment, content: bytes) -> None:
         self._active = self._segments[segment.index] = segment
