@@ -10,13 +10,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from chronicle import logged, settle, verify
-from fleet import BUNDLE, SCHEMA, SIZE, Fleet, distance
+from fleet import BUNDLE, SCHEMA, SIZE, Fleet, LinearLearner, distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compression import PRESETS
 from laconic.coordinator.engine import CoordinatorEngine
-from laconic.edge_sdk.engine import DeviceEngine
+from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.records import restore
 from laconic.node import Node
 from laconic.protocol.messages import Gate
@@ -213,9 +213,8 @@ def test_rounds_open_no_sooner_than_their_interval() -> None:
 def test_a_device_of_another_cohort_or_bundle_takes_no_part_and_stops_nobody() -> None:
     fleet = Fleet(devices=2)
     world = logged(fleet)
-    stranger = Fleet().device(7)
-    stranger._settings.__dict__["cohort"] = "others"
-    world.add("stranger", lambda: stranger)
+    others = DeviceSettings("d7", cohort="others")
+    world.add("stranger", lambda: DeviceEngine(others, LinearLearner(7)))
     settle(fleet, world)
     assert verify(fleet, world) == 6
     assert not [n for _, host, n in world.notes if host == "stranger" and n.kind == "training"]

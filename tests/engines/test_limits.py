@@ -77,7 +77,11 @@ def test_a_fleet_that_stops_changing_falls_silent_and_keeps_what_it_did_not_send
         kept = sum(fading(k) for k in range(sent + 1, len(learners[i].calls) + 1))
         np.testing.assert_allclose(disk.residual.values, TRUTH * np.float32(kept), rtol=1e-3, atol=1e-4)
         assert np.linalg.norm(disk.residual.values) > 0.1
-    sent_bytes = sum(len(p) for t, p in world.published if "/up/u/" in t and not t.endswith("/fin"))
+    sent_bytes = sum(
+        len(m.decode(m.Fin, p).frame) if t.endswith("/fin") else len(p)
+        for t, p in world.published
+        if "/up/u/" in t
+    )
     assert sent_bytes == sum(int(str(n.fields["frame_bytes"])) for _, _, n in world.notes
                              if n.kind == "committed" and "frame_bytes" in n.fields)  # fmt: skip
 

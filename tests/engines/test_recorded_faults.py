@@ -127,7 +127,7 @@ def test_what_was_rejected_is_never_committed() -> None:
     coordinator.handle(Connected(), 0.1)
     opened = coordinator.handle(Received(topics.state("d0"), m.encode(m.State(True, samples=9))), 0.1)
     task = next(m.decode(Offer, e.payload) for e in opened if isinstance(e, Send))
-    device = DeviceEngine(DeviceSettings("d0"), LinearLearner(0))
+    device = DeviceEngine(DeviceSettings("d0", chunk_bytes=64), LinearLearner(0))
     device.handle(Started(MemoryStore()), 0.0)
     (job,) = [e for e in device.handle(Received(topics.device_task("d0"), m.encode(task)), 1.0)
               if isinstance(e, Compute)]  # fmt: skip
