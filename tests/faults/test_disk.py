@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fleet import BUNDLE, SCHEMA, LinearLearner
 from lives import Lives
+from small_disks import SmallDisk
 
-from conftest import SmallDisk
 from laconic.edge_sdk import Device, client
 from laconic.edge_sdk.records import restore
 from laconic.edge_sdk.salvage import open_store
