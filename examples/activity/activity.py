@@ -1,7 +1,7 @@
 """What is somebody doing? A program that says so, and learns with others to say it better.
 
-`python activity.py` on a Raspberry Pi with a motion sensor, `python activity.py --data FOLDER --person 1` with
-recordings in its place. Everything else, the broker for one, stands in device.toml.
+`python activity.py` on a Raspberry Pi with a sensor; `python activity.py --data FOLDER --person 1` takes
+recordings instead. Everything else, the broker for one, stands in device.toml.
 """
 
 from __future__ import annotations

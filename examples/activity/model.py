@@ -1,4 +1,4 @@
-"""The model of the example: a 1-D convolutional network over windows of 128 x 6, built with onnx's own helper."""
+"""The model of the example: a 1-D convolutional network over windows of 128 x 6, by onnx's helper."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Windows of people's days from files, in place of a sensor: UCI HAR, 30 people, six activities, 50 Hz.
 
-Reyes-Ortiz, Anguita, Ghio, Oneto and Parra, Human Activity Recognition Using Smartphones, UCI Machine Learning
-Repository, 2012. A folder with `total_acc_body_gyro_f4.npy.xz`, float32 (windows, 128, 6), total acceleration
-in g and rotation in rad/s, and `labels.npz` with `y` (0 to 5) and `subject` (1 to 30); or with `uci-har/` in it.
+Reyes-Ortiz, Anguita, Ghio, Oneto and Parra, Human Activity Recognition Using Smartphones, UCI Machine
+Learning Repository, 2012. In a folder, or `uci-har/` in it: `total_acc_body_gyro_f4.npy.xz`, float32
+(windows, 128, 6), total acceleration in g and rotation in rad/s; `labels.npz` with `y` (0 to 5) and `subject`
+(1 to 30).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def of_people(folder: Path, people: tuple[int, ...]) -> tuple[np.ndarray, np.nda
 
 
 def windows(folder: Path, person: int, speed: float) -> Iterator[tuple[np.ndarray, int | None]]:
-    """One person's day, with labels the first time and over again without, `speed` times as fast as it was."""
+    """One person's day, with labels the first time and again without, `speed` times as fast as it was."""
     x, y = of_people(folder, (person,))
     if not len(y):
         sys.exit(f"nobody has the number {person} in {folder}")

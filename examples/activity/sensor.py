@@ -1,8 +1,8 @@
 """Windows from an MPU-6050 on I2C: six axes at 50 Hz, 128 samples long, half of them new each time.
 
 Registers and scales: InvenSense, MPU-6000/MPU-6050 Register Map and Descriptions, revision 4.2. Needs
-`pip install "laconic[i2c]"`; on a Raspberry Pi, I2C is switched on by `raspi-config` and the sensor is wired to
-pins 1 (3.3 V), 3 (SDA), 5 (SCL) and 6 (ground).
+`pip install "laconic[i2c]"`; on a Raspberry Pi, I2C is switched on by `raspi-config`, and the sensor is wired
+to pins 1 (3.3 V), 3 (SDA), 5 (SCL) and 6 (ground).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ADDRESS = 0x68
 
 _WHO_AM_I, _WHO = 0x75, 0x68
 _FIRST = 0x3B
-"""ACCEL_XOUT_H: 14 bytes from here are acceleration, temperature and rotation, each big-endian (4.17 to 4.19)."""
+"""ACCEL_XOUT_H: from here 14 bytes of acceleration, temperature and rotation, big-endian (4.17 to 4.19)."""
 _SETTINGS = (
     (0x6B, 0x01),  # PWR_MGMT_1: awake, clocked by the gyroscope (4.28)
     (0x1A, 0x04),  # CONFIG: low-pass at 21 Hz, below half of the sample rate (4.3)
