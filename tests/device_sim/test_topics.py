@@ -59,7 +59,7 @@ class Both(RuleBasedStateMachine):
 
 
 def test_both_brokers_say_the_same() -> None:
-    run_state_machine_as_test(Both, settings=settings(max_examples=80, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Both, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
 
 
 def test_nothing_is_left_of_those_who_have_gone() -> None:

@@ -43,7 +43,7 @@ def energies(world: World, devices: int) -> list[list[float]]:
     return found
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.sampled_from(Tls),
     st.floats(0, 0.1),
@@ -144,13 +144,13 @@ def test_a_process_lives_while_its_owner_lets_it() -> None:
 
 def test_as_many_jobs_fail_as_was_said() -> None:
     world = fleet(
-        World(seed=9), 6, 20, failures=Failures(drop_out=0.2, away_s=1.0), min_devices=1, deadline_s=20.0
+        World(seed=9), 6, 15, failures=Failures(drop_out=0.2, away_s=1.0), min_devices=1, deadline_s=20.0
     )
     world.run(20_000.0, stop=lambda: finished(world))
     jobs = sum(world.host(f"d{i}").jobs for i in range(6))
     vanished = sum(line.endswith(" vanished") for line in world.trace)
-    assert jobs > 80
-    assert vanished / jobs == pytest.approx(0.2, abs=0.08)
+    assert jobs > 60
+    assert vanished / jobs == pytest.approx(0.2, abs=0.1)
 
 
 def test_a_slow_device_takes_its_factor_longer() -> None:

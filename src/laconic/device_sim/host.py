@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from laconic.device_sim.body import Body
 from laconic.device_sim.computing import Failures, Speed
 from laconic.device_sim.links import Connection, Lane
+from laconic.device_sim.parking import Parked
 from laconic.device_sim.signals import Signal
+from laconic.errors import LocalProtocolError
 from laconic.node import Node
 from laconic.storage import MemoryStore, Store
 
@@ -28,7 +31,7 @@ class Host:
     """Above 0 while the host may run; None: always."""
     failures: Failures | None = None
     store: Store = field(default_factory=MemoryStore)
-    node: Node | None = None
+    process: Node | Parked | None = None
     life: int = 0
     linked: bool = False
     link: int = 0
@@ -49,6 +52,25 @@ class Host:
     bytes_down: int = 0
     ip_bytes_up: int = 0
     ip_bytes_down: int = 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a process."""
+        return self.process is not None
+
+    @property
+    def node(self) -> Node | None:
+        """Its process, which is taken back if it had been put away."""
+        if isinstance(self.process, Parked):
+            self.process = self.process.woken()
+        return self.process
+
+    def park(self) -> None:
+        """Put its process away, unless it holds just now what cannot be written down."""
+        node = self.node
+        if node is not None:
+            with suppress(LocalProtocolError):
+                self.process = Parked(node)
 
     @property
     def may_run(self) -> bool:

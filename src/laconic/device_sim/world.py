@@ -51,11 +51,19 @@ class World:
     """Hosts around one broker."""
 
     def __init__(
-        self, *, restart_s: float = 1.0, reconnect_s: float = 0.5, seed: int = 0, tracing: bool = True
+        self,
+        *,
+        restart_s: float = 1.0,
+        reconnect_s: float = 0.5,
+        seed: int = 0,
+        tracing: bool = True,
+        awake: int | None = None,
     ) -> None:
         """A host that crashes is back after `restart_s`, and connects `reconnect_s` after that.
 
         `seed` is of what happens to hosts by chance; `tracing`: whether `trace` tells of every event.
+        `awake`: how many processes stay as they are, the others being put away as bytes until something
+        happens to them; None: all.
         """
         self.trace: list[str] = []
         self.notes: list[tuple[float, str, Note]] = []
@@ -63,6 +71,9 @@ class World:
         self._restart_s, self._reconnect_s = restart_s, reconnect_s
         self._seed, self._tracing = seed, tracing
         self._hosts: dict[str, Host] = {}
+        self._awake = awake
+        self._recent: dict[str, None] = {}
+        """Processes that have not been put away, the one to which something has happened last at the end."""
         self._clock = Clock()
         self._upkeep = Upkeep(self._clock, self)
         self._network = Network(self._clock, self._upkeep.began)
@@ -173,14 +184,15 @@ class World:
 
     def start(self, host: Host) -> None:
         """Start a host's process, unless it runs or may not run now."""
-        if host.node is None and host.may_run and self._upkeep.present(host):
+        if not host.runs and host.may_run and self._upkeep.present(host):
             self._boot(host)
 
     def end(self, host: Host, why: str, back_s: float | None) -> None:
         """End a host's process if it runs; it starts again after `back_s`, or when somebody starts it."""
-        if host.node is None:
+        if not host.runs:
             return
-        host.node = None
+        host.process = None
+        self._recent.pop(host.name, None)
         host.life += 1
         host.wake_queued = None
         self._tell(f"{self.now:.6f} {host.name} {why}")
@@ -196,7 +208,7 @@ class World:
         if host.body is not None:
             # What the new process reads of itself begins here.
             host.body.advance(self.now)
-        host.node = host.make()
+        host.process = host.make()
         self._feed(host, Started(host.store))
         life = host.life
         self.at(self.now + self._reconnect_s, lambda: self._link(host, life))
@@ -215,9 +227,9 @@ class World:
         size = wire.connect(host.name, node.will) if wire else None
 
         def linked() -> None:
-            if host.life == life and host.link == link and not host.linked and host.node is not None:
+            if host.life == life and host.link == link and not host.linked:
                 host.linked = True
-                self.broker.connect(host.name, host.node.will)
+                self.broker.connect(host.name, node.will)
                 self._network.keep_alive(host)
                 self._mind_outage(host)
                 self._feed(host, Connected())
@@ -266,25 +278,33 @@ class World:
             if host.life != life:
                 return
         self._queue_wake(host)
+        if self._awake is not None:
+            self._recent.pop(host.name, None)
+            self._recent[host.name] = None
+            if len(self._recent) > self._awake:
+                oldest = next(iter(self._recent))
+                del self._recent[oldest]
+                self._hosts[oldest].park()
 
     def _queue_wake(self, host: Host) -> None:
-        assert host.node is not None
-        wake_at = host.node.wake_at
+        node = host.node
+        assert node is not None
+        wake_at = node.wake_at
         if wake_at is None or wake_at == host.wake_queued:
             return
         host.wake_queued, life = wake_at, host.life
 
         def wake() -> None:
-            if host.life != life or host.node is None or host.wake_queued != wake_at:
+            if host.life != life or host.wake_queued != wake_at or (node := host.node) is None:
                 return
             host.wake_queued = None
-            if host.node.wake_at != wake_at:
+            if node.wake_at != wake_at:
                 self._queue_wake(host)
                 return
             self._feed(host, Woke())
-            if host.node is not None and host.node.wake_at is not None and host.node.wake_at <= wake_at:
+            if host.life == life and node.wake_at is not None and node.wake_at <= wake_at:
                 raise LocalProtocolError(
-                    "wake time after a wake", value=host.node.wake_at, limit=f"later than {wake_at}"
+                    "wake time after a wake", value=node.wake_at, limit=f"later than {wake_at}"
                 )
 
         self._push(max(self.now, wake_at), WAKE, wake)
