@@ -162,9 +162,9 @@ def survive(disk: PowerDisk, program: Run, chance: random.Random, writes: int) -
 
 def test_a_store_keeps_what_it_has_said_to_have_written(disk: PowerDisk, program: Run) -> None:
     chance = random.Random(1)
-    for _ in range(10):
+    for _ in range(4):
         last = survive(disk, program, chance, chance.randint(1, 60))
-    assert last > 100
+    assert last > 30
 
 
 @pytest.mark.soak
@@ -192,7 +192,7 @@ def test_without_its_syncs_the_same_store_breaks(disk: PowerDisk, program: Run, 
     """The disk can tell: with synchronous=OFF what was reported is lost, or the file is damaged."""
     careless = WRITER.replace("n = int(", 'store._db.execute("PRAGMA synchronous=OFF")\nn = int(')
     broken = 0
-    for seed in range(6):
+    for seed in range(4):
         with program(careless) as p:
             assert p.stdout is not None
             reported = [int(p.stdout.readline()) for _ in range(60)][-1]
@@ -208,4 +208,4 @@ def test_without_its_syncs_the_same_store_breaks(disk: PowerDisk, program: Run, 
             if path.is_file():
                 path.unlink()
         disk.begin()
-    assert broken >= 3
+    assert broken >= 2
