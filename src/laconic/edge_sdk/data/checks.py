@@ -152,4 +152,4 @@ def _fixed(field: Field) -> tuple[int, ...]:
 
 
 def _rows(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(flags.reshape(len(flags), -1).any(axis=1))
+    return np.asarray(flags.any(axis=tuple(range(1, flags.ndim))))
