@@ -12,6 +12,8 @@ from typing import Final
 # struct tcp_info of linux/tcp.h, seen from this side of the device's connection.
 _ACKED: Final = 120
 _RECEIVED: Final = 128
+_PINGS: Final = (b"\xc0\x00", b"\xd0\x00")
+"""PINGREQ and PINGRESP, where they come alone (MQTT 3.1.1, sections 3.12 and 3.13)."""
 
 
 class Gauge:
@@ -20,6 +22,8 @@ class Gauge:
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
         self._done = 0
+        self.ping_bytes = 0
+        """Of pings that are not within TLS, both ways."""
         self._open: set[socket.socket] = set()
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -49,7 +53,7 @@ class Gauge:
         mine = writer.get_extra_info("socket").dup()
         self._open.add(mine)
         try:
-            await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
         finally:
             self._open.discard(mine)
             self._done += _bytes_of(mine)
@@ -58,13 +62,13 @@ class Gauge:
             writer.close()
             self._pumps.discard(task)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                self.ping_bytes += len(data) if data in _PINGS else 0
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 def _bytes_of(sock: socket.socket) -> int:
