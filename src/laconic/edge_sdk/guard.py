@@ -12,7 +12,7 @@ from laconic.edge_sdk.policy import Limits, refusal
 from laconic.edge_sdk.sensors import Readings, Sensors
 from laconic.protocol.messages import Eligibility
 
-_LOOK_S: Final = 0.2
+_LOOK_S: Final = 0.1
 """How often work looks up: it ends within half a second of a change, a stretch of training included."""
 _ANYTHING: Final = Eligibility()
 
