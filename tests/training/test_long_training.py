@@ -53,4 +53,5 @@ def test_ten_thousand_steps_leak_nothing(tmp_path: Path, form: str, predict: boo
         path.write_bytes(prepare(model))
         held = resident(path, form, predict, *shape)
         assert len(held) == 50
-        assert max(held[5:]) <= 1.02 * held[4], name
+        # From one look to the next the allocator gives pages back or does not: one look alone says little.
+        assert max(held[5:]) <= 1.02 * max(held[:5]), name
