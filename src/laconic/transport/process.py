@@ -20,7 +20,17 @@ Print = Callable[[str, Note, float], None]
 LEVELS: Final = ("debug", "info", "warning")
 _LEVELS: Final = {
     "warning": {
-        *("clock", "damaged", "dropped", "extended", "failed", "offline", "rejected", "storage", "unsendable"),
+        *(
+            "clock",
+            "damaged",
+            "dropped",
+            "extended",
+            "failed",
+            "offline",
+            "rejected",
+            "storage",
+            "unsendable",
+        ),
     },
     "debug": {"telemetry", "duplicate", "not selected"},
 }
