@@ -14,8 +14,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "profiles.md"
 HEAD = """# Profiles: published power and bandwidth
 
 Every constant of the simulator's world, from `src/laconic/profiles.json`. This page is made from that file
-(`python tests/docs/test_profiles_page.py`); how the figures are used is in [simulator.md](simulator.md). A figure is
-as good as the last column but one says:
+(`python tests/docs/test_profiles_page.py`); how the figures are used is in [simulator.md](simulator.md).
+A figure is as good as the last column but one says:
 
 """
 
