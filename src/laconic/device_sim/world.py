@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Executor
 from math import inf
 
 from laconic.device_sim import chance
@@ -58,12 +59,14 @@ class World:
         seed: int = 0,
         tracing: bool = True,
         awake: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         """A host that crashes is back after `restart_s`, and connects `reconnect_s` after that.
 
         `seed` is of what happens to hosts by chance; `tracing`: whether `trace` tells of every event.
         `awake`: how many processes stay as they are, the others being put away as bytes until something
-        happens to them; None: all.
+        happens to them; None: all. `executor`: does hosts' computations from when they begin, so that several
+        go on at once; None: each at its beginning. What happens is the same.
         """
         self.trace: list[str] = []
         self.notes: list[tuple[float, str, Note]] = []
@@ -72,6 +75,7 @@ class World:
         self._seed, self._tracing = seed, tracing
         self._hosts: dict[str, Host] = {}
         self._awake = awake
+        self._executor = executor
         self._recent: dict[str, None] = {}
         """Processes that have not been put away, the one to which something has happened last at the end."""
         self._clock = Clock()
@@ -387,10 +391,7 @@ class World:
         seconds = host.speed.job_s + effect.samples * host.speed.sample_s
         if host.failures is not None:
             seconds *= host.failures.slow
-        try:
-            result: object = effect.run()
-        except Exception as e:
-            result = e
+        result = self._begun(effect.run)
         life = host.life
         if host.body is not None:
             host.body.advance(self.now)
@@ -407,9 +408,16 @@ class World:
                         # Empty at this very moment: its process is about to end.
                         return
                     host.body.end_job()
-                self._feed(host, Computed(effect.job, result, seconds))
+                self._feed(host, Computed(effect.job, result(), seconds))
 
         self._push(self.now + seconds, EVENT, computed)
+
+    def _begun(self, run: Callable[[], object]) -> Callable[[], object]:
+        """Begin a computation; its result, or error, is there when it is asked for."""
+        if self._executor is not None:
+            return self._executor.submit(_outcome, run).result
+        found = _outcome(run)
+        return lambda: found
 
     def _push(self, time_s: float, priority: int, action: Callable[[], None]) -> None:
         self._clock.push(time_s, priority, action)
@@ -417,6 +425,13 @@ class World:
     def _tell(self, line: str) -> None:
         if self._tracing:
             self.trace.append(line)
+
+
+def _outcome(run: Callable[[], object]) -> object:
+    try:
+        return run()
+    except Exception as e:
+        return e
 
 
 def _describe(event: Event) -> str:
