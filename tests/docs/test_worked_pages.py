@@ -13,8 +13,11 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["training.md", "trainer.md"])
-def test_the_examples_print_what_the_page_says(page: str) -> None:
+@pytest.mark.parametrize("page", ["training.md", "trainer.md", "data.md"])
+def test_the_examples_print_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = (DOCS / page).read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     scope: dict[str, Any] = {"__name__": page}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.edge_sdk.data import NpzFile, Snapshot, samples_of, snapshot_of, source_of
+from laconic.edge_sdk.data import Arrays, NpzFile, Snapshot, samples_of, snapshot_of, source_of
 from laconic.edge_sdk.data.checks import checked
 from laconic.edge_sdk.data.signature import Field, Signature
 from laconic.edge_sdk.data.streams import Dataset, Samples
@@ -102,6 +102,19 @@ def test_every_form_gives_the_same(linear: Bundle, form: str) -> None:
         assert snapshot.y["target"].dtype == np.int64
         assert snapshot.tag == checked(Signature.of(linear.manifest), {"x": X, "target": Y}, "it").tag
         assert samples_of(source) == snapshot.samples == 12
+
+
+def test_a_source_is_taken_as_it_is(linear: Bundle) -> None:
+    signature = Signature.of(linear.manifest)
+    bad = Y.copy()
+    bad[3] = 9
+    for source in (
+        Arrays(signature, X, bad, on_bad_row="skip"),
+        Dataset(signature, Items()),
+        Samples(signature, Again(), max_samples=11),
+    ):
+        assert source_of(source, linear.manifest) is source
+        assert snapshot_of(source).samples >= 11
 
 
 def test_arrays_are_not_copied_and_a_change_changes_the_tag(linear: Bundle) -> None:
