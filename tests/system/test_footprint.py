@@ -15,6 +15,7 @@ from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
 FOREIGN = ("onnx", "sklearn", "amqtt", "matplotlib", "rich", "scipy", "torch")
+LATER = ("onnxruntime", "numba", "importlib.metadata", "statistics", "numpy.ma")
 RESIDENT_LIMIT_BYTES = 150e6
 
 
@@ -22,6 +23,16 @@ def test_a_device_imports_nothing_but_the_base_install() -> None:
     code = (
         "import sys, laconic.edge_sdk.daemon, laconic.edge_sdk, laconic.cli\n"
         f"print([m for m in {FOREIGN} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_device_that_has_not_been_asked_to_work_holds_no_runtime() -> None:
+    code = (
+        "import sys, laconic.edge_sdk.daemon, laconic.edge_sdk\n"
+        "from laconic.runtime import Bundle, Trainer\n"
+        f"print([m for m in {LATER} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
