@@ -15,7 +15,7 @@ from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
 FOREIGN = ("onnx", "sklearn", "amqtt", "matplotlib", "rich", "scipy", "torch")
-LATER = ("onnxruntime", "numba", "importlib.metadata", "statistics", "numpy.ma")
+LATER = ("onnxruntime", "numba", "importlib.metadata")
 RESIDENT_LIMIT_BYTES = 150e6
 
 
