@@ -62,9 +62,9 @@ def words(hint: Any) -> str:
         return "tables by name" if origin is dict else "tables"
     if origin is Literal:
         return "text"
-    kinds = {str: "text", int: "integer", float: "number", bool: "true/false"}
+    kinds = {str: "text", int: "integer", float: "number", bool: "true/false", list: "list", tuple: "list"}
     members = [m for m in getattr(hint, "__args__", (hint,)) if m is not type(None)]
-    return " or ".join(dict.fromkeys(kinds.get(m, "table") for m in members))
+    return " or ".join(dict.fromkeys(kinds.get(getattr(m, "__origin__", m), "table") for m in members))
 
 
 def literal(value: Any) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from laconic.config import BrokerSection, Section, SecuritySection, load, read_file, read_secret, within
 from laconic.edge_sdk.client import Device
 from laconic.edge_sdk.data import Examples
-from laconic.edge_sdk.data.sections import BufferSection, NpzSection, examples_of
+from laconic.edge_sdk.data.sections import DataSection, examples_of
 from laconic.edge_sdk.hooks import NewModel, RoundDone, Skipped
 from laconic.edge_sdk.life import MakeSensors
 from laconic.edge_sdk.policy import Limits
@@ -63,7 +63,7 @@ class DeviceConfig(Section, frozen=True):
 
     name: str
     bundle: str
-    data: str | NpzSection | BufferSection | None = None
+    data: str | DataSection | None = None
     """This device's own examples: an `.npz` file, or a table; None for a program that brings its own."""
     cohort: str = "default"
     store: str | None = None

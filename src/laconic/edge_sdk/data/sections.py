@@ -63,7 +63,12 @@ class SqliteSection(Section, frozen=True, tag_field="kind", tag="sqlite"):
 
 
 DataSection: TypeAlias = NpzSection | BufferSection | CsvSection | SqliteSection
-KINDS: dict[str, type[DataSection]] = {"npz": NpzSection, "buffer": BufferSection}
+KINDS: dict[str, type[DataSection]] = {
+    "npz": NpzSection,
+    "csv": CsvSection,
+    "sqlite": SqliteSection,
+    "buffer": BufferSection,
+}
 """What `kind` may be."""
 
 
