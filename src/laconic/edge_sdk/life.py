@@ -38,6 +38,8 @@ _PING_BYTES: Final = 2 + 2
 """PINGREQ and PINGRESP (MQTT 3.1.1, sections 3.12 and 3.13)."""
 _TLS_RECORD_BYTES: Final = 22
 """What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
+PING_SHARE: Final = 3 / 4
+"""After this part of the keep-alive an idle connection is pinged (`laconic.transport.mqtt`)."""
 _FAREWELL_S: Final = 2.0
 """How long a life that ends waits for its training to be written down."""
 
@@ -90,7 +92,7 @@ class Person:
             cohort=cohort,
             limits=checked(limits),
             zone=check_zone(time_zone, "time_zone"),
-            standing_bytes_per_s=_standing_bytes(self.address) / self.address.keep_alive_s,
+            standing_bytes_per_s=standing_bytes(self.address) / (self.address.keep_alive_s * PING_SHARE),
             key=fleet_key,
             chunk_bytes=chunk_bytes,
             retry_s=retry_s,
@@ -191,6 +193,6 @@ async def _aside(end: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def _standing_bytes(address: Address) -> int:
-    """What an idle connection costs in each of its keep-alive periods."""
+def standing_bytes(address: Address) -> int:
+    """What a ping and its answer cost at the socket."""
     return _PING_BYTES + (2 * _TLS_RECORD_BYTES if address.tls else 0)
