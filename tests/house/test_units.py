@@ -1,4 +1,4 @@
-"""Laws of packaging/: systemd takes the units, their commands can be parsed, the page says why they are so."""
+"""Laws of packaging/: systemd takes the units, their commands are ours, the page says why they are so."""
 
 from __future__ import annotations
 
