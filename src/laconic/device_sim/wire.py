@@ -71,6 +71,14 @@ class Wire:
         up, down = _constants().handshakes[self.tls]
         return Bytes(up + self._written(rest), down + self._written(2))
 
+    def leave(self, will: Will | None) -> Bytes:
+        """DISCONNECT (section 3.14), behind the will as a message of QoS 0, in one write."""
+        size = 2
+        if will is not None:
+            rest = 2 + len(will.topic.encode()) + len(will.payload)
+            size += 1 + _digits(rest) + rest
+        return Bytes(self.sealed(size), 0)
+
     def ping(self) -> Bytes:
         """A ping and its answer (sections 3.12 and 3.13)."""
         return Bytes(self.sealed(_constants().ping), self.sealed(_constants().ping))
@@ -88,8 +96,12 @@ class Wire:
 
     def _written(self, rest: int) -> int:
         """A packet whose remaining length is `rest` (section 2.2.3)."""
-        digits = 1 if rest < 128 else 2 if rest < 16_384 else 3 if rest < 2_097_152 else 4
-        return self.sealed(1 + digits + rest)
+        return self.sealed(1 + _digits(rest) + rest)
+
+
+def _digits(rest: int) -> int:
+    """Bytes that tell a packet's remaining length (section 2.2.3)."""
+    return 1 if rest < 128 else 2 if rest < 16_384 else 3 if rest < 2_097_152 else 4
 
 
 def on_ip(size: int) -> tuple[int, int]:

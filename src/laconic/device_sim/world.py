@@ -167,6 +167,18 @@ class World:
         """Kill `name`'s process now; its disk stays."""
         self._die(self._hosts[name])
 
+    def leave(self, name: str) -> None:
+        """End `name`'s process as a signal does: it says goodbye, with what its will would have said."""
+        host = self._hosts[name]
+        if host.linked and host.node is not None:
+            will, wire = host.node.will, host.connection.wire
+            if wire is not None:
+                self._network.up(host, wire.leave(will), lambda: None)
+            self.broker.disconnect(name, politely=True)
+            if will is not None:
+                self._deliver(self.broker.publish(will.topic, will.payload, retain=will.retain), qos=0)
+        self.end(host, "left", None)
+
     def cut(self, name: str, for_s: float) -> None:
         """Take `name`'s link away for a while; its process goes on."""
         host = self._hosts[name]
@@ -321,7 +333,7 @@ class World:
             case Send(topic, payload, qos, retain):
 
                 def publish() -> None:
-                    self._publish(topic, payload, retain)
+                    self._deliver(self.broker.publish(topic, payload, retain=retain), qos=qos)
 
                 if wire is None:
                     self._transmit(host, len(topic) + len(payload), publish)
@@ -367,18 +379,15 @@ class World:
 
         self._network.up(host, size, arrived)
 
-    def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
-        self._deliver(self.broker.publish(topic, payload, retain=retain))
-
-    def _deliver(self, deliveries: list[Delivery]) -> None:
+    def _deliver(self, deliveries: list[Delivery], *, qos: int = 1) -> None:
         for d in deliveries:
-            self._receive(self._hosts[d.client], d)
+            self._receive(self._hosts[d.client], d, qos)
 
-    def _receive(self, host: Host, d: Delivery) -> None:
+    def _receive(self, host: Host, d: Delivery, qos: int) -> None:
         wire = host.connection.wire
         size = Bytes(len(d.topic) + len(d.payload) + _PACKET_BYTES, 0)
         if wire is not None:
-            size = wire.publish(d.topic, len(d.payload))
+            size = wire.publish(d.topic, len(d.payload), qos=qos)
         life = host.life
 
         def arrived() -> None:
