@@ -21,6 +21,7 @@ _START_S = 15.0
 _ANSWER_S = 5.0
 EMBEDDED = "embedded"
 YOURS = "yours"
+SIMULATED = "simulated"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunningBroker:
 
     url: str
     kind: str
-    """mosquitto, embedded or yours."""
+    """mosquitto, embedded, yours or simulated."""
 
 
 def find_mosquitto() -> str | None:

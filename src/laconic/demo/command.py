@@ -14,7 +14,7 @@ import msgspec
 
 from laconic import __version__
 from laconic.demo.baselines import Curves, train_curves
-from laconic.demo.broker import YOURS, RunningBroker, start_broker
+from laconic.demo.broker import SIMULATED, YOURS, RunningBroker, start_broker
 from laconic.demo.cleanup import Guest, guest
 from laconic.demo.data import Split, split_digits
 from laconic.demo.display import Display, display, outcome, print_summary
@@ -23,17 +23,28 @@ from laconic.demo.processes import Children, children
 from laconic.demo.report import save_picture, write_report
 from laconic.demo.results import DemoResult, FleetResult
 from laconic.demo.settings import Settings, uncompressed
+from laconic.demo.simulated import simulate_fleet
 from laconic.demo.site import Site
 from laconic.errors import ConfigError
 from laconic.runtime import Bundle
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
 
+_SIMULATED = RunningBroker("mqtt://127.0.0.1", SIMULATED)
+"""In devices' files only: nobody connects to it."""
+
 
 def run(
-    *, devices: int, rounds: int | None, seed: int, broker: str | None, output: Path, as_json: bool
+    *,
+    devices: int,
+    rounds: int | None,
+    seed: int,
+    broker: str | None,
+    output: Path,
+    as_json: bool,
+    simulated: bool = False,
 ) -> int:
-    """Run the demonstration; returns the process's exit code.
+    """Run the demonstration; returns the process's exit code. `simulated`: in the simulator's world.
 
     Raises `ConfigError` for arguments that cannot be used, `TransportError` when a broker or a process fails.
     """
@@ -41,6 +52,8 @@ def run(
     settings = Settings() if rounds is None else Settings(rounds=rounds)
     if settings.rounds < 1:
         raise ConfigError("--rounds", value=rounds, limit="1 or more")
+    if simulated and broker is not None:
+        raise ConfigError("--broker with --simulated", value=broker, limit="one of the two")
     split = split_digits(devices, skew=settings.skew, seed=seed)
     folder = output.resolve()
     work = folder / f"run-{os.getpid()}"
@@ -56,7 +69,7 @@ def run(
             children(work / "logs") as processes,
         ):
             bundle, served, laconic, fedavg, curves = _run(
-                split, settings, seed, broker, work, Path(sockets), view, visit, processes
+                split, settings, seed, broker, simulated, work, Path(sockets), view, visit, processes
             )
     except KeyboardInterrupt:
         shutil.rmtree(work, ignore_errors=True)
@@ -105,6 +118,7 @@ def _run(
     settings: Settings,
     seed: int,
     broker: str | None,
+    simulated: bool,
     work: Path,
     sockets: Path,
     view: Display,
@@ -117,8 +131,8 @@ def _run(
     (work / "digits.onnx").write_bytes(model)
     bundle_file.write_bytes(prepare(model))
     bundle = Bundle.read(bundle_file.read_bytes())
-    served = start_broker(processes, work, broker)
-    view.say(f"broker: {served.kind} at {served.url}")
+    served = _SIMULATED if simulated else start_broker(processes, work, broker)
+    view.say(f"broker: {served.kind} at {served.url}" if not simulated else "in the simulator: no broker")
     visit.url = served.url if served.kind == YOURS else None
     site = Site(
         work,
@@ -129,11 +143,17 @@ def _run(
         suffix=f"-{os.getpid()}" if served.kind == YOURS else "",
     )
     visit.traces = [site.traces(name, count) for name in ("laconic", "fedavg")]
+
+    def run_one(name: str, chosen: Settings) -> FleetResult:
+        if simulated:
+            return simulate_fleet(name, site, split, chosen, view.show)
+        return run_fleet(name, site, split, chosen, processes, view.show)
+
     view.say(f"federated: {count} devices, {bundle.schema.size:,} parameters, {settings.rounds} rounds")
-    laconic = run_fleet("laconic", site, split, settings, processes, view.show)
+    laconic = run_one("laconic", settings)
     view.say(outcome(laconic))
     view.say("the same without compression and gate: plain FedAvg")
-    fedavg = run_fleet("fedavg", site, split, uncompressed(settings), processes, view.show)
+    fedavg = run_one("fedavg", uncompressed(settings))
     view.say(outcome(fedavg))
     view.say("each device alone, and all data in one place")
     return bundle, served, laconic, fedavg, train_curves(bundle, split, settings, seed)

@@ -58,6 +58,9 @@ class FleetResult(msgspec.Struct, frozen=True):
     bytes: Bytes
     coordinator_bytes: Bytes
     seconds: float
+    """Of the run's own clock: the wall's, or that of the simulator's world."""
+    model: str = ""
+    """Name of the last version: the first 16 hexadecimal digits of SHA-256 of its schema and weights."""
 
     @property
     def accuracy(self) -> float:

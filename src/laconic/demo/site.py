@@ -79,6 +79,8 @@ def write_files(site: Site, name: str, split: Split, settings: Settings) -> None
                 {"name": device, "cohort": cohort, "bundle": bundle, "data": f"{device}.npz", "retry_s": 3},
                 broker={"url": site.broker},
                 power={
+                    # Not this machine's: what a process takes here says little of a board.
+                    "source": "model",
                     "board": s.board,
                     "radio": s.radio,
                     "battery_wh": s.battery_wh,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,8 @@ class Progress:
     devices: dict[str, Watch]
     round: int = 0
     points: list[RoundPoint] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
     began: float = field(default_factory=time.monotonic)
     versions: list[Line] = field(default_factory=list)
     finished: bool = False
@@ -76,7 +79,7 @@ class Progress:
                 if watch.charge_begin is None:
                     watch.charge_begin = watch.charge = line["charge"]
             case "version":
-                self.versions.append({**line, "seconds": time.monotonic() - self.began})
+                self.versions.append({**line, "seconds": self.clock() - self.began})
             case "finished":
                 self.finished = True
             case "stopped":
@@ -119,6 +122,7 @@ def result_of(progress: Progress, split: Split) -> FleetResult:
         bytes=total,
         coordinator_bytes=Bytes(coordinator["bytes_up"], coordinator["bytes_down"]),
         seconds=progress.versions[-1]["seconds"],
+        model=progress.versions[-1]["model"],
     )
 
 
