@@ -19,7 +19,7 @@ from _sdk.gauge import Gauge
 from _sdk.latency import MODELS
 from _sdk.site import as_installed, broker, furnish, laconic, process, until
 
-QUIET_S: Final = 240.0
+QUIET_S: Final = 200.0
 SETTLE_S: Final = 75.0
 """After the round: longer than a device keeps what it trains with."""
 RESIDENT_LIMIT_MB: Final = 70.0
@@ -45,10 +45,7 @@ for stage in sys.argv[1:]:
 
 def measure(quiet_s: float = QUIET_S) -> dict[str, Any]:
     """For each model: a device's process after a round, then for `quiet_s`; and what imports cost."""
-    return {
-        "imports": _imports(),
-        **{name: asyncio.run(_measured(name, quiet_s, SETTLE_S)) for name in MODELS},
-    }
+    return {"imports": _imports(), **asyncio.run(_all(quiet_s))}
 
 
 def bars(found: Mapping[str, Any]) -> list[Bar]:
@@ -59,6 +56,12 @@ def bars(found: Mapping[str, Any]) -> list[Bar]:
         at_most("idle: share of a core, percent", it["core_percent"], CORE_LIMIT_PERCENT),
         at_most("idle: bytes an hour besides pings", it["bytes_per_hour"], BYTES_LIMIT_PER_HOUR),
     ]
+
+
+async def _all(quiet_s: float) -> dict[str, Any]:
+    # At once: neither has anything to do.
+    found = await asyncio.gather(*(_measured(name, quiet_s, SETTLE_S) for name in MODELS))
+    return dict(zip(MODELS, found, strict=True))
 
 
 async def _measured(name: str, quiet_s: float, settle_s: float) -> dict[str, Any]:
@@ -76,19 +79,20 @@ async def _measured(name: str, quiet_s: float, settle_s: float) -> dict[str, Any
             )
             coordinator = laconic("coordinator", "--config", folder / "c.toml")
             device = laconic("device", "--config", folder / "d.toml")
-            async with process(coordinator, folder / "c.log"), process(device, log) as it:
+            async with process(device, log) as it:
                 await until(lambda: " online" in log.read_text(), "the device to connect")
                 await asyncio.sleep(1)
                 before = _memory(it.pid)
-                await until(lambda: " committed" in log.read_text(), "a round")
-                await asyncio.sleep(1)
-                after_round = _memory(it.pid)
-                await asyncio.sleep(settle_s)
-                begin = _Moment(it.pid, gauge)
-                await asyncio.sleep(quiet_s)
-                end = _Moment(it.pid, gauge)
-                memory = _memory(it.pid)
-                lines = log.read_text().count("\n")
+                async with process(coordinator, folder / "c.log"):
+                    await until(lambda: " committed" in log.read_text(), "a round")
+                    await asyncio.sleep(1)
+                    after_round = _memory(it.pid)
+                    await asyncio.sleep(settle_s)
+                    begin = _Moment(it.pid, gauge)
+                    await asyncio.sleep(quiet_s)
+                    end = _Moment(it.pid, gauge)
+                    memory = _memory(it.pid)
+                    lines = log.read_text().count("\n")
     seconds = end.at - begin.at
     return {
         "resident_mb": memory["Rss"],

@@ -112,9 +112,10 @@ def _bytecode() -> tempfile.TemporaryDirectory[str]:
 
 
 def as_installed() -> dict[str, str]:
-    """An environment in which modules lie compiled once they have been loaded, as installing them does."""
+    """An environment as of the base install: modules lie compiled once they have been loaded, and compiled
+    kernels for the codec, an extra, are not used."""
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**inherited, "PYTHONPYCACHEPREFIX": _bytecode().name}
+    return {**inherited, "PYTHONPYCACHEPREFIX": _bytecode().name, "LACONIC_NATIVE": "0"}
 
 
 def laconic(*arguments: Any) -> list[str]:
