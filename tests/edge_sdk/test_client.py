@@ -182,3 +182,16 @@ def test_joules_and_battery_follow_bytes_and_seconds() -> None:
     assert idle.charge == pytest.approx(after.charge - 600 * 2.7 / 3600)
     assert power.read(1e9).charge == 0.0
     assert WireOnly(lambda: wire[0]).read(0.0).charge is None
+
+
+def test_what_goes_wrong_is_logged_where_nobody_listens(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recorded: a mistyped broker was never mentioned."""
+    with Device("d", **settings):
+        deadline = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+    (record, *_) = caplog.records
+    assert (record.name, record.levelname) == ("laconic.device", "WARNING")
+    assert record.getMessage().startswith("d: offline why=127.0.0.1:9")

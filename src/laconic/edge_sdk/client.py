@@ -72,12 +72,12 @@ class Device:
 
         The hooks are called on the device's thread, which waits for them: `on_model` when there is a newer
         model, `on_round` when the coordinator has judged an update, `on_skip` when nothing was sent,
-        `on_note` for all that happens.
+        `on_note` for all that happens; without it, that is logged under `laconic.device`.
 
         Raises `ConfigError` for a name, address, limit or file that cannot be used, `WireError` or
         `ModelError` for a bundle that cannot, `DataError` for data that cannot.
         """
-        hooks = Hooks(on_model, on_round, on_skip, on_note)
+        hooks = Hooks(name, on_model, on_round, on_skip, on_note)
         self._person = Person(
             name,
             broker=broker,
@@ -119,9 +119,9 @@ class Device:
         return self._life.engine.model.version
 
     def totals(self) -> dict[str, object]:
-        """Bytes and joules since the process began, and the state of charge, as the sensors have them."""
+        """Bytes and joules since the process began, charge, temperature, load, as the sensors have them."""
         readings = self._life.guard.read(time.time())
-        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__}
+        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__ if f != "busy"}
 
     def predict(self, x: Inputs) -> Outputs:
         """The model's output for inputs `x`, samples on axis 0, by the newest whole model; from any thread.

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from laconic.node import Note
+from laconic.transport.process import level_of
 
 _log = logging.getLogger("laconic.device")
+_LEVELS = logging.getLevelNamesMapping()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,13 @@ class Hooks:
 
     def __init__(
         self,
+        device: str,
         on_model: Callable[[NewModel], None] | None,
         on_round: Callable[[RoundDone], None] | None,
         on_skip: Callable[[Skipped], None] | None,
         on_note: Callable[[Note, float], None] | None,
     ) -> None:
+        self._device = device
         self._on_model, self._on_round, self._on_skip, self._on_note = on_model, on_round, on_skip, on_note
         self._sent = (0, 0)
         """Round and bytes of the update that waits."""
@@ -60,6 +64,11 @@ class Hooks:
         try:
             if self._on_note is not None:
                 self._on_note(note, now)
+            else:
+                said = " ".join(f"{name}={value}" for name, value in note.fields.items())
+                _log.log(
+                    _LEVELS[level_of(note).upper()], "%s: %s", self._device, f"{note.kind} {said}".strip()
+                )
             self._tell(note)
         except Exception:  # the program's own code
             _log.exception("a hook of the device failed at the note %r", note.kind)
