@@ -1,4 +1,4 @@
-"""The simulator's world: joules against published ones, events a minute, a hundred thousand devices."""
+"""The simulator's world: published joules, events a minute, a hundred thousand devices, real MQTT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from _parts import Part, measure, merge
-from _sim import energy, events, population
+from _sim import energy, events, population, real
 
 RESULTS = Path(__file__).parent / "results" / "sim.json"
 
@@ -15,6 +15,7 @@ PARTS = {
     "energy": Part(lambda pool: energy.measure(), energy.bars),
     "events": Part(lambda pool: events.measure(), events.bars),
     "population": Part(lambda pool: population.measure(), population.bars),
+    "real": Part(lambda pool: real.measure(), real.bars),
 }
 
 
