@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from laconic.config import load
-from laconic.edge_sdk import Device, Limits
-from laconic.edge_sdk.daemon import DeviceConfig
+from laconic.edge_sdk import Device, Limits, device_from_file
+from laconic.edge_sdk.daemon import DeviceConfig, run
 from laconic.edge_sdk.power import BOARDS, RADIOS, ModelledPower, WireOnly
 from laconic.errors import ConfigError, StorageError
 from laconic.node import Effect, Event, Note
@@ -157,6 +157,18 @@ def test_the_environment_overrides_and_does_not_clash(tmp_path: Path) -> None:
 def test_a_wrong_key_is_named(tmp_path: Path, text: str, environment: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load(DeviceConfig, write(tmp_path, text), environment, who="device")
+
+
+def test_a_device_needs_data_from_its_file_or_from_its_program(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "digits.bundle").write_bytes(prepare(digits_cnn(0)))
+    file = write(tmp_path, f'name = "a"\nbundle = "digits.bundle"\n[broker]\nurl = "{NOBODY}"\n')
+    with pytest.raises(ConfigError, match="data"):
+        asyncio.run(run([file], {}, lambda who, note, now: None))
+    device = device_from_file(file, data=settings["data"], environment={"LACONIC_DEVICE_NAME": "b"})
+    assert device.name == "b"
+    assert device.predict(settings["data"][0]).shape == (12, 10)
 
 
 # --- power
