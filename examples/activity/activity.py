@@ -41,7 +41,7 @@ def main() -> None:
         windows = recordings.windows(Path(options.data), options.person, options.speed)
     else:
         windows = sensor.windows(options.label)
-    right: deque[bool] = deque(maxlen=50)
+    right: deque[bool | None] = deque(maxlen=50)
     # The days of a person are long stretches of the same: as many of each activity are kept, however rare.
     with (
         ExampleBuffer(options.examples, BUNDLE, keep="balanced", max_examples=1200) as examples,
@@ -51,14 +51,13 @@ def main() -> None:
     ):
         for number, (window, label) in enumerate(windows):
             guess = int(device.predict(window[None]).argmax())
+            # First the guess, then the lesson: nothing is counted that was learnt from.
+            right.append(None if label is None else guess == label)
             if label is not None:
-                # First the guess, then the lesson: nothing is counted that was learnt from.
-                right.append(guess == label)
                 examples.add(window, label)
             if number % 25 == 0:
-                share = (
-                    f"{sum(right) / len(right):.0%} of the last {len(right)} right" if right else "no labels"
-                )
+                told = [r for r in right if r is not None]
+                share = f"{sum(told) / len(told):.0%} of the last {len(told)} right" if told else "no labels"
                 say(f"version {device.version}: {ACTIVITIES[guess]}; {share}, {examples.samples} examples")
 
 
