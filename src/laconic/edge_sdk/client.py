@@ -145,6 +145,8 @@ class Device:
 
         Raises `StorageError` for a store that cannot be opened at first, and what else ends the device.
         """
+        if self._takes_part:
+            raise LocalProtocolError("the device takes part already", remedy="make a Device for each")
         task = asyncio.current_task()
         assert task is not None
         self._loop, self._task = asyncio.get_running_loop(), task
@@ -152,7 +154,7 @@ class Device:
             return
         self._takes_part = True
         try:
-            await keep_alive(self._live, observe=self._hear)
+            await _to_the_end(asyncio.ensure_future(keep_alive(self._live, observe=self._hear)))
         except asyncio.CancelledError:
             # `stop` is not meant for the program's own task, unless that has been cancelled too.
             if not self._ending or task.uncancel():
@@ -174,7 +176,11 @@ class Device:
         self._begin_once()
         self._thread = threading.Thread(target=self._in_thread, name=_THREAD, daemon=True)
         self._thread.start()
-        self._ready.wait()
+        try:
+            self._ready.wait()
+        except BaseException:  # Ctrl-C
+            self.stop()
+            raise
         if self._failure is not None:
             self.stop()
 
@@ -182,18 +188,20 @@ class Device:
         """End: training is written down, the broker is told. Waits for it, and raises what has ended the
         device early.
 
-        From a hook, a signal's handler or the program's event loop, which the device needs in order to end,
-        it does not wait.
+        From a hook, `busy`, the code that gives the data, a signal's handler or the program's event loop,
+        which the device needs in order to end, it does not wait.
         """
         self._ending = True
         if self._loop is not None:
             # It may have been closed just now.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._leave)
-        if self._thread is None or self._thread is threading.current_thread():
+        if self._thread is None or self._thread is threading.current_thread() or self._life.works_here():
             return
-        self._over.wait()
-        if self._thread.name == _THREAD:
+        # A thread that could not be started is never over, nor is one that a fork has left in the parent.
+        if self._thread.is_alive():
+            self._over.wait()
+        if self._thread.name == _THREAD and self._thread.is_alive():
             self._thread.join()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -225,13 +233,14 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait((self._task,))
-        if not self._task.cancelled():
-            self._task.result()
+        self._ending = True
+        self._leave()
+        await _to_the_end(self._task)
 
     def _leave(self) -> None:
         if self._takes_part and self._task is not None:
+            # Once: whoever else wants it to end waits for the same end.
+            self._takes_part = False
             self._task.cancel()
 
     def _begin_once(self) -> None:
@@ -263,3 +272,25 @@ class Device:
             self._ready.set()
 
         await life.live(begun)
+
+
+async def _to_the_end(task: asyncio.Task[None]) -> None:
+    """Wait until a task is over; being cancelled cancels it once, however often, and waits too.
+
+    So what a device has still to write down and to say is not cut short.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as e:
+            if cancelled is None:
+                task.cancel()
+            cancelled = e
+    if cancelled is None:
+        task.result()
+        return
+    if not task.cancelled():
+        # What went wrong at the end is of no use to one who is told to end.
+        task.exception()
+    raise cancelled

@@ -118,6 +118,11 @@ class Life:
         )
         self.learner = OnnxLearner(person.trainer, person.source, self.guard)
         self.engine = DeviceEngine(person.settings, self.learner, self.guard)
+        self._work: Worker | None = None
+
+    def works_here(self) -> bool:
+        """Whether the calling thread is the one that work is done on."""
+        return self._work is not None and self._work.is_here()
 
     async def live(self, opened: Callable[[], None]) -> None:
         """Take part until cancelled; `opened` is called once the engine has restored itself.
@@ -127,7 +132,7 @@ class Life:
         self.begun = True
         person = self._person
         store, note = open_store(person.store)
-        work = Worker(person.trainer.rest)
+        self._work = work = Worker(person.trainer.rest)
         try:
             driver = Driver(self.engine, self._link, store, observe=person.observe, executor=work)
             if note is not None:

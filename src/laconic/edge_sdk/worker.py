@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
@@ -23,11 +24,16 @@ class Worker(ThreadPoolExecutor):
     def __init__(self, rest: Callable[[], object], *, rest_s: float = _REST_S) -> None:
         """`rest`: called on the thread when nothing has been submitted for `rest_s` seconds after work; again
         only after more work."""
-        super().__init__(1, thread_name_prefix="compute", initializer=lower_priority)
+        super().__init__(1, thread_name_prefix="compute", initializer=self._begin)
         self._loop = asyncio.get_running_loop()
         self._rest, self._rest_s = rest, rest_s
         self._due: asyncio.TimerHandle | None = None
         self._over = False
+        self._thread: threading.Thread | None = None
+
+    def is_here(self) -> bool:
+        """Whether the calling thread is this one."""
+        return self._thread is threading.current_thread()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         self._put_off()
@@ -40,6 +46,10 @@ class Worker(ThreadPoolExecutor):
         self._over = True
         self._on_loop(self._put_off)
         super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def _begin(self) -> None:
+        self._thread = threading.current_thread()
+        lower_priority()
 
     def _put_off(self) -> None:
         if self._due is not None:

@@ -1,0 +1,129 @@
+"""A device that is used wrongly: told to end twice, from within, in a fork; begun where it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from laconic.edge_sdk import Device
+from laconic.errors import LocalProtocolError
+from laconic.runtime import Bundle, Trainer
+from laconic.training import prepare
+from laconic.training.models import digits_cnn
+
+PATIENCE_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    return Trainer(Bundle.read(prepare(digits_cnn(0))))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, trainer: Trainer) -> dict[str, Any]:
+    x = np.random.default_rng(0).random((12, 1, 8, 8), np.float32)
+    data = (x, np.arange(12) % 10)
+    return {"broker": "mqtt://127.0.0.1:9", "bundle": trainer, "data": data, "store": tmp_path / "d.db"}
+
+
+def test_many_threads_may_stop_it(settings: dict[str, Any]) -> None:
+    """Recorded: the second `stop` raised `CancelledError`, and cut short what was to be written down."""
+    raised: list[BaseException] = []
+    device = Device("d", **settings)
+    device.start()
+
+    def stop() -> None:
+        try:
+            device.stop()
+        except BaseException as e:
+            raised.append(e)
+
+    stopping = [threading.Thread(target=stop) for _ in range(4)]
+    for thread in stopping:
+        thread.start()
+    for thread in stopping:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert not raised
+
+
+def test_it_may_be_stopped_twice_on_a_programs_own_loop(settings: dict[str, Any]) -> None:
+    """Recorded: the program was cancelled with its device."""
+
+    async def program() -> None:
+        async with Device("d", **settings) as device:
+            device.stop()
+            device.stop()
+        running = asyncio.ensure_future(Device("d", **settings).run_async())
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            running.cancel()
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(program())
+
+
+def test_the_thread_that_works_may_stop_it(settings: dict[str, Any]) -> None:
+    """Recorded: `busy`, or the function that gives the data, waited for itself."""
+    with Device("d", **settings) as device:
+        work = device._life._work
+        assert work is not None
+        work.submit(device.stop).result(PATIENCE_S)
+
+
+def test_a_thread_that_cannot_be_started(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded: `stop` then waited for ever."""
+
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    device = Device("d", **settings)
+    with monkeypatch.context() as m:
+        m.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="new thread"):
+            device.start()
+    device.stop()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_is_not_held_up(settings: dict[str, Any]) -> None:
+    """Recorded: a child that left the `with` block waited for a thread that only its parent has."""
+    with Device("d", **settings) as device:
+        child = os.fork()
+        if not child:
+            device.stop()
+            os._exit(0)
+        until = time.monotonic() + PATIENCE_S
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < until:
+            time.sleep(0.01)
+        if not ended[0]:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+        assert ended == (child, 0)
+        assert len(device.predict(settings["data"][0])) == 12
+
+
+def test_it_takes_part_once_at_a_time(settings: dict[str, Any]) -> None:
+    """Recorded: the first could not be stopped any more."""
+
+    async def program() -> None:
+        device = Device("d", **settings)
+        running = asyncio.ensure_future(device.run_async())
+        await asyncio.sleep(0)
+        with pytest.raises(LocalProtocolError, match="already"):
+            await device.run_async()
+        device.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await running
+
+    asyncio.run(program())
