@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -111,6 +113,39 @@ def test_a_fork_is_not_held_up(settings: dict[str, Any]) -> None:
             os.waitpid(child, 0)
         assert ended == (child, 0)
         assert len(device.predict(settings["data"][0])) == 12
+
+
+FORGETFUL = """
+import sys, threading
+import numpy as np
+from laconic.edge_sdk import Device
+
+begun, ended = threading.Event(), []
+bundle, store = sys.argv[1:]
+data = np.zeros((4, 1, 8, 8), np.float32), np.zeros(4, np.int64)
+device = Device("d", broker="mqtt://127.0.0.1:9", bundle=bundle, data=data, store=store, checkpoint_s=86400)
+device.start()
+guard = device._life.guard
+
+def work():  # looks up as training does
+    guard.begin()
+    begun.set()
+    while not guard.should_yield():
+        threading.Event().wait(0.01)
+    print("yielded", flush=True)
+
+device._life._work.submit(work)
+begun.wait()
+"""
+
+
+def test_a_program_that_forgets_it_ends(trainer: Trainer, tmp_path: Path) -> None:
+    """Recorded: the interpreter waited for training, which nobody had told to yield, for its whole slice."""
+    bundle = tmp_path / "digits.bundle"
+    bundle.write_bytes(prepare(digits_cnn(0)))
+    command = [sys.executable, "-c", FORGETFUL, str(bundle), str(tmp_path / "d.db")]
+    ended = subprocess.run(command, timeout=30, capture_output=True, text=True, check=True)
+    assert ended.stdout == "yielded\n"
 
 
 def test_it_takes_part_once_at_a_time(settings: dict[str, Any]) -> None:

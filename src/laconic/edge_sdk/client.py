@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final
 
 from laconic.edge_sdk.data import Examples
+from laconic.edge_sdk.forgotten import remember
 from laconic.edge_sdk.hooks import Hooks, NewModel, RoundDone, Skipped
 from laconic.edge_sdk.life import Life, MakeSensors, Person
 from laconic.edge_sdk.policy import Limits
@@ -176,6 +177,7 @@ class Device:
         self._begin_once()
         self._thread = threading.Thread(target=self._in_thread, name=_THREAD, daemon=True)
         self._thread.start()
+        remember(self)
         try:
             self._ready.wait()
         except BaseException:  # Ctrl-C
