@@ -88,6 +88,18 @@ def test_a_store_that_another_device_holds_is_refused(settings: dict[str, Any]) 
         pass
 
 
+def test_a_bundle_or_data_named_as_the_store_are_left_alone(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Recorded: a bundle was taken for a damaged store, and put aside."""
+    bundle, data = tmp_path / "model.bundle", tmp_path / "data.npz"
+    bundle.write_bytes(prepare(digits_cnn(0)))
+    np.savez(data, x=np.zeros(3))
+    for file, kind in ((bundle, "bundle"), (data, "npz")):
+        before = file.read_bytes()
+        with pytest.raises(ConfigError, match=kind):
+            Device("d", **{**settings, "store": file})
+        assert file.read_bytes() == before
+
+
 class Restless:
     """A node that always wants to wake at once."""
 

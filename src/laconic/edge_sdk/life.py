@@ -40,6 +40,8 @@ _TLS_RECORD_BYTES: Final = 22
 """What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
 PING_SHARE: Final = 3 / 4
 """After this part of the keep-alive an idle connection is pinged (`laconic.transport.mqtt`)."""
+_NO_STORES: Final = {b"LACONICB": "a training bundle", b"PK\x03\x04": "an .npz file"}
+"""First bytes of what must not be taken for a damaged store, and set aside."""
 _FAREWELL_S: Final = 2.0
 """How long a life that ends waits for its training to be written down."""
 
@@ -70,6 +72,7 @@ class Person:
         topics.check_name(cohort, "cohort")
         self.name, self.store, self.busy, self.observe = name, store, busy, observe
         self.make_sensors, self.checkpoint_s = sensors, checkpoint_s
+        _check_store(store)
         if isinstance(bundle, Trainer):
             self.trainer = bundle
         else:
@@ -174,6 +177,16 @@ class Life:
             if asyncio.get_running_loop().time() > until:
                 break
             await asyncio.sleep(0.01)
+
+
+def _check_store(path: Path) -> None:
+    """Raises `ConfigError` for a file that is something else, mistaken for the store."""
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(8)
+        for magic, kind in _NO_STORES.items():
+            if begin.startswith(magic):
+                raise ConfigError(f"store {path}", value=kind, limit="a file of the device's own")
 
 
 async def _aside(end: Callable[[], None]) -> None:
