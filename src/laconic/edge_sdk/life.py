@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from laconic.protocol import topics
 from laconic.protocol.chunks import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from laconic.protocol.topics import TOPIC_LIMIT_BYTES
 from laconic.runtime import Bundle, Trainer
+from laconic.runtime.bundle import MAGIC
 from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
 from laconic.transport.link import WireBytes
@@ -40,7 +42,7 @@ _TLS_RECORD_BYTES: Final = 22
 """What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
 PING_SHARE: Final = 3 / 4
 """After this part of the keep-alive an idle connection is pinged (`laconic.transport.mqtt`)."""
-_NO_STORES: Final = {b"LACONICB": "a training bundle", b"PK\x03\x04": "an .npz file"}
+_NO_STORES: Final = {MAGIC: "a training bundle", b"PK\x03\x04": "an .npz file"}
 """First bytes of what must not be taken for a damaged store, and set aside."""
 _FAREWELL_S: Final = 2.0
 """How long a life that ends waits for its training to be written down."""
@@ -135,7 +137,7 @@ class Life:
         self.begun = True
         person = self._person
         store, note = open_store(person.store)
-        self._work = work = Worker(person.trainer.rest)
+        self._work = work = Worker(self.learner.rest)
         try:
             driver = Driver(self.engine, self._link, store, observe=person.observe, executor=work)
             if note is not None:
@@ -181,12 +183,13 @@ class Life:
 
 def _check_store(path: Path) -> None:
     """Raises `ConfigError` for a file that is something else, mistaken for the store."""
-    if path.is_file():
-        with path.open("rb") as file:
-            begin = file.read(8)
-        for magic, kind in _NO_STORES.items():
-            if begin.startswith(magic):
-                raise ConfigError(f"store {path}", value=kind, limit="a file of the device's own")
+    begin = b""
+    # What cannot be read is for whoever opens the store to complain of.
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        begin = file.read(8)
+    for magic, kind in _NO_STORES.items():
+        if begin.startswith(magic):
+            raise ConfigError(f"store {path}", value=kind, limit="a file of the device's own")
 
 
 async def _aside(end: Callable[[], None]) -> None:
