@@ -20,6 +20,7 @@ from laconic import (
     model_command,
     prepare_command,
     round_command,
+    sim_command,
 )
 from laconic.errors import ConfigError, LaconicError
 from laconic.exit_codes import INTERNAL, INTERRUPTED, OK, exit_code
@@ -130,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     model = commands.add_parser("model", parents=[common], help="list versions, roll back, pin")
     model_command.add_arguments(model)
     model.set_defaults(command=model_command.run)
+
+    sim = commands.add_parser("sim", parents=[common], help="a fleet in the simulator: run, report, compare")
+    sim_command.add_arguments(sim)
+    sim.set_defaults(command=sim_command.run)
     return parser
 
 

@@ -1,0 +1,1 @@
+"""Scenarios: a fleet as one TOML file, run in the world with the production engines."""

@@ -1,0 +1,153 @@
+"""What a run leaves: totals, and a row for each round, device, class and step of the last round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class RoundRow(msgspec.Struct, frozen=True):
+    """The fleet when a version was made of a round, or refused."""
+
+    round: int
+    version: int | None
+    """None: what the round had made was refused."""
+    hours: float
+    """Since the run began, as all hours."""
+    opened_hours: float
+    accuracy: float | None
+    loss: float | None
+    asked: int
+    updates: int
+    late: int
+    silent: int
+    absent: int
+    fairness: float
+    """Jain's index of how often devices have been asked."""
+    bytes_up: int
+    """So far, of all devices, above TCP."""
+    bytes_down: int
+    joules: float
+    """So far, of all devices: all that was spent."""
+    work_joules: float
+    """Of these: computing, and the radio but for its idling."""
+
+
+class ClassRow(msgspec.Struct, frozen=True):
+    """A class of devices at that moment."""
+
+    round: int
+    hours: float
+    name: str
+    devices: int
+    on: int
+    """How many have power."""
+    charge_least: float | None
+    charge_mean: float | None
+    charge_most: float | None
+    bytes_up: int
+    bytes_down: int
+    joules: float
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """One device over the whole run. Joules and bytes are totals."""
+
+    name: str
+    kind: str
+    samples: int
+    trained: int
+    committed: int
+    skipped: dict[str, int]
+    """By why."""
+    failed: int
+    lives: int
+    """How often its process was started."""
+    jobs: int
+    bytes_up: int
+    bytes_down: int
+    ip_bytes_up: int
+    ip_bytes_down: int
+    idle_j: float
+    user_j: float
+    compute_j: float
+    promotion_j: float
+    active_j: float
+    tail_j: float
+    radio_idle_j: float
+    self_discharge_j: float
+    charged_j: float
+    """Into it: with a battery start + charged - end = the eight others."""
+    battery_start_j: float
+    battery_end_j: float
+    battery_j: float | None
+    """Its capacity; None: on mains."""
+    on: bool
+    useful_j: float
+    """Work, from its beginning to its update's commit: computing and transfers."""
+    silent_j: float
+    """Work after which the gate was shut."""
+    wasted_j: float
+    """Work of which nothing was committed."""
+    upkeep_j: float
+    """Computing and transfers outside of work: models, offers, pings."""
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """Something that happened in the last round that was closed."""
+
+    seconds: float
+    """Since the round was opened."""
+    device: str
+    what: str
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """The whole run."""
+
+    ended: str
+    """`finished`: the coordinator's rounds or goal; `hours`: time was up."""
+    hours: float
+    rounds: int
+    accuracy: float | None
+    best_accuracy: float | None
+    loss: float | None
+    devices: int
+    parameters: int
+    held_out: int
+    bytes_up: int
+    bytes_down: int
+    ip_bytes_up: int
+    ip_bytes_down: int
+    joules: float
+    joules_by_part: dict[str, float]
+    joules_by_origin: dict[str, float]
+    """Shares: what the figures behind the joules rest on."""
+    charged_j: float
+    useful_j: float
+    silent_j: float
+    wasted_j: float
+    upkeep_j: float
+    jain: float
+    """Jain's index of the devices' committed updates."""
+    never: int
+    """Devices of which no update was committed."""
+    committed: int
+    skipped: dict[str, int]
+    imbalance: float
+    """The worst device's: what its energy is off by, relative to what has passed through it."""
+    events: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A run."""
+
+    digest: str
+    version: str
+    settings: dict[str, Any]
+    totals: Totals
+    rounds: list[RoundRow]
+    classes: list[ClassRow] = []
+    devices: list[DeviceRow] = []
+    steps: list[StepRow] = []

@@ -1,0 +1,207 @@
+"""Runs a scenario: the production coordinator, devices and learner in a world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from laconic import __version__
+from laconic.coordinator import scaffold
+from laconic.coordinator.advance import Score
+from laconic.coordinator.campaign import Campaign, Subject
+from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
+from laconic.coordinator.engine import CoordinatorEngine
+from laconic.device_sim.scenario.examples import Part, examples_of
+from laconic.device_sim.scenario.fleet import Device, devices_of
+from laconic.device_sim.scenario.model import bundle_of
+from laconic.device_sim.scenario.recorder import COORDINATOR, Recorder
+from laconic.device_sim.scenario.results import Result
+from laconic.device_sim.scenario.scenario import Scenario
+from laconic.device_sim.scenario.settings import ScenarioSettings, counts
+from laconic.device_sim.sensors import SimSensors
+from laconic.device_sim.signals import HOUR_S
+from laconic.device_sim.world import Connection, World
+from laconic.edge_sdk.engine import DeviceEngine
+from laconic.edge_sdk.learner import OnnxLearner
+from laconic.errors import ConfigError
+from laconic.node import Node
+from laconic.runtime import Bundle, Trainer
+from laconic.schema import Vector
+
+_BACKBONE: Final = Connection(0.001, 1e8, 1e8)
+"""The coordinator's own link."""
+_LOOK_EVENTS: Final = 256
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    rounds: int
+    of_rounds: int
+    hours: float
+    of_hours: float
+    accuracy: float | None
+    of_accuracy: float | None
+
+
+Watch = Callable[[Progress], None]
+
+
+def run(
+    scenario: Scenario, *, seed: int | None = None, threads: int = 1, watch: Watch | None = None
+) -> Result:
+    """Run a scenario to its end; the same scenario gives the same result, whatever `threads` is.
+
+    `threads`: computations that may go on at once. Raises `ConfigError`, `ModelError` or `DataError` for
+    what cannot be used.
+    """
+    if threads < 1:
+        raise ConfigError("threads", value=threads, limit="1 or more")
+    if seed is not None:
+        scenario = scenario.replaced({"seed": seed})
+    s = scenario.settings
+    section = _campaign_section(s)
+    try:
+        campaign = campaign_of(CoordinatorConfig(**_fields(section), fleet=f"sim-{s.seed}"), scenario.folder)
+    except ConfigError as e:
+        raise ConfigError(
+            f"{scenario.where}: coordinator.{e.thing}", value=e.value, limit=e.limit, remedy=e.remedy
+        ) from e
+    examples = examples_of(s.data, sum(counts(s)), s.seed, scenario.folder)
+    bundle = bundle_of(
+        s.model,
+        examples.held_out,
+        seed=s.seed,
+        proximal=campaign.training.proximal_mu > 0,
+        folder=scenario.folder,
+    )
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
+        world = World(seed=s.seed, tracing=False, executor=pool)
+        world.now = s.start_hour * HOUR_S
+        trainer = Trainer(bundle)
+        subject = _subject(campaign, bundle, trainer, examples.held_out)
+        world.add(
+            COORDINATOR,
+            lambda: CoordinatorEngine([(campaign, subject)]),
+            connection=_BACKBONE,
+            start_s=world.now,
+        )
+        kinds = {}
+        for device, part in zip(devices_of(s, scenario.folder), examples.devices, strict=True):
+            _add(world, device, OnnxLearner(trainer, (part.x, part.y)))
+            kinds[device.name] = (device.kind, len(part.y))
+        recorder = Recorder(world, kinds)
+        ended = _played(world, recorder, s, campaign, watch)
+    recorder.look()
+    devices = recorder.devices()
+    return Result(
+        digest=scenario.digest(),
+        version=__version__,
+        # Through JSON: what is read from the file is the same, lists and all.
+        settings=msgspec.json.decode(msgspec.json.encode(s)),
+        totals=recorder.totals(
+            devices, ended=ended, parameters=bundle.schema.size, held_out=len(examples.held_out.y)
+        ),
+        rounds=recorder.rounds,
+        classes=recorder.classes,
+        devices=devices,
+        steps=recorder.steps,
+    )
+
+
+def _played(
+    world: World, recorder: Recorder, s: ScenarioSettings, campaign: Campaign, watch: Watch | None
+) -> str:
+    """Let the world run to the scenario's end; why it ended."""
+    looks = 0
+
+    def finished() -> bool:
+        node: Node | None = world.node(COORDINATOR)
+        return isinstance(node, CoordinatorEngine) and node.finished
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        # Whatever is said is looked at before anything else happens: bodies are still at that moment.
+        new = recorder.look() if world.notes else False
+        if watch is not None and (new or looks % _LOOK_EVENTS == 0):
+            last = recorder.rounds[-1] if recorder.rounds else None
+            watch(
+                Progress(
+                    last.round if last else 0,
+                    campaign.plan.rounds,
+                    recorder.hours,
+                    s.end.hours,
+                    last.accuracy if last else None,
+                    campaign.until_accuracy,
+                )
+            )
+        return new and finished()
+
+    until_s = world.now + s.end.hours * HOUR_S
+    world.run(until_s, stop=stop)
+    recorder.look()
+    if finished():
+        return "finished"
+    # Nothing more may have been going to happen: batteries leak all the same.
+    world.now = until_s
+    return "hours"
+
+
+def _add(world: World, device: Device, learner: OnnxLearner) -> None:
+    def make() -> DeviceEngine:
+        return DeviceEngine(
+            device.settings, learner, SimSensors(world.host(device.name), metered=device.metered)
+        )
+
+    world.add(
+        device.name,
+        make,
+        connection=device.connection,
+        speed=device.speed,
+        start_s=device.start_s,
+        body=device.body,
+        presence=device.presence,
+        failures=device.failures,
+    )
+
+
+def _campaign_section(s: ScenarioSettings) -> CampaignSection:
+    """The scenario's coordinator, with its own end, and what stands elsewhere named as if it were files."""
+    section = msgspec.structs.replace(s.coordinator, bundle="model", held_out="data")
+    if s.end.rounds is not None:
+        rounds = msgspec.structs.replace(section.rounds, rounds=s.end.rounds)
+        section = msgspec.structs.replace(section, rounds=rounds)
+    if s.end.accuracy is not None:
+        schedule = msgspec.structs.replace(section.schedule, until_accuracy=s.end.accuracy)
+        section = msgspec.structs.replace(section, schedule=schedule)
+    return section
+
+
+def _fields(section: CampaignSection) -> dict[str, Any]:
+    return {f: getattr(section, f) for f in section.__struct_fields__}
+
+
+def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Part) -> Subject:
+    """What is trained. Raises `ConfigError` for settings that the bundle was not prepared for."""
+    if campaign.training.proximal_mu and not bundle.manifest.proximal:
+        raise ConfigError(
+            "coordinator.training.proximal_mu",
+            value=campaign.training.proximal_mu,
+            limit=0,
+            remedy="prepare the bundle with --proximal",
+        )
+    scaffold.checked(
+        bundle.schema, rule=campaign.aggregation, lateness=campaign.lateness, echo_gain=campaign.echo.gain
+    )
+
+    def evaluate(weights: Vector) -> Score:
+        found = trainer.evaluate(weights, held_out.x, held_out.y)
+        return Score(found.loss, found.accuracy)
+
+    return Subject(bundle.hash[:16], bundle.schema, bundle.initial, evaluate)

@@ -1,0 +1,281 @@
+"""A scenario's tables. The coordinator's and the limits of devices are those of the production files."""
+
+from __future__ import annotations
+
+import re
+from math import inf
+from typing import Any, Final
+
+import msgspec
+
+from laconic.budget.calendar import check_zone
+from laconic.config import Section, within
+from laconic.coordinator.configuration import CampaignSection
+from laconic.edge_sdk.policy import Limits, checked
+from laconic.errors import ConfigError
+
+MOST_DEVICES: Final = 100_000
+MOST_HOURS: Final = 24 * 366 * 10
+BUILT_IN: Final = ("digits_cnn", "softmax")
+SOURCES: Final = ("digits", "npz", "mnist")
+DIVISIONS: Final = ("uniform", "own_class", "dirichlet")
+CHARGERS: Final = ("none", "always", "nightly", "solar")
+PRESENCES: Final = ("always", "sessions", "synthetic")
+TLS: Final = ("none", "server", "mutual", "resumed")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+class EndSection(Section, frozen=True):
+    """`[end]`: when the run is over, whichever comes first."""
+
+    hours: float = 168.0
+    rounds: int | None = None
+    """None: `coordinator.rounds.rounds`."""
+    accuracy: float | None = None
+    """None: `coordinator.schedule.until_accuracy`."""
+
+
+class ModelSection(Section, frozen=True):
+    """`[model]`: what is trained: one of the three."""
+
+    built_in: str | None = None
+    bundle: str | None = None
+    onnx: str | None = None
+    loss: str = "cross_entropy"
+    """For `onnx`, as `laconic prepare --loss`."""
+
+
+class DataSection(Section, frozen=True):
+    """`[data]`: what devices learn from, and how it is divided among them."""
+
+    source: str = "digits"
+    path: str | None = None
+    held_out: float = 0.2
+    division: str = "uniform"
+    own_class: float = 0.9
+    alpha: float = 0.5
+    samples: int = 0
+
+
+class MediumSection(Section, frozen=True):
+    """`[[media]]`: a cell or an access point that devices share."""
+
+    name: str
+    up_mbps: float
+    down_mbps: float
+
+
+class ConnectionSection(Section, frozen=True):
+    """`[devices.connection]`: the link to the broker."""
+
+    latency_s: float = 0.05
+    jitter_s: float = 0.0
+    up_mbps: float | None = None
+    down_mbps: float | None = None
+    loss: float = 0.0
+    up_trace: str | None = None
+    down_trace: str | None = None
+    medium: str | None = None
+    tls: str = "none"
+    keep_alive_s: float = 60.0
+
+
+class BatterySection(Section, frozen=True):
+    """`[devices.battery]`: without it a device is on mains."""
+
+    mah: float | None = None
+    charge_least: float = 0.3
+    charge_most: float = 1.0
+    charger: str = "nightly"
+    charger_w: float = 10.0
+    begin_hour: float = 22.0
+    hours: float = 8.0
+    jitter_hours: float = 1.0
+    user_w: tuple[float, ...] = ()
+
+
+class PresenceSection(Section, frozen=True):
+    """`[devices.presence]`: when the owner lets the device run."""
+
+    kind: str = "always"
+    mean: float = 0.3
+    swing: float = 4.0
+    peak_hour: float = 3.0
+    share: float = 0.5
+    period_hours: float = 4.0
+
+
+class FailuresSection(Section, frozen=True):
+    """`[devices.failures]`: what happens to a share of its jobs."""
+
+    drop_out: float = 0.0
+    away_s: float = 600.0
+    crash: float = 0.0
+    slow: float = 1.0
+
+
+class SpeedSection(Section, frozen=True):
+    """`[devices.speed]`: seconds for a sample: given, by FLOPs, or as measured for a task's batch."""
+
+    job_s: float = 0.01
+    sample_s: float | None = None
+    flops: float | None = None
+    efficiency: float = 1.0
+    task: str | None = None
+    batch: int = 10
+    spread: float = 0.0
+
+
+class DevicesSection(Section, frozen=True):
+    """`[[devices]]`: devices of a class."""
+
+    name: str
+    count: int | None = None
+    share: float | None = None
+    board: str = "rpi_4b"
+    radio: str | None = "wifi_2012"
+    cores: int = 1
+    metered: bool = False
+    time_zone: str = ""
+    start_spread_s: float = 0.0
+    speed: SpeedSection = SpeedSection()
+    connection: ConnectionSection = ConnectionSection()
+    battery: BatterySection | None = None
+    presence: PresenceSection = PresenceSection()
+    failures: FailuresSection = FailuresSection()
+    limits: Limits = Limits()
+
+
+class ScenarioSettings(Section, frozen=True):
+    """A scenario's file."""
+
+    name: str
+    seed: int = 0
+    fleet_size: int | None = None
+    """How many devices there are of which the classes say their shares."""
+    start_hour: float = 0.0
+    end: EndSection = EndSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    coordinator: CampaignSection = CampaignSection()
+    media: tuple[MediumSection, ...] = ()
+    devices: tuple[DevicesSection, ...] = ()
+    sweep: dict[str, list[Any]] = msgspec.field(default_factory=dict)
+    """Keys by their dots, and the values that each takes: all combinations are run."""
+
+
+def check(s: ScenarioSettings) -> ScenarioSettings:
+    """`s`. Raises `ConfigError` that names the key, the value and what is allowed."""
+    _named("name", s.name)
+    within("seed", s.seed, 0, 2**63 - 1)
+    within("start_hour", s.start_hour, 0.0, MOST_HOURS)
+    within("end.hours", s.end.hours, 1e-6, MOST_HOURS)
+    within("end.rounds", 1 if s.end.rounds is None else s.end.rounds, 1, 10**9)
+    within("end.accuracy", s.end.accuracy or 0.0, 0.0, 1.0)
+    _check_model(s.model)
+    _one_of("data.source", s.data.source, SOURCES)
+    _one_of("data.division", s.data.division, DIVISIONS)
+    within("data.held_out", s.data.held_out, 0.01, 0.9)
+    within("data.own_class", s.data.own_class, 0.01, 1.0)
+    within("data.alpha", s.data.alpha, 1e-3, 1e6)
+    within("data.samples", s.data.samples, 0, 10**9)
+    if (s.data.path is None) != (s.data.source == "digits"):
+        raise ConfigError(
+            "data.path", value=s.data.path, limit="a file or folder with npz and mnist, none with digits"
+        )
+    for key in ("bundle", "held_out"):
+        if (found := getattr(s.coordinator, key)) is not None:
+            raise ConfigError(f"coordinator.{key}", value=found, remedy="a scenario has [model] and [data]")
+    media = [m.name for m in s.media]
+    _once("media", media)
+    for m in s.media:
+        _named("media.name", m.name)
+        within(f"media.{m.name}.up_mbps", m.up_mbps, 1e-6, 1e6)
+        within(f"media.{m.name}.down_mbps", m.down_mbps, 1e-6, 1e6)
+    _once("devices", [d.name for d in s.devices])
+    for d in s.devices:
+        _check_devices(d, media, s.fleet_size)
+    counts(s)
+    for key, values in s.sweep.items():
+        if not values:
+            raise ConfigError(f"sweep.{key}", value=values, limit="at least one value")
+    return s
+
+
+def counts(s: ScenarioSettings) -> list[int]:
+    """How many devices there are of each class. Raises `ConfigError` for none, or too many."""
+    found = [round((d.share or 0.0) * (s.fleet_size or 0)) if d.count is None else d.count for d in s.devices]
+    if not 1 <= sum(found) <= MOST_DEVICES:
+        raise ConfigError("devices altogether", value=sum(found), limit=f"1 to {MOST_DEVICES}")
+    return found
+
+
+def _check_model(m: ModelSection) -> None:
+    given = [k for k in ("built_in", "bundle", "onnx") if getattr(m, k) is not None]
+    if len(given) != 1:
+        raise ConfigError("model", value=given, limit="one of built_in, bundle, onnx")
+    if m.built_in is not None:
+        _one_of("model.built_in", m.built_in, BUILT_IN)
+
+
+def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) -> None:
+    _named("devices.name", d.name)
+    where = f"devices.{d.name}"
+    if (d.count is None) == (d.share is None):
+        raise ConfigError(where, value=(d.count, d.share), limit="count, or a share of fleet_size")
+    if d.share is not None and fleet_size is None:
+        raise ConfigError("fleet_size", value=None, limit="a number, where a class says its share")
+    within(f"{where}.count", d.count or 0, 0, MOST_DEVICES)
+    within(f"{where}.share", d.share or 0.0, 0.0, 1.0)
+    within(f"{where}.start_spread_s", d.start_spread_s, 0.0, 1e7)
+    c, b, v = d.connection, d.battery, d.speed
+    within(f"{where}.connection.latency_s", c.latency_s, 0.0, 60.0)
+    within(f"{where}.connection.jitter_s", c.jitter_s, 0.0, 60.0)
+    within(f"{where}.connection.loss", c.loss, 0.0, 0.9)
+    within(f"{where}.connection.keep_alive_s", c.keep_alive_s, 5.0, 65_535.0)
+    for key in ("up_mbps", "down_mbps"):
+        rate = getattr(c, key)
+        if rate is not None or d.radio is None:
+            within(f"{where}.connection.{key}", inf if rate is None else rate, 1e-6, 1e6)
+    _one_of(f"{where}.connection.tls", c.tls, TLS)
+    if c.medium is not None:
+        _one_of(f"{where}.connection.medium", c.medium, media or ["none: there are no [[media]]"])
+    if b is not None:
+        _one_of(f"{where}.battery.charger", b.charger, CHARGERS)
+        within(f"{where}.battery.charge_most", b.charge_most, 1e-6, 1.0)
+        within(f"{where}.battery.charge_least", b.charge_least, 1e-6, b.charge_most)
+        within(f"{where}.battery.charger_w", b.charger_w, 0.0, 1e6)
+        within(f"{where}.battery.mah", 1.0 if b.mah is None else b.mah, 1e-3, 1e9)
+        for watts in b.user_w:
+            within(f"{where}.battery.user_w", watts, 0.0, 1e6)
+    _one_of(f"{where}.presence.kind", d.presence.kind, PRESENCES)
+    within(f"{where}.cores", d.cores, 1, 1024)
+    check_zone(d.time_zone, f"{where}.time_zone")
+    within(f"{where}.presence.swing", d.presence.swing, 1.0, 1e9)
+    within(f"{where}.presence.share", d.presence.share, 0.0, 1.0)
+    for key, most in (("drop_out", 1.0), ("crash", 1.0), ("away_s", 1e9), ("slow", 1e9)):
+        within(f"{where}.failures.{key}", getattr(d.failures, key), 0.0, most)
+    within(f"{where}.presence.period_hours", d.presence.period_hours, 1e-3, MOST_HOURS)
+    for key in ("sample_s", "flops", "efficiency", "job_s"):
+        within(f"{where}.speed.{key}", getattr(v, key) or 0.0, 0.0, 1e18)
+    within(f"{where}.speed.spread", v.spread, 0.0, 3.0)
+    within(f"{where}.speed.batch", v.batch, 1, 65_536)
+    ways = [k for k in ("sample_s", "flops", "task") if getattr(v, k) is not None]
+    if len(ways) != 1:
+        raise ConfigError(f"{where}.speed", value=ways, limit="one of sample_s, flops, task")
+    checked(d.limits)
+
+
+def _named(key: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(key, value=name, limit="a letter, then letters, digits, - and _; at most 32, small")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...] | list[str]) -> None:
+    if value not in known:
+        raise ConfigError(key, value=value, limit=", ".join(known))
+
+
+def _once(what: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ConfigError(f"names of [[{what}]]", value=names, limit="each once")

@@ -1,0 +1,96 @@
+"""A run's files: one JSON for people, tables as JSON lines, and as Parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from laconic.config import read_file
+from laconic.device_sim.scenario.results import ClassRow, DeviceRow, Result, RoundRow, StepRow
+from laconic.errors import ConfigError, DataError
+
+RUN: Final = "run.json"
+_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "rounds": RoundRow,
+    "classes": ClassRow,
+    "devices": DeviceRow,
+    "steps": StepRow,
+}
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write a run's files; `run.json` is the last, so that where it is the others are whole.
+
+    The same result gives the same bytes. Raises `ConfigError` for a folder that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN).unlink(missing_ok=True)
+        for name in _TABLES:
+            rows = getattr(result, name)
+            put(folder / f"{name}.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            _parquet(folder / f"{name}.parquet", rows)
+        alone = msgspec.structs.replace(result, classes=[], devices=[], steps=[])
+        table = {
+            k: v for k, v in msgspec.to_builtins(alone).items() if k not in ("classes", "devices", "steps")
+        }
+        put(folder / RUN, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
+    except OSError as e:
+        raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose --output") from e
+
+
+def read(folder: Path) -> Result:
+    """A run from its files. Raises `ConfigError` if there are none, `DataError` for what cannot be read."""
+    try:
+        result = msgspec.json.decode(read_file(folder / RUN, "run"), type=Result)
+        found: dict[str, Any] = {}
+        for name, kind in _TABLES.items():
+            if name != "rounds":
+                lines = read_file(folder / f"{name}.jsonl", "table of a run").splitlines()
+                found[name] = [msgspec.json.decode(line, type=kind) for line in lines]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise DataError(f"run in {folder} cannot be read ({e})", remedy="run it again") from e
+    return msgspec.structs.replace(result, **found)
+
+
+def digest_in(folder: Path) -> str | None:
+    """Of the run whose files are in a folder; None without a whole run."""
+    try:
+        return msgspec.json.decode((folder / RUN).read_bytes(), type=_Digest).digest
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class _Digest(msgspec.Struct, frozen=True):
+    digest: str
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole whenever it is there. Raises `OSError`."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
+
+
+def _parquet(path: Path, rows: Sequence[msgspec.Struct]) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        # What an earlier run left would be of that one.
+        path.unlink(missing_ok=True)
+        return
+    tables = [msgspec.to_builtins(row) for row in rows]
+    for table in tables:
+        if "skipped" in table:
+            # A column of maps: as a struct it would have a field for each key of any row.
+            table["skipped"] = list(table["skipped"].items())
+    maps = {"skipped": pyarrow.map_(pyarrow.string(), pyarrow.int64())}
+    names = list(tables[0]) if tables else []
+    columns = {n: pyarrow.array([t[n] for t in tables], maps.get(n)) for n in names}
+    parquet.write_table(pyarrow.table(columns), path.with_name(path.name + ".part"))
+    os.replace(path.with_name(path.name + ".part"), path)

@@ -1,0 +1,95 @@
+"""All runs of a scenario: those whose files are there and still right are not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from laconic.config import read_file
+from laconic.device_sim.scenario import storing
+from laconic.device_sim.scenario.results import Result
+from laconic.device_sim.scenario.running import Watch, run
+from laconic.device_sim.scenario.scenario import Scenario
+from laconic.errors import ConfigError, DataError
+
+_INDEX = "sweep.json"
+_MOST_RUNS = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its label in the sweep (none for a single one), where its files are, and what they say."""
+
+    label: str
+    folder: Path
+    result: Result
+    cached: bool = False
+    """Whether its files were there already."""
+
+
+def run_all(
+    scenario: Scenario,
+    output: Path,
+    *,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+    threads: int = 1,
+    begin: Callable[[str, int, int], Watch | None] = lambda label, number, of: None,
+) -> list[Run]:
+    """Run every combination of a sweep, each into a folder of its own in `output`; or the scenario itself
+    into `output`.
+
+    A run whose files are there is not run again: they are those of these settings, files, and this program.
+    So a sweep that was interrupted goes on with what lacks. `begin` is told of each run that begins: its
+    label, its number and of how many. Raises `ConfigError`, `ModelError` or `DataError`.
+    """
+    combinations = list(scenario.swept(sweep or {}))
+    if len(combinations) > _MOST_RUNS:
+        raise ConfigError("runs of the sweep", value=len(combinations), limit=_MOST_RUNS)
+    labels = [label for label, _ in combinations]
+    if len(set(labels)) < len(labels):
+        raise ConfigError("values of the sweep", value=labels, limit="each once")
+    runs = []
+    for number, (label, one) in enumerate(combinations, 1):
+        folder = output / label if label else output
+        digest = one.digest()
+        if cached := storing.digest_in(folder) == digest:
+            result = storing.read(folder)
+        else:
+            result = run(one, threads=threads, watch=begin(label, number, len(combinations)))
+            storing.write(result, folder)
+        runs.append(Run(label, folder, result, cached))
+        if label:
+            table = [{"label": r.label, "digest": r.result.digest} for r in runs]
+            text = msgspec.json.format(msgspec.json.encode({"runs": table}), indent=2)
+            storing.put(output / _INDEX, text + b"\n")
+    return runs
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    label: str
+    digest: str
+
+
+class _Index(msgspec.Struct, frozen=True):
+    runs: list[_Entry]
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The run, or the runs of a sweep, whose files are in a folder.
+
+    Raises `ConfigError` if there are none, `DataError` for what cannot be read.
+    """
+    if not (folder / _INDEX).exists():
+        return [Run("", folder, storing.read(folder), True)]
+    try:
+        index = msgspec.json.decode(read_file(folder / _INDEX, "sweep"), type=_Index)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise DataError(f"sweep in {folder} cannot be read ({e})", remedy="run it again") from e
+    for entry in index.runs:
+        if not entry.label or Path(entry.label).name != entry.label:
+            raise DataError(f"label of a run in {folder}", value=entry.label, limit="a folder's name")
+    return [Run(e.label, folder / e.label, storing.read(folder / e.label), True) for e in index.runs]

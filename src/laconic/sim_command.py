@@ -1,0 +1,150 @@
+"""The command `laconic sim`: run scenarios, compare two runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laconic import tables
+from laconic.errors import ConfigError
+from laconic.exit_codes import OK
+
+if TYPE_CHECKING:
+    from laconic.device_sim.scenario.sweep import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that `laconic sim` understands."""
+    parser.add_argument(
+        "action", choices=("run", "compare"), help="run a scenario, or say what differs between two runs"
+    )
+    parser.add_argument("path", type=Path, nargs="+", help="the scenario's file; or folders of runs")
+    parser.add_argument("--seed", type=int, help="instead of the scenario's")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: laconic-sim/NAME)")
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        metavar="KEY=A,B,C",
+        help="run with each of these values; repeatable: all combinations",
+    )
+    parser.add_argument("--threads", type=int, help="computations at once (default: a thread for each core)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what is asked; returns the exit code."""
+    paths: Sequence[Path] = options.path
+    wanted = 2 if options.action == "compare" else 1
+    if len(paths) != wanted:
+        raise ConfigError(f"paths for laconic sim {options.action}", value=len(paths), limit=wanted)
+    if options.action != "run":
+        for name in ("seed", "output", "sweep", "threads"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with run")
+    if options.action == "run":
+        return _run(options, paths[0])
+    return _compare(paths[0], paths[1], as_json=options.json)
+
+
+def _run(options: argparse.Namespace, path: Path) -> int:
+    from laconic.device_sim.scenario.display import display
+    from laconic.device_sim.scenario.scenario import Scenario
+    from laconic.device_sim.scenario.sweep import run_all
+
+    scenario = Scenario.read(path)
+    if options.seed is not None:
+        scenario = scenario.replaced({"seed": options.seed})
+    output = options.output or Path("laconic-sim") / scenario.settings.name
+    with display(watched=sys.stderr.isatty() and not options.json) as view:
+        runs = run_all(
+            scenario,
+            output,
+            sweep=dict(_swept(text) for text in options.sweep or []),
+            threads=options.threads or os.cpu_count() or 1,
+            begin=view.begin,
+        )
+    if options.json:
+        print(json.dumps([_summary(r) for r in runs], indent=2))
+        return OK
+    show(runs, scenario.settings.name)
+    print(f"results: {output}")
+    return OK
+
+
+def _compare(a: Path, b: Path, *, as_json: bool) -> int:
+    from laconic.device_sim.scenario import comparing, storing
+
+    left, right = storing.read(a), storing.read(b)
+    found = {"settings": comparing.settings(left, right), "results": comparing.results(left, right)}
+    if as_json:
+        print(json.dumps({k: [d._asdict() for d in v] for k, v in found.items()}, indent=2))
+        return OK
+    for what, differences in found.items():
+        rows = [(d.key, _plain(d.a), _plain(d.b), _change(d.change)) for d in differences]
+        tables.show(what, ("", str(a), str(b), "change"), rows or [("no difference", "", "", "")], right=(3,))
+    return OK
+
+
+def _plain(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _change(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:+.1f} %"
+
+
+def show(runs: Sequence[Run], title: str) -> None:
+    """Print a row for each run."""
+    head = ("run", "rounds", "hours", "accuracy", "up", "down", "kJ", "work kJ", "wasted kJ", "Jain", "")
+    rows = []
+    for r in runs:
+        t = r.result.totals
+        work = t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j
+        rows.append(
+            (
+                r.label or title,
+                str(t.rounds),
+                tables.number(t.hours, 3),
+                tables.number(t.accuracy, 3),
+                tables.size(t.bytes_up),
+                tables.size(t.bytes_down),
+                f"{t.joules / 1000:.2f}",
+                f"{work / 1000:.2f}",
+                f"{t.wasted_j / 1000:.2f}",
+                f"{t.jain:.2f}",
+                "was there" if r.cached else "",
+            )
+        )
+    tables.show(title, head, rows, right=range(1, 10))
+
+
+def _summary(r: Run) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "label": r.label,
+        "folder": str(r.folder),
+        "cached": r.cached,
+        "digest": r.result.digest,
+        "totals": msgspec.to_builtins(r.result.totals),
+    }
+
+
+def _swept(text: str) -> tuple[str, list[Any]]:
+    """`key=a,b,c`: each value as TOML writes it, or else a word."""
+    key, equals, values = text.partition("=")
+    if not (key and equals and values):
+        raise ConfigError("--sweep", value=text, limit="KEY=A,B,C")
+    return key.strip(), [_value(v.strip()) for v in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,95 @@
+"""What a run reports adds up, and is the same every time."""
+
+from __future__ import annotations
+
+import functools
+from itertools import pairwise
+
+import msgspec
+import pytest
+from tiny import tiny
+
+from laconic.device_sim import Result, run
+
+PARTS = (
+    "idle_j",
+    "user_j",
+    "compute_j",
+    "promotion_j",
+    "active_j",
+    "tail_j",
+    "radio_idle_j",
+    "self_discharge_j",
+)
+
+
+@functools.cache
+def played(seed: int = 0, threads: int = 1) -> Result:
+    return run(tiny(), seed=seed, threads=threads)
+
+
+def test_the_same_seed_gives_the_same_result_whatever_the_threads() -> None:
+    again = run(tiny(), threads=3)
+    assert msgspec.json.encode(again) == msgspec.json.encode(played())
+    assert msgspec.json.encode(played(seed=1).devices) != msgspec.json.encode(played().devices)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_joules_are_conserved(seed: int) -> None:
+    result = played(seed)
+    for d in result.devices:
+        spent = sum(getattr(d, part) for part in PARTS)
+        dropped = d.battery_start_j - d.battery_end_j + d.charged_j
+        assert dropped == pytest.approx(spent, rel=1e-9)
+        work = d.useful_j + d.silent_j + d.wasted_j + d.upkeep_j
+        assert work == pytest.approx(d.compute_j + d.promotion_j + d.active_j + d.tail_j, rel=1e-9)
+        assert d.upkeep_j > 0
+    t = result.totals
+    assert t.imbalance < 1e-9
+    assert t.joules == pytest.approx(sum(getattr(d, p) for d in result.devices for p in PARTS))
+    assert t.joules == pytest.approx(sum(t.joules_by_part.values()))
+    assert sum(t.joules_by_origin.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bytes_and_rounds_add_up(seed: int) -> None:
+    result = played(seed)
+    t = result.totals
+    for name in ("bytes_up", "bytes_down", "ip_bytes_up", "ip_bytes_down", "committed"):
+        assert getattr(t, name) == sum(getattr(d, name) for d in result.devices)
+    for row in result.rounds:
+        classes = [c for c in result.classes if c.round == row.round]
+        assert row.bytes_up == sum(c.bytes_up for c in classes)
+        assert row.joules == pytest.approx(sum(c.joules for c in classes))
+    assert [r.round for r in result.rounds] == list(range(len(result.rounds)))
+    assert t.committed == sum(r.updates for r in result.rounds)
+    assert t.rounds == 4
+    assert t.ended == "finished"
+    for a, b in pairwise(result.rounds):
+        assert a.bytes_up <= b.bytes_up
+        assert a.joules <= b.joules
+
+
+def test_work_that_fails_is_wasted_and_work_behind_the_gate_is_silent() -> None:
+    lost = run(tiny(devices__phone__failures={"crash": 1.0}, devices__pi__count=1, end__hours=0.1))
+    phones = [d for d in lost.devices if d.kind == "phone"]
+    assert sum(d.wasted_j for d in phones) > 0
+    assert not any(d.useful_j or d.committed for d in phones)
+    shut = run(
+        tiny(
+            coordinator__gate={"mode": "model", "threshold": 50.0, "force_after": 100},
+            devices__phone__count=0,
+        )
+    )
+    assert shut.totals.skipped["gate"] > 0
+    assert shut.totals.silent_j > 0
+
+
+def test_a_run_ends_with_its_hours_or_its_accuracy() -> None:
+    short = run(tiny(end__hours=0.2))
+    assert (short.totals.ended, short.totals.hours) == ("hours", pytest.approx(0.2))
+    good = run(tiny(end__accuracy=0.3, end__rounds=50, devices__phone__count=0))
+    assert good.totals.ended == "finished"
+    assert good.totals.rounds < 50
+    assert good.rounds[-1].accuracy is not None
+    assert good.rounds[-1].accuracy >= 0.3

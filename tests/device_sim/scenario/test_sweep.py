@@ -1,0 +1,91 @@
+"""Runs are written once: what is there and right is not run again, what lacks is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import tiny
+
+from laconic.cli import main
+from laconic.device_sim.scenario import comparing, storing
+from laconic.device_sim.scenario.sweep import run_all, runs_in
+from laconic.errors import ConfigError, DataError
+
+SHORT = tiny(end__rounds=1, devices__phone__count=0)
+SWEEP = {"seed": [0, 1], "coordinator.gate.threshold": [0.0, 0.5]}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_sweep_goes_on_with_what_lacks(tmp_path: Path) -> None:
+    first = run_all(SHORT, tmp_path, sweep=SWEEP)
+    assert [r.cached for r in first] == [False] * 4
+    whole = contents(tmp_path)
+    assert {"sweep.json", f"{first[1].label}/run.json", f"{first[1].label}/devices.jsonl"} <= set(whole)
+    # A run that was cut off has no run.json, whatever else it has.
+    (first[1].folder / storing.RUN).unlink()
+    shutil.rmtree(first[3].folder)
+    again = run_all(SHORT, tmp_path, sweep=SWEEP)
+    assert [r.cached for r in again] == [True, False, True, False]
+    assert contents(tmp_path) == whole
+    assert [r.result.totals for r in runs_in(tmp_path)] == [r.result.totals for r in first]
+
+
+def test_other_settings_are_run_again(tmp_path: Path) -> None:
+    run_all(SHORT, tmp_path)
+    assert run_all(SHORT, tmp_path)[0].cached
+    assert not run_all(SHORT.replaced({"seed": 5}), tmp_path)[0].cached
+
+
+def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
+    (one,) = run_all(SHORT, tmp_path)
+    assert storing.read(tmp_path) == one.result
+
+
+@pytest.mark.parametrize("name", ["run.json", "devices.jsonl", "sweep.json"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    run_all(SHORT, tmp_path)
+    (tmp_path / name).write_bytes(b'{"runs": [{"label": "../x", "digest": ""}]}')
+    with pytest.raises((DataError, ConfigError)):
+        runs_in(tmp_path)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        runs_in(tmp_path)
+
+
+def test_tables_are_there_as_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (one,) = run_all(SHORT, tmp_path)
+    rows = parquet.read_table(tmp_path / "devices.parquet").to_pylist()
+    assert [r["bytes_up"] for r in rows] == [d.bytes_up for d in one.result.devices]
+    assert [dict(r["skipped"]) for r in rows] == [d.skipped for d in one.result.devices]
+
+
+def test_a_comparison_has_what_differs_alone(tmp_path: Path) -> None:
+    a, b = run_all(SHORT, tmp_path, sweep={"seed": [0, 1]})
+    assert [d.key for d in comparing.settings(a.result, b.result)] == ["seed"]
+    assert comparing.results(a.result, a.result)[0].change == 0.0
+    assert "bytes_up" in [d.key for d in comparing.results(a.result, b.result)]
+
+
+def test_the_command_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "s"\n[end]\nrounds = 1\n[model]\nbuilt_in = "softmax"\n[data]\nsamples = 10\n'
+        '[[devices]]\nname = "pi"\ncount = 2\nspeed.sample_s = 0.1\n'
+    )
+    out = str(tmp_path / "out")
+    assert main(["sim", "run", str(path), "--output", out, "--sweep", "seed=3,4", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [r["label"] for r in said] == ["seed=3", "seed=4"]
+    assert main(["sim", "compare", f"{out}/seed=3", f"{out}/seed=4"]) == 0
+    assert "seed" in capsys.readouterr().out
+    assert main(["sim", "compare", out]) == 2
+    assert main(["sim", "run", str(path), "--sweep", "seed"]) == 2
