@@ -133,6 +133,8 @@ class OnnxLearner:
         self._trainer, self._bundle = trainer, trainer.bundle
         self._source = source_of(data, trainer.bundle.manifest)
         self._patience = patience or _Endless()
+        self._interrupted: tuple[bytes, Snapshot] | None = None
+        """The checkpoint of training that was told to yield, and the examples that it goes on with."""
 
     @property
     def schema(self) -> Schema:
@@ -158,7 +160,7 @@ class OnnxLearner:
         self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
     ) -> Trained | Interrupted:
         self._patience.begin()
-        data = self._taken()
+        data = self._taken_up(checkpoint) or self._taken()
         local, optimizer = self._recalled(private)
         control, behind = self._recalled_control(private)
 
@@ -182,7 +184,9 @@ class OnnxLearner:
         run = _resumed(start, checkpoint)
         for _ in run:
             if self._patience.should_yield():
-                return Interrupted(run.checkpoint().encode())
+                left = run.checkpoint().encode()
+                self._interrupted = left, data
+                return Interrupted(left)
         result = run.result()
         losses = result.losses
         steps_per_epoch = max(1, len(losses) // training.epochs)
@@ -204,12 +208,25 @@ class OnnxLearner:
             return Interrupted(b"")
         return Measured(metrics.loss, metrics.accuracy)
 
+    def rest(self) -> None:
+        """Let go of what only the next training needs, on the thread that trains."""
+        self._interrupted = None
+        self._trainer.rest()
+
     def _taken(self) -> Snapshot:
         """The examples of now: one training works on one of these from end to end.
 
         Raises `DataError`.
         """
         return snapshot_of(self._source)
+
+    def _taken_up(self, checkpoint: bytes) -> Snapshot | None:
+        """The examples of the training that left a checkpoint, if that was the last one and in this life.
+
+        By those of now, of which there may be more with each slice, it would begin anew without end.
+        """
+        interrupted, self._interrupted = self._interrupted, None
+        return interrupted[1] if interrupted is not None and interrupted[0] == checkpoint else None
 
     def _remembered(self, result: TrainResult, samples: int, *, keep_optimizer: bool) -> bytes:
         optimizer = result.optimizer.encode(self._bundle) if keep_optimizer else b""
