@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -467,5 +468,20 @@ def test_a_closed_link_to_nobody_leaves_nothing_behind() -> None:
         await link.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert {t for t in others if not t.done()} <= {t for t in others if "bounded" in repr(t)}
+
+    play(scene())
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel of this system has no such limit"
+)
+def test_what_nobody_confirms_breaks_the_connection_within_a_minute(broker: Mosquitto) -> None:
+    """Recorded: with a keep-alive of 900 s an update into a half-open connection waited for 22 minutes."""
+
+    async def scene() -> None:
+        async with connected(broker.port, "d0") as link:
+            sock = link._connection._transport.get_extra_info("socket")  # type: ignore[union-attr]
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
 
     play(scene())

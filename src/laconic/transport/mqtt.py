@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ _BACK_OFF_MOST_S: Final = 120.0
 _CONNECT_S: Final = 20.0
 _LOOK_S: Final = 1.0
 """How often a connection is looked at until the broker has let us in."""
+_UNHEARD_S: Final = 60.0
+"""Some mobile networks are gone for half a minute and come back."""
 _WINDOW: Final = 64
 _WINDOW_PERSISTENT: Final = 4096
 """Messages of QoS 1 under way: a coordinator answers a thousand devices at once."""
@@ -241,7 +244,9 @@ class MqttLink:
     async def _connect(self) -> Connection:
         a = self._address
         connection, lowest = self._new_connection()
-        await asyncio.get_running_loop().create_connection(lambda: lowest, a.host, a.port, ssl=self._tls)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: lowest, a.host, a.port, ssl=self._tls)
+        _give_up_after(transport.get_extra_info("socket"), _UNHEARD_S)
         return connection
 
     def _new_connection(self) -> tuple[Connection, asyncio.Protocol]:
@@ -317,6 +322,17 @@ class MqttLink:
     def _crowded(self, share: float = 1.0) -> bool:
         """Whether so much waits to be handled that the broker had better keep the rest."""
         return len(self._events) > _WAITING * share or self._waiting_bytes > _WAITING_BYTES * share
+
+
+def _give_up_after(sock: socket.socket, seconds: float) -> None:
+    """Let the kernel break a connection over which bytes were sent and nothing has confirmed them for so long.
+
+    Without it an update, or a ping, into a connection that only this end knows of waits for a quarter of an
+    hour (tcp(7), TCP_USER_TIMEOUT; RFC 5482). Elsewhere than on Linux the keep-alive finds out, later.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
 def _tls_context(address: Address) -> ssl.SSLContext:
