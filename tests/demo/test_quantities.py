@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laconic.demo.quantities import (
+from laconic.quantities import (
     format_bytes,
     format_charge,
     format_count,

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Final
 
 from laconic.demo import figures
 from laconic.demo.figures import ALONE, FEDAVG, LACONIC, POOLED, Draw, Series
-from laconic.demo.quantities import format_bytes, format_joules, format_percent, legible
 from laconic.demo.results import DemoResult, DeviceResult, FleetResult
+from laconic.pages import element, escape
+from laconic.quantities import format_bytes, format_joules, format_percent, legible
 
 # Of these accuracies, the highest that both runs reached is the one whose price is told.
 _MILESTONES: Final = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 # Width and height of the lines' figures: for a column of the page, for a phone.
 _SIZES: Final = (("wide", 520, 340), ("narrow", 340, 290))
-
-
-def escape(words: str) -> str:
-    """Text that stays text, whatever it says."""
-    return html.escape(legible(words))
-
-
-def element(name: str, words: str) -> str:
-    """An HTML element that holds only text."""
-    return f"<{name}>{escape(words)}</{name}>"
 
 
 def by_round(result: DemoResult) -> str:

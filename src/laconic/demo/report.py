@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from laconic.demo.figures import PALETTE, save_picture
-from laconic.demo.panels import by_bytes, by_round, bytes_by_device, element, escape, joules_by_device
-from laconic.demo.quantities import (
+from laconic import pages
+from laconic.demo.figures import save_picture
+from laconic.demo.panels import by_bytes, by_round, bytes_by_device, joules_by_device
+from laconic.demo.results import DemoResult, DeviceResult
+from laconic.pages import element, escape
+from laconic.quantities import (
     format_bytes,
     format_charge,
     format_count,
@@ -19,12 +21,9 @@ from laconic.demo.quantities import (
     format_times,
     plural,
 )
-from laconic.demo.results import DemoResult, DeviceResult
 
 __all__ = ["save_picture", "write_report"]
 
-# The page is to load nothing; a browser that reads this refuses to, even if a name in the data tried.
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PROFILE_KEYS: Final = ("profile", "board", "radio")
 
 
@@ -43,32 +42,16 @@ def page(result: DemoResult) -> str:
         f"Laconic: {format_percent(result.accuracy)}, {' '.join(_fewer(result.ratio))} uncompressed FedAvg"
     )
     profile = _profile(result.settings)
-    return "\n".join(
+    return pages.page(
+        title,
         [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape(title)}</title>",
-            f"<style>\n{_style()}</style>",
-            "</head>",
-            "<body>",
-            "<main>",
             _headline(result),
             f'<div class="pair">{by_round(result)}{by_bytes(result)}</div>',
             f'<div class="pair">{bytes_by_device(result)}{joules_by_device(result, profile)}</div>',
             _table(result.laconic.devices, result.settings),
             f'<div class="pair">{_settings(result)}{_how(result, profile)}</div>',
             f"<footer>laconic {escape(result.version)} on {escape(result.machine)}</footer>",
-            "</main>",
-            "</body>",
-            "</html>",
-            "",
-        ]
+        ],
     )
 
 
@@ -270,10 +253,3 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{key}", "none" if value is None else str(value)
-
-
-def _style() -> str:
-    light, dark = ("".join(f"--{n}:{c[i]};" for n, c in PALETTE.items()) for i in (0, 1))
-    rules = (files("laconic.demo") / "report.css").read_text(encoding="utf-8")
-    roots = f":root{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    return f"{roots}\n{rules}"
