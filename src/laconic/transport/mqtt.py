@@ -325,7 +325,7 @@ class MqttLink:
 
 
 def _give_up_after(sock: socket.socket, seconds: float) -> None:
-    """Let the kernel break a connection over which bytes were sent and nothing has confirmed them for so long.
+    """Let the kernel break a connection over which bytes were sent that nothing has confirmed for so long.
 
     Without it an update, or a ping, into a connection that only this end knows of waits for a quarter of an
     hour (tcp(7), TCP_USER_TIMEOUT; RFC 5482). Elsewhere than on Linux the keep-alive finds out, later.
