@@ -162,3 +162,20 @@ def test_it_takes_part_once_at_a_time(settings: dict[str, Any]) -> None:
             await running
 
     asyncio.run(program())
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+def test_callbacks_may_raise_anything(settings: dict[str, Any], kind: type[BaseException]) -> None:
+    """Recorded: a hook that raised `CancelledError`, which is no `Exception`, ended the device."""
+    heard = threading.Event()
+
+    def fail(*_: object) -> bool:
+        heard.set()
+        raise kind
+
+    with Device("d", on_note=fail, busy=fail, **settings) as device:
+        assert heard.wait(PATIENCE_S)
+        assert device._life.guard.read(0.0).busy
+        time.sleep(0.05)
+        assert device._thread is not None
+        assert device._thread.is_alive()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
 
-from laconic.edge_sdk.learner import OnnxLearner
+from laconic.edge_sdk.data import ExampleBuffer
+from laconic.edge_sdk.learner import Interrupted, OnnxLearner, Trained
 from laconic.protocol.messages import Training
-from laconic.runtime import Bundle, OptimizerState, Trainer
+from laconic.runtime import Bundle, Checkpoint, OptimizerState, Trainer
 from laconic.training import adam, prepare
 from laconic.training.models import digits_cnn
 
@@ -71,3 +74,45 @@ def test_what_cannot_be_read_begins_anew(trainer: Trainer, private: bytes) -> No
     found = learner.train(trainer.bundle.initial, ROUND, 1, private)
     assert found.weights.tobytes() == due.weights.tobytes()
     assert learner.local(private).tobytes() == trainer.bundle.initial_local.tobytes()
+
+
+class Slices:
+    """Training yields after so many stretches."""
+
+    def __init__(self, stretches: int) -> None:
+        self._stretches, self._left = stretches, 0
+
+    def begin(self) -> None:
+        self._left = self._stretches
+
+    def must_yield(self) -> bool:
+        return False
+
+    def should_yield(self) -> bool:
+        self._left -= 1
+        return self._left < 1
+
+
+def test_examples_that_come_between_two_slices_are_for_the_next_training(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    """Recorded: with a buffer that grew, each slice began anew, and no training of several ever ended."""
+    training = Training(epochs=4, batch_size=8, learning_rate=0.01)
+    alone = OnnxLearner(trainer, (X, Y)).train(trainer.bundle.initial, training, 1, b"")
+    assert isinstance(alone, Trained)
+    with ExampleBuffer(tmp_path / "buffer", trainer) as buffer:
+        for x, y in zip(X, Y, strict=True):
+            buffer.add(x, y)
+        learner = OnnxLearner(trainer, buffer, Slices(1))
+        slices, checkpoint = 0, b""
+        while isinstance(it := learner.train(learner.initial, training, 1, b"", checkpoint), Interrupted):
+            checkpoint, slices = it.checkpoint, slices + 1
+            assert slices < 20
+            buffer.add(X[0], Y[0])
+        assert slices >= 3
+        assert it.weights.tobytes() == alone.weights.tobytes()
+        assert it.samples == len(X)
+        # The next training has them all.
+        later = learner.train(learner.initial, training, 2, b"")
+        assert isinstance(later, Interrupted)
+        assert Checkpoint.decode(later.checkpoint).run.data_samples == len(X) + slices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
@@ -342,13 +343,19 @@ def test_computed_brings_the_result_or_the_exception(stage: Stage) -> None:
     def fail() -> object:
         raise ValueError("no")
 
-    node = on(connected=lambda *_: [Compute("good", lambda: 42), Compute("bad", fail)])
+    def give_up() -> object:
+        # Of a program's own code: no Exception. Recorded: it brought nothing, and the node waited for ever.
+        raise asyncio.CancelledError
+
+    jobs = [Compute("good", lambda: 42), Compute("bad", fail), Compute("cancelled", give_up)]
+    node = on(connected=lambda *_: jobs)
     stage.play(node, [], until=0.3)
     results = {e.job: e for e in node.events if isinstance(e, Computed)}
     assert results["good"].result == 42
     assert isinstance(results["bad"].result, ValueError)
+    assert isinstance(results["cancelled"].result, RuntimeError)
     assert all(e.seconds >= 0 for e in results.values())
-    assert kinds(node).count("Computed") == 2
+    assert kinds(node).count("Computed") == 3
 
 
 def test_a_computation_holds_up_neither_messages_nor_wakes(stage: Stage) -> None:

@@ -441,6 +441,9 @@ def _outcome(run: Callable[[], object]) -> object:
         return run()
     except Exception as e:
         return e
+    except BaseException as e:
+        # As the real driver has it.
+        return RuntimeError(f"{type(e).__name__}: {e}")
 
 
 def _describe(event: Event) -> str:

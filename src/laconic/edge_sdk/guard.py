@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -80,5 +81,5 @@ class Guard:
     def _wanted(self) -> bool:
         try:
             return bool(self._busy())
-        except Exception:  # whatever the program's own code raises
+        except (Exception, asyncio.CancelledError):  # whatever the program's own code raises
             return True

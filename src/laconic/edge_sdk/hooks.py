@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Hooks:
                     _LEVELS[level_of(note).upper()], "%s: %s", self._device, f"{note.kind} {said}".strip()
                 )
             self._tell(note)
-        except Exception:  # the program's own code
+        except (Exception, asyncio.CancelledError):  # the program's own code
             _log.exception("a hook of the device failed at the note %r", note.kind)
 
     def _tell(self, note: Note) -> None:

@@ -304,6 +304,10 @@ class Driver:
                 result: object = effect.run()
             except Exception as e:
                 result = e
+            except BaseException as e:
+                # A program's own code may raise what is no Exception, such as asyncio.CancelledError or the
+                # panic of an extension: without a result the node would wait for ever.
+                result = RuntimeError(f"{type(e).__name__}: {e}")
             return Computed(effect.job, result, time.perf_counter() - begin)
 
         self._computed.append(await asyncio.get_running_loop().run_in_executor(self._executor, timed))
