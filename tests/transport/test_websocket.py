@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -19,6 +20,7 @@ from laconic.transport.link import LinkDown, LinkUp, Message
 from laconic.transport.mqtt import Address, MqttLink
 
 websockets = pytest.importorskip("websockets.asyncio.server")
+accept_key = pytest.importorskip("websockets.utils").accept_key
 
 PATIENCE_S = 20.0
 
@@ -192,6 +194,50 @@ def test_one_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             assert "no answer" in event.why
             await link.close()
         server.close()
+
+    play(scene())
+
+
+CONNACK = b"\x82\x04\x20\x02\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (
+            b"\x82\x7f" + (2**30).to_bytes(8, "big") + bytes(2**16),
+            "1073741824 bytes exceeds limit",
+        ),
+        (b"\x82\x84abcd1234", "incorrect masking"),
+        (b"\x81\x05hello", "the broker sent text"),
+        (b"\x02\x01\x30" + b"\x00\x01\x00" * 99, "length of a PUBLISH"),
+        (CONNACK + b"\x88\x07\x03\xf5later", "1013 (try again later) later"),
+        (CONNACK + (b"\x89\x7d" + bytes(125)) * 2**17, "signs of life"),
+    ],
+    ids=["a frame of a gigabyte", "masked", "text", "in pieces", "closed", "pings alone"],
+)
+def test_a_broker_that_is_none_is_given_up_and_why_is_said(sent: bytes, why: str) -> None:
+    """Recorded: who only pinged and did not listen filled the memory; a proxy's reason to close was lost."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = re.search(r"Sec-WebSocket-Key: (\S+)", request)
+        assert key is not None
+        accepted = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key[1])}"
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(f"HTTP/1.1 101 \r\n{accepted}\r\n\r\n".encode() + sent)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+
+    async def scene() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            link = MqttLink(Address.parse(f"ws://127.0.0.1:{port}"), "d0")
+            await link.open(None)
+            while not isinstance(event := await link.next_event(), LinkDown):
+                pass
+            assert why in event.why
+            await link.close()
 
     play(scene())
 

@@ -14,6 +14,8 @@ from laconic.transport.connection import Connection
 
 _MESSAGE_LIMIT_BYTES: Final = 2**20
 """A message of the broker's side at most; an MQTT packet may span several."""
+_PONGS_LIMIT_BYTES: Final = 2**16
+"""Answers to pings that may wait to be sent: some five hundred of the longest."""
 _SUBPROTOCOL: Final = "mqtt"
 
 
@@ -44,6 +46,8 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         )
         self._agreed = False
         self._early: list[bytes] = []
+        self._pongs_bytes = 0
+        """Since all that was written had been sent."""
 
     # --- asyncio, from below
 
@@ -64,11 +68,17 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
                 self._inner.data_received(bytes(event.data))
             elif event.opcode is Opcode.TEXT:
                 self._inner.abort("the broker sent text through the WebSocket")
+            elif event.opcode is Opcode.PING:
+                self._pongs_bytes += len(event.data)
         if (e := self._frames.handshake_exc) is not None:
             # A portal that wants a login answers so, and proxies that know no WebSocket.
             self._inner.abort(f"no WebSocket: {e}")
             return
         self._pass_down()
+        if not self._below.get_write_buffer_size():
+            self._pongs_bytes = 0
+        elif self._pongs_bytes > _PONGS_LIMIT_BYTES:
+            self._inner.abort("the broker asks for signs of life and does not listen to them")
         if self._frames.close_expected():
             self._below.close()
 
@@ -76,6 +86,13 @@ class WebSocket(asyncio.Protocol, asyncio.Transport):
         self._frames.receive_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and self._agreed:
+            # What the other side says when it closes, or what was wrong with its frames.
+            closed, wrong = self._frames.close_rcvd, self._frames.parser_exc
+            if closed is not None:
+                exc = ConnectionError(f"WebSocket closed: the broker said {closed}")
+            elif wrong is not None and not isinstance(wrong, EOFError):
+                exc = ConnectionError(f"WebSocket closed: {wrong}")
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
