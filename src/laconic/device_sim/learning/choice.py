@@ -14,7 +14,7 @@ from laconic.runtime import Bundle, Trainer
 Way: TypeAlias = Literal["stacks", "threads"]
 """stacks: many devices in each call to onnxruntime; threads: one device in each."""
 
-STACKED_PARAMETERS = 10_000
+STACKED_PARAMETERS = 20_000
 """Up to here stacks are faster (docs/simulator.md)."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.errors import LaconicError
 from laconic.runtime import OptimizerState, TrainResult
@@ -76,7 +77,7 @@ class Ready:
             job.optimizer,
         )
         self._rng = np.random.default_rng(seed)
-        self._order = np.empty(0, np.int64)
+        self.order: NDArray[np.int64] = np.empty(0, np.int64)
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -85,9 +86,4 @@ class Ready:
 
     def shuffle(self) -> None:
         """Begin an epoch: its order of samples is the one that `Trainer.start` draws."""
-        self._order = self._rng.permutation(self.samples)
-
-    def gathered(self, name: str, start: int, stop: int) -> Array:
-        """The samples of an epoch from one place in its order to another."""
-        taken: Array = self.data[name].take(self._order[start:stop], axis=0, mode="clip")
-        return taken
+        self.order = self._rng.permutation(self.samples)

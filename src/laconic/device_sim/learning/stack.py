@@ -7,6 +7,7 @@ that have equally much left. Nothing is padded or masked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -25,7 +26,7 @@ from laconic.schema import Schema, Vector
 STATE_BYTES = 2**19
 """Of the devices' states in a stack, about: what stays in a core's cache."""
 
-DATA_BYTES = 2**20
+DATA_BYTES = 2**21
 """Of the data for one call, about."""
 
 DEVICES = 64
@@ -108,16 +109,11 @@ class Stacks:
         if places == list(range(len(places))):
             rows = slice(0, len(places))
         feeds = {n: aligned(a[rows]) for n, a in (*run.state.items(), *run.settings.items())}
+        picked = run.picked(places, start, steps, batch)
         for name in self._form.data:
-            first = run.jobs[0].data[name]
-            shape = (steps, len(places), batch, *first.shape[1:])
-            out = _aligned_empty(shape, first.dtype)
-            for column, place in enumerate(places):
-                job = run.jobs[place]
-                begin = job.whole * job.batch if start is None else start
-                taken = job.gathered(name, begin, begin + steps * batch)
-                out[:, column] = taken.reshape(steps, batch, *taken.shape[1:])
-            feeds[name] = out
+            source = run.data[name]
+            feeds[name] = run.room(name, (*picked.shape, *source.shape[1:]))
+            np.take(source, picked, axis=0, out=feeds[name], mode="clip")
         try:
             *state, losses = self._session.run(self._results, feeds)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
@@ -133,6 +129,9 @@ class _Run:
 
     def __init__(self, bundle: Bundle, jobs: Sequence[Ready]) -> None:
         self.jobs, self._bundle = jobs, bundle
+        self.data = {n: np.concatenate([job.data[n] for job in jobs]) for n in jobs[0].data}
+        """All of the devices' samples, one device after the other."""
+        self._first = np.cumsum([0, *(job.samples for job in jobs)])
         manifest = bundle.manifest
         begins = [job.begin for job in jobs]
         self.state = _spread(np.stack([b.weights for b in begins]), bundle.schema)
@@ -149,8 +148,29 @@ class _Run:
             self.state |= {f"opt/{slot}/{n}": a for n, a in named.items()}
         if manifest.optimizer.counts:
             self.state["step"] = np.array([b.optimizer.step for b in begins], np.int64)
+        self._rooms: dict[str, tuple[int, Room]] = {}
         self._losses = [np.empty(job.steps, np.float32) for job in jobs]
         self._told = [0] * len(jobs)
+
+    def picked(self, places: Sequence[int], start: int | None, steps: int, batch: int) -> NDArray[np.int64]:
+        """Which samples some devices see in their next steps, shape `(steps, devices, batch)`."""
+        out = np.empty((steps, len(places), batch), np.int64)
+        for column, place in enumerate(places):
+            job = self.jobs[place]
+            begin = job.whole * job.batch if start is None else start
+            mine = job.order[begin : begin + steps * batch]
+            out[:, column] = mine.reshape(steps, batch) + self._first[place]
+        return out
+
+    def room(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Where the data of the next call can lie: in the same memory as those of the last one."""
+        dtype = self.data[name].dtype
+        size = math.prod(shape) * dtype.itemsize
+        held, room = self._rooms.get(name, (-1, None))
+        if room is None or held < size:
+            room = Room(size)
+            self._rooms[name] = size, room
+        return room.at(0, shape, dtype)
 
     def told(self, place: int, losses: NDArray[np.float32]) -> None:
         """A device's mean losses of some more steps."""
@@ -205,8 +225,3 @@ def _joined(state: dict[str, Array], schema: Schema, devices: int, prefix: str =
     for t, where in zip(schema.tensors, schema.slices, strict=True):
         out[:, where] = state[prefix + t.name].reshape(devices, -1)
     return out
-
-
-def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    size = int(np.prod(shape)) * dtype.itemsize
-    return Room(size).at(0, shape, dtype)

@@ -14,6 +14,9 @@ from laconic.device_sim.learning.stack import Stacks
 from laconic.errors import ConfigError, LaconicError
 from laconic.runtime import Bundle, Trainer
 
+CHUNK_BYTES = 2**20
+STRETCH_S = 60.0
+
 
 class Workshop:
     """Does jobs of one bundle, in stacks or one by one in threads that share a session.
@@ -39,7 +42,9 @@ class Workshop:
                 raise ConfigError("way of training", value=way, limit="threads", remedy="leave `way` away")
         self._pool = ThreadPoolExecutor(threads or _cores())
         self._gathering = None if self._stacks is None else Gathering(self.train)
-        self.trainer = Trainer(bundle) if self._stacks is None else GatheredTrainer(bundle)
+        kind = Trainer if self._stacks is None else GatheredTrainer
+        # Nobody stops a run: it hands over as much at once as has room.
+        self.trainer = kind(bundle, chunk_bytes=CHUNK_BYTES, stretch_s=STRETCH_S)
         """To be given to devices' learners."""
 
     @property
