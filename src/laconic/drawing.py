@@ -13,12 +13,15 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from laconic.quantities import NBSP, format_bytes
@@ -35,7 +38,11 @@ PALETTE: Final[dict[str, tuple[str, str]]] = {
     "fedavg": ("#bd4a06", "#ff9d5c"),
     "fedavg-soft": ("#f2b68c", "#8c4f28"),
     "pooled": ("#0c7a5c", "#4fcfa5"),
+    "pooled-soft": ("#93d0bc", "#2a6a57"),
     "alone": ("#6d7683", "#98a2af"),
+    "violet": ("#6a3fb5", "#b99af5"),
+    "rose": ("#b8235a", "#ff8fb3"),
+    "gold": ("#9a7400", "#e3c04d"),
 }
 LIGHT: Final = {name: light for name, (light, _) in PALETTE.items()}
 
@@ -83,6 +90,23 @@ def svg(draw: Callable[[Axes], None], *, name: str, label: str, width: int, heig
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     return _inline(ET.fromstring(buffer.getvalue()), name, label)
+
+
+def save_pictures(
+    draws: Sequence[tuple[str, Callable[[Axes], None]]], path_png: Path, *, columns: int
+) -> None:
+    """Drawings with their titles, side by side in rows of `columns`, as a PNG on white; the same drawings
+    give the same picture. Raises `OSError`."""
+    with settings("picture"):
+        rows = -(-len(draws) // columns)
+        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
+        figure = Figure(figsize=(5.75 * columns, 4.6 * rows), layout=layout)
+        FigureCanvasAgg(figure)
+        for number, (title, draw) in enumerate(draws, 1):
+            axes = figure.add_subplot(rows, columns, number)
+            draw(axes)
+            axes.set_title(title, color=LIGHT["ink"], weight="bold", fontsize=13, pad=12)
+        figure.savefig(path_png, dpi=140, metadata={"Software": None})
 
 
 def accuracy_axis(axes: Axes) -> None:

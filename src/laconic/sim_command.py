@@ -1,4 +1,4 @@
-"""The command `laconic sim`: run scenarios, compare two runs."""
+"""The command `laconic sim`: run scenarios, report on them, compare two runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Everything that `laconic sim` understands."""
     parser.add_argument(
-        "action", choices=("run", "compare"), help="run a scenario, or say what differs between two runs"
+        "action", choices=("run", "report", "compare"), help="run a scenario, or look at what runs have left"
     )
     parser.add_argument("path", type=Path, nargs="+", help="the scenario's file; or folders of runs")
     parser.add_argument("--seed", type=int, help="instead of the scenario's")
@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
                 raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with run")
     if options.action == "run":
         return _run(options, paths[0])
+    if options.action == "report":
+        return _report(paths[0], as_json=options.json)
     return _compare(paths[0], paths[1], as_json=options.json)
 
 
@@ -72,7 +74,19 @@ def _run(options: argparse.Namespace, path: Path) -> int:
         print(json.dumps([_summary(r) for r in runs], indent=2))
         return OK
     show(runs, scenario.settings.name)
-    print(f"results: {output}")
+    print(f"results: {output}; a page of them: laconic sim report {output}")
+    return OK
+
+
+def _report(folder: Path, *, as_json: bool) -> int:
+    from laconic.device_sim.scenario.sweep import runs_in
+
+    try:
+        from laconic.device_sim.scenario import report
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
+    page = report.write(runs_in(folder), folder)
+    print(json.dumps({"report": str(page)}) if as_json else f"report: {page}")
     return OK
 
 

@@ -49,18 +49,19 @@ def _prices(a: Result, b: Result, goal: float) -> Iterator[Difference]:
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
-    left, right = dict(_flat(a)), dict(_flat(b))
+    left, right = dict(flat(a)), dict(flat(b))
     keys = dict.fromkeys((*left, *right))
     return [Difference(k, left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)]
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Plain]]:
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Plain]]:
+    """Every plain value in tables and lists, by the names on the way to it: named tables have theirs."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+            yield from flat(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             name = inner.get("name", i) if isinstance(inner, Mapping) else i
-            yield from _flat(inner, f"{key}.{name}")
+            yield from flat(inner, f"{key}.{name}")
     else:
         yield key, value

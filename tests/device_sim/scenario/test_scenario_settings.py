@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TABLE, tiny
+from tiny_scenario import TABLE, tiny
 
 from laconic.device_sim import Scenario, run
 from laconic.errors import ConfigError

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import tiny
+from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim.scenario import comparing, storing

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from tiny import tiny
+from tiny_scenario import tiny
 
 from laconic.device_sim import Result, run
 
