@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from laconic.edge_sdk import Device
+from laconic.edge_sdk import Device, Limits
+from laconic.edge_sdk.guard import Guard
+from laconic.edge_sdk.sensors import NoSensors
 from laconic.errors import LocalProtocolError
 from laconic.runtime import Bundle, Trainer
 from laconic.training import prepare
@@ -118,7 +121,9 @@ def test_a_fork_is_not_held_up(settings: dict[str, Any]) -> None:
 FORGETFUL = """
 import sys, threading
 import numpy as np
-from laconic.edge_sdk import Device
+from laconic.edge_sdk import Device, Limits
+from laconic.edge_sdk.guard import Guard
+from laconic.edge_sdk.sensors import NoSensors
 
 begun, ended = threading.Event(), []
 bundle, store = sys.argv[1:]
@@ -169,7 +174,7 @@ def test_callbacks_may_raise_anything(settings: dict[str, Any], kind: type[BaseE
     """Recorded: a hook that raised `CancelledError`, which is no `Exception`, ended the device."""
     heard = threading.Event()
 
-    def fail(*_: object) -> bool:
+    def fail(*_: object) -> Any:
         heard.set()
         raise kind
 
@@ -179,3 +184,18 @@ def test_callbacks_may_raise_anything(settings: dict[str, Any], kind: type[BaseE
         time.sleep(0.05)
         assert device._thread is not None
         assert device._thread.is_alive()
+
+
+def test_a_program_that_is_busy_by_turns_counts_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded: work that had just yielded went on at once, and wrote a checkpoint ten times a second."""
+    now, turns = [0.0], itertools.cycle((True, False, False, False))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    guard = Guard(NoSensors(), Limits(), "UTC", busy=lambda: next(turns))
+    found = []
+    for _ in range(8):
+        found.append(guard.read(0.0).busy)
+        now[0] += 0.1
+    assert found == [True] * 8
+    monkeypatch.setattr(guard, "_busy", lambda: False)
+    now[0] += 1.0
+    assert not guard.read(0.0).busy

@@ -15,6 +15,9 @@ from laconic.protocol.messages import Eligibility
 
 _LOOK_S: Final = 0.1
 """How often work looks up: it ends within half a second of a change, a stretch of training included."""
+_LINGER_S: Final = 0.5
+"""How long a program counts as busy after it last said so. Work that yields is written down: were it to go on
+at once, a program that is busy ten times a second would wear out a card with checkpoints."""
 _ANYTHING: Final = Eligibility()
 
 
@@ -43,6 +46,7 @@ class Guard:
         self._busy, self._slice_s, self._clock = busy, slice_s, clock
         self._one_at_a_time = threading.Lock()
         self._stopped = False
+        self._wanted_at = float("-inf")
         self._began = self._looked = 0.0
         self._forbidden = False
 
@@ -80,6 +84,10 @@ class Guard:
 
     def _wanted(self) -> bool:
         try:
-            return bool(self._busy())
+            wanted = bool(self._busy())
         except (Exception, asyncio.CancelledError):  # whatever the program's own code raises
-            return True
+            wanted = True
+        now = time.monotonic()
+        if wanted:
+            self._wanted_at = now
+        return now - self._wanted_at < _LINGER_S
