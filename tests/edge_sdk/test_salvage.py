@@ -169,6 +169,17 @@ def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
     assert aside(tmp_path) == {f"d.db.damaged-{n}" for n in (KEPT + 1, KEPT + 2)}
 
 
+def test_a_store_may_have_any_name_and_any_neighbours(tmp_path: Path) -> None:
+    """Recorded: of a name with brackets the file that was set aside before was lost; a neighbour that ends in
+    a digit of another kind ended the device."""
+    path = tmp_path / "d[1].db"
+    (tmp_path / "d[1].db.damaged-\u00b2").touch()
+    for _ in range(2):
+        path.write_bytes(b"no database" * 400)
+        open_store(path)[0].close()
+    assert {"d[1].db.damaged-1", "d[1].db.damaged-2"} <= {file.name for file in tmp_path.iterdir()}
+
+
 def test_a_kill_in_the_middle_of_it_loses_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ What a device holds can be fetched or learnt again: stopping for it would cost m
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +123,10 @@ def _prune(path: Path, keep: int) -> None:
 
 def _aside(path: Path) -> list[tuple[int, Path]]:
     """The damaged files that are there, with their numbers."""
-    found = path.parent.glob(f"{path.name}.damaged-*")
+    found = path.parent.glob(f"{glob.escape(path.name)}.damaged-*")
     numbered = ((p.name.rpartition("-")[2], p) for p in found)
-    return [(int(number), p) for number, p in numbered if number.isdigit()]
+    # Digits of other scripts, which `isdigit` takes too, are not ours.
+    return [(int(number), p) for number, p in numbered if number.isascii() and number.isdigit()]
 
 
 def _rename(old: Path, new: Path) -> None:
