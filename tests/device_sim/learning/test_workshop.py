@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -180,13 +181,25 @@ def test_what_cannot_be_stacked_goes_through_threads(name: str) -> None:
         Workshop(bundle, way="stacks")
 
 
+def test_without_onnx_devices_train_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = perceptron()
+    assert way_by_size(bundle) == "stacks"
+    for name in ("stacking", "operators"):
+        monkeypatch.delitem(sys.modules, f"laconic.device_sim.learning.{name}")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    jobs = jobs_for(bundle, [5, 3])
+    with Workshop(bundle) as workshop:
+        assert workshop.way == "threads"
+        check_agreement(bundle, jobs, workshop.train(jobs))
+
+
 def test_a_way_that_does_not_exist() -> None:
     with pytest.raises(ConfigError, match="way of training"):
         Workshop(perceptron(), way="both")  # type: ignore[arg-type]
 
 
 def test_a_large_model_goes_through_threads() -> None:
-    assert way_by_size(Bundle.read(prepare(dense(1200, 10)))) == "threads"
+    assert way_by_size(Bundle.read(prepare(dense(2500, 10)))) == "threads"
 
 
 def test_measuring_names_a_way_that_exists() -> None:
