@@ -30,7 +30,7 @@ pytestmark = pytest.mark.broker
 
 PATIENCE_S = 30.0
 EPOCHS = 60
-COHORTS = ("blocking", "threaded", "asynchronous", "resumed")
+COHORTS = ("blocking", "threaded", "asynchronous", "resumed", "left")
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +266,24 @@ def test_training_that_was_stopped_gives_the_update_that_it_would_have_given(
     assert len(updates) == 2
     assert updates[0] == updates[1]
     assert done[0] == done[1] == [RoundDone(1, done[0][0].update_bytes, committed=True)]
+
+
+def test_what_became_of_an_update_is_told_in_the_next_life_too(
+    sites: tuple[Site, Site], tmp_path: Path, trainer: Trainer
+) -> None:
+    """Recorded: it was told of round 0, and of 0 bytes."""
+    first = Watched(sites[0], "left", tmp_path, trainer)
+    hear = first.device._person.observe
+
+    def leaving(note: Note, now: float) -> None:
+        hear(note, now)
+        if note.kind == "sending":
+            first.device.stop()
+
+    first.device._person.observe = leaving
+    first.device.run()
+    sent = next(note for note in first.notes if note.kind == "sending")
+    done: list[RoundDone] = []
+    with Watched(sites[0], "left", tmp_path, trainer, on_round=done.append).device:
+        until(lambda: bool(done), PATIENCE_S, "the word on the update")
+    assert done == [RoundDone(1, int(str(sent.fields["bytes"])), committed=True)]

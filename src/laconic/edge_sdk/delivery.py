@@ -86,9 +86,10 @@ class Delivery:
             self._retained.settle(outbox.frame, ack.folded)
             self._books.write_down(echo=self._retained.echo_note)
             entries = self._retained.owed()
-            note = Note("committed", {"update": outbox.update, "bytes": size})
+            note = Note("committed", {"round": outbox.round, "update": outbox.update, "bytes": size})
         else:
-            note = Note("rejected", {"update": outbox.update, "why": ack.why})
+            fields = {"round": outbox.round, "update": outbox.update, "bytes": size, "why": ack.why}
+            note = Note("rejected", fields)
         self.outbox = None
         self._books.settle()
         self._books.end_task(now, frame=size)

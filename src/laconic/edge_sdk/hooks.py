@@ -57,8 +57,6 @@ class Hooks:
     ) -> None:
         self._device = device
         self._on_model, self._on_round, self._on_skip, self._on_note = on_model, on_round, on_skip, on_note
-        self._sent = (0, 0)
-        """Round and bytes of the update that waits."""
 
     def hear(self, note: Note, now: float) -> None:
         """Tell the program. What its functions raise is logged: the device must not end by it."""
@@ -79,11 +77,10 @@ class Hooks:
         match note.kind:
             case "model" if self._on_model is not None:
                 self._on_model(NewModel(_number(fields["version"]), str(fields["model"])))
-            case "sending":
-                self._sent = _number(fields["round"]), _number(fields["bytes"])
             case "committed" | "rejected" if self._on_round is not None:
+                sent = _number(fields["round"]), _number(fields["bytes"])
                 why = str(fields.get("why", ""))
-                self._on_round(RoundDone(*self._sent, committed=note.kind == "committed", why=why))
+                self._on_round(RoundDone(*sent, committed=note.kind == "committed", why=why))
             case "skipped" if self._on_skip is not None:
                 self._on_skip(Skipped(_number(fields["round"]), str(fields["why"])))
 

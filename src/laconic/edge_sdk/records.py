@@ -93,6 +93,8 @@ class Outbox(msgspec.Struct, frozen=True):
     task: str
     fin: bytes
     frame: bytes
+    round: int = 0
+    """0: a release that did not write it down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def promise(
         target=outcome.target,
         accuracy_before=outcome.accuracy_before,
     )
-    return Outbox(update_id(device, fin.task, fin.base, fin.sha256), offer.task, encode(fin), frame)
+    update = update_id(device, fin.task, fin.base, fin.sha256)
+    return Outbox(update, offer.task, encode(fin), frame, offer.round)
 
 
 def upload(
