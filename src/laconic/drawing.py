@@ -95,8 +95,8 @@ def svg(draw: Callable[[Axes], None], *, name: str, label: str, width: int, heig
 def save_pictures(
     draws: Sequence[tuple[str, Callable[[Axes], None]]], path_png: Path, *, columns: int
 ) -> None:
-    """Drawings with their titles, side by side in rows of `columns`, as a PNG on white; the same drawings
-    give the same picture. Raises `OSError`."""
+    """Drawings with their titles and legends, side by side in rows of `columns`, as a PNG on white; the same
+    drawings give the same picture. Raises `OSError`."""
     with settings("picture"):
         rows = -(-len(draws) // columns)
         layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
@@ -106,6 +106,9 @@ def save_pictures(
             axes = figure.add_subplot(rows, columns, number)
             draw(axes)
             axes.set_title(title, color=LIGHT["ink"], weight="bold", fontsize=13, pad=12)
+            if names := axes.get_legend_handles_labels()[1]:
+                axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=min(4, len(names)),
+                            frameon=False, fontsize=9.5, handlelength=1.4, columnspacing=1.2)  # fmt: skip
         figure.savefig(path_png, dpi=140, metadata={"Software": None})
 
 

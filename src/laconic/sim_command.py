@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace, path: Path) -> int:
             scenario,
             output,
             sweep=dict(_swept(text) for text in options.sweep or []),
-            threads=options.threads or os.cpu_count() or 1,
+            threads=(os.cpu_count() or 1) if options.threads is None else options.threads,
             begin=view.begin,
         )
     if options.json:
@@ -114,11 +114,12 @@ def _change(share: float | None) -> str:
 
 def show(runs: Sequence[Run], title: str) -> None:
     """Print a row for each run."""
-    head = ("run", "rounds", "hours", "accuracy", "up", "down", "kJ", "work kJ", "wasted kJ", "Jain", "")
+    from laconic.quantities import format_joules
+
+    head = ("run", "rounds", "hours", "accuracy", "up", "down", "work", "wasted", "Jain")
     rows = []
     for r in runs:
         t = r.result.totals
-        work = t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j
         rows.append(
             (
                 r.label or title,
@@ -127,14 +128,14 @@ def show(runs: Sequence[Run], title: str) -> None:
                 tables.number(t.accuracy, 3),
                 tables.size(t.bytes_up),
                 tables.size(t.bytes_down),
-                f"{t.joules / 1000:.2f}",
-                f"{work / 1000:.2f}",
-                f"{t.wasted_j / 1000:.2f}",
+                format_joules(t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j),
+                format_joules(t.wasted_j),
                 f"{t.jain:.2f}",
-                "was there" if r.cached else "",
             )
         )
-    tables.show(title, head, rows, right=range(1, 10))
+    tables.show(title, head, rows, right=range(1, 9))
+    if there := sum(r.cached for r in runs):
+        print(f"{there} of {len(runs)} had been run before")
 
 
 def _summary(r: Run) -> dict[str, Any]:

@@ -65,16 +65,13 @@ def test_a_round_is_stretches_of_time() -> None:
 
 
 def test_the_command_writes_pages_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    storing.write(played(), tmp_path)
-    assert main(["sim", "report", str(tmp_path)]) == 0
-    assert str(tmp_path / "report.html") in capsys.readouterr().out
-    assert (tmp_path / "accuracy.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "energy.png").read_bytes()[:4] == b"\x89PNG"
-    index = {"runs": [{"label": name, "digest": ""} for name in ("seed=1",)]}
-    for entry in index["runs"]:
-        storing.write(played(), tmp_path / entry["label"])
+    storing.write(played(), tmp_path / "seed=1")
+    index = {"runs": [{"label": "seed=1", "digest": ""}]}
     (tmp_path / "sweep.json").write_bytes(msgspec.json.encode(index))
     assert main(["sim", "report", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    for picture in ("accuracy.png", "seed=1/accuracy.png", "seed=1/energy.png"):
+        assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
     html = (tmp_path / "report.html").read_text()
     whole(html)
     assert 'href="seed=1/report.html"' in html

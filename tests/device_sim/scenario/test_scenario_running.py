@@ -7,9 +7,13 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_scenario import tiny
 
 from laconic.device_sim import Result, run
+from laconic.device_sim.scenario.display import done
+from laconic.device_sim.scenario.running import Progress
 
 PARTS = (
     "idle_j",
@@ -71,7 +75,7 @@ def test_bytes_and_rounds_add_up(seed: int) -> None:
 
 
 def test_work_that_fails_is_wasted_and_work_behind_the_gate_is_silent() -> None:
-    lost = run(tiny(devices__phone__failures={"crash": 1.0}, devices__pi__count=1, end__hours=0.1))
+    lost = run(tiny(devices__phone__failures={"crash": 1.0}, devices__pi__count=1, end__hours=0.03))
     phones = [d for d in lost.devices if d.kind == "phone"]
     assert sum(d.wasted_j for d in phones) > 0
     assert not any(d.useful_j or d.committed for d in phones)
@@ -93,3 +97,22 @@ def test_a_run_ends_with_its_hours_or_its_accuracy() -> None:
     assert good.totals.rounds < 50
     assert good.rounds[-1].accuracy is not None
     assert good.rounds[-1].accuracy >= 0.3
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(0, 9), st.integers(1, 9), st.floats(0, 9), st.floats(0.1, 9), st.floats(0, 1), st.floats(0, 1)
+)
+def test_the_share_that_is_done_is_one(
+    rounds: int, of_rounds: int, hours: float, of_hours: float, accuracy: float, goal: float
+) -> None:
+    share = done(Progress(rounds, of_rounds, hours, of_hours, accuracy, goal))
+    assert 0 <= share <= 1
+    assert share == 1 or (rounds < of_rounds and hours < of_hours)
+
+
+def test_who_watches_sees_every_round() -> None:
+    seen: list[Progress] = []
+    run(tiny(devices__phone__count=0), watch=seen.append)
+    assert {p.rounds for p in seen} >= {0, 1, 2, 3, 4}
+    assert all(a.hours <= b.hours for a, b in pairwise(seen))

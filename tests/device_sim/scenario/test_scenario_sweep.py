@@ -42,6 +42,18 @@ def test_other_settings_are_run_again(tmp_path: Path) -> None:
     assert not run_all(SHORT.replaced({"seed": 5}), tmp_path)[0].cached
 
 
+def test_a_single_run_takes_a_sweeps_place(tmp_path: Path) -> None:
+    run_all(SHORT, tmp_path, sweep={"seed": [0]})
+    run_all(SHORT, tmp_path)
+    assert [r.label for r in runs_in(tmp_path)] == [""]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        run_all(SHORT, tmp_path / "file")
+
+
 def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     (one,) = run_all(SHORT, tmp_path)
     assert storing.read(tmp_path) == one.result

@@ -55,7 +55,7 @@ class _Bar:
 def done(p: Progress) -> float:
     """The share of a run that is behind it, by whatever will end it first."""
     rounds = p.rounds / p.of_rounds
-    accuracy = (p.accuracy or 0.0) / p.of_accuracy if p.of_accuracy else 0.0
+    accuracy = min(1.0, (p.accuracy or 0.0) / p.of_accuracy) if p.of_accuracy else 0.0
     # Accuracy comes fast at first: it does not tell how much is left before it is nearly there.
     return min(1.0, max(rounds, p.hours / p.of_hours, accuracy**4))
 

@@ -104,7 +104,7 @@ def batteries(run: Result) -> Draw:
                 hours, least, mean, most = zip(*points, strict=True)
                 colour, _ = line_style(i)
                 axes.fill_between(hours, least, most, color=LIGHT[colour], alpha=0.15, linewidth=0)
-                axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False)
+                axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False, label=kind)
         accuracy_axis(axes)
         axes.margins(x=0)
         axes.set_xlabel("Virtual hours")
@@ -135,9 +135,10 @@ def stacked(run: Result, parts: dict[str, tuple[str, str]]) -> Draw:
     def draw(axes: Axes) -> None:
         kinds = classes(run)
         left = [0.0] * len(kinds)
-        for name, (_, colour) in parts.items():
+        for name, (words, colour) in parts.items():
             means = [sum(getattr(d, name) for d in ds) / len(ds) for ds in kinds.values()]
-            axes.barh(range(len(kinds)), means, 0.56, left=left, color=LIGHT[colour], zorder=3)
+            label = words if any(means) else None
+            axes.barh(range(len(kinds)), means, 0.56, left=left, color=LIGHT[colour], zorder=3, label=label)
             left = [a + b for a, b in zip(left, means, strict=True)]
         _told(axes, list(range(len(kinds))), left, format_joules)
         _rows(axes, list(kinds))
@@ -152,10 +153,11 @@ def participation(run: Result) -> Draw:
 
     def draw(axes: Axes) -> None:
         first = 0
-        for i, devices in enumerate(classes(run).values()):
+        for i, (kind, devices) in enumerate(classes(run).items()):
             counts = sorted((d.committed for d in devices), reverse=True)
             colour, _ = line_style(i)
-            axes.bar(range(first, first + len(counts)), counts, 0.84, color=LIGHT[colour], zorder=3)
+            places = range(first, first + len(counts))
+            axes.bar(places, counts, 0.84, color=LIGHT[colour], zorder=3, label=kind)
             first += len(counts)
         axes.set_xlim(-0.7, first - 0.3)
         axes.set_xticks([])

@@ -62,11 +62,21 @@ def run_all(
             result = run(one, threads=threads, watch=begin(label, number, len(combinations)))
             storing.write(result, folder)
         runs.append(Run(label, folder, result, cached))
-        if label:
-            table = [{"label": r.label, "digest": r.result.digest} for r in runs]
+        _index(output, runs)
+    return runs
+
+
+def _index(output: Path, runs: Sequence[Run]) -> None:
+    """Say which folders are a sweep's; that of a single run is none."""
+    table = [{"label": r.label, "digest": r.result.digest} for r in runs]
+    try:
+        if runs[0].label:
             text = msgspec.json.format(msgspec.json.encode({"runs": table}), indent=2)
             storing.put(output / _INDEX, text + b"\n")
-    return runs
+        else:
+            (output / _INDEX).unlink(missing_ok=True)
+    except OSError as e:
+        raise ConfigError(f"cannot write to {output} ({e.strerror})", remedy="choose --output") from e
 
 
 class _Entry(msgspec.Struct, frozen=True):
