@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from laconic.edge_sdk import Device, Limits
 from laconic.edge_sdk.guard import Guard
 from laconic.edge_sdk.sensors import NoSensors
 from laconic.errors import LocalProtocolError
+from laconic.node import Compute, Computed, Effect, Event, Started
 from laconic.runtime import Bundle, Trainer
+from laconic.storage import MemoryStore
 from laconic.training import prepare
 from laconic.training.models import digits_cnn
+from laconic.transport.driver import Driver
+from laconic.transport.memory import MemoryHub, MemoryLink
 
 PATIENCE_S = 10.0
 
@@ -199,3 +204,41 @@ def test_a_program_that_is_busy_by_turns_counts_as_busy(monkeypatch: pytest.Monk
     monkeypatch.setattr(guard, "_busy", lambda: False)
     now[0] += 1.0
     assert not guard.read(0.0).busy
+
+
+def test_whether_it_is_busy_may_depend_on_its_totals(settings: dict[str, Any]) -> None:
+    """Recorded: each asked the other, and the program was busy for ever."""
+    device = Device("d", busy=lambda: device.totals()["charge"] == 0.0, **settings)
+    with device:
+        assert not device._life.guard.read(time.time()).busy
+
+
+class Asking:
+    """A node that has something computed at once."""
+
+    will = wake_at = None
+
+    def __init__(self) -> None:
+        self.result: object = None
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        if isinstance(event, Computed):
+            self.result = event.result
+        return [Compute("train", lambda: 1)] if isinstance(event, Started) else []
+
+
+def test_work_that_no_thread_takes_comes_to_an_end() -> None:
+    """Recorded: `run` in a thread that outlived the main one waited for ever for training never begun."""
+
+    async def program() -> None:
+        over, node = ThreadPoolExecutor(1), Asking()
+        over.shutdown()
+        driver = Driver(node, MemoryLink(MemoryHub(), "n"), MemoryStore(), executor=over)
+        driving = asyncio.ensure_future(driver.run())
+        async with asyncio.timeout(PATIENCE_S):
+            while node.result is None:
+                await asyncio.sleep(0.001)
+        driving.cancel()
+        assert isinstance(node.result, RuntimeError)
+
+    asyncio.run(program())

@@ -121,7 +121,8 @@ class Device:
 
     def totals(self) -> dict[str, object]:
         """Bytes and joules since the process began, charge, temperature, load, as the sensors have them."""
-        readings = self._life.guard.read(time.time())
+        # Without `busy`, which may well ask for these.
+        readings = self._life.guard.measured(time.time())
         return {f: getattr(readings, f) for f in Readings.__dataclass_fields__ if f != "busy"}
 
     def predict(self, x: Inputs) -> Outputs:

@@ -50,9 +50,13 @@ class Guard:
         self._began = self._looked = 0.0
         self._forbidden = False
 
-    def read(self, now: float) -> Readings:
+    def measured(self, now: float) -> Readings:
+        """What the sensors tell, whatever the program wants; from any thread."""
         with self._one_at_a_time:
-            found = self._sensors.read(now)
+            return self._sensors.read(now)
+
+    def read(self, now: float) -> Readings:
+        found = self.measured(now)
         return replace(found, busy=True) if self._stopped or self._wanted() else found
 
     def worked(self, seconds: float) -> None:

@@ -310,5 +310,10 @@ class Driver:
                 result = RuntimeError(f"{type(e).__name__}: {e}")
             return Computed(effect.job, result, time.perf_counter() - begin)
 
-        self._computed.append(await asyncio.get_running_loop().run_in_executor(self._executor, timed))
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._executor, timed)
+        except RuntimeError as e:
+            # The program's main thread has ended: from then on no executor takes anything.
+            done = Computed(effect.job, e, 0.0)
+        self._computed.append(done)
         self._stirred.set()
