@@ -9,6 +9,7 @@ import pytest
 from tiny_scenario import TABLE, tiny
 
 from laconic.device_sim import Scenario, run
+from laconic.device_sim.scenario import scenario
 from laconic.errors import ConfigError
 
 
@@ -57,12 +58,12 @@ def test_a_wrong_key_is_named(key: str, value: Any, told: str) -> None:
     ],
 )
 def test_what_a_run_cannot_use_is_named(key: str, value: Any, told: str) -> None:
-    scenario = tiny(end__rounds=1).replaced({key: value})
+    wrong = tiny(end__rounds=1).replaced({key: value})
     if key == "model.built_in":
-        assert run(scenario).totals.parameters > 200_000
+        assert run(wrong).totals.parameters > 200_000
         return
     with pytest.raises(ConfigError, match=told):
-        run(scenario)
+        run(wrong)
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
@@ -87,3 +88,8 @@ def test_a_digest_tells_settings_seed_and_files_apart(tmp_path: Path) -> None:
     before = traced.digest()
     (tmp_path / "t").write_text("0 1\n1 3\n")
     assert traced.digest() != before
+
+
+def test_what_only_shows_results_is_there_to_be_left_out() -> None:
+    for name in scenario._SHOWS:
+        assert (Path(scenario.__file__).parents[2] / name).exists(), name

@@ -13,7 +13,7 @@ from importlib import resources
 from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -118,19 +118,36 @@ def _told(value: Any) -> str:
     return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in text)[:60]
 
 
+_SHOWS: Final = frozenset(
+    {
+        "cli.py",
+        "demo",
+        "drawing.py",
+        "pages.py",
+        "quantities.py",
+        "tables.py",
+        *(f"device_sim/scenario/{name}.py" for name in ("comparing", "display", "figures", "report")),
+    }
+)
+"""Parts of the package that show results and have none."""
+
+
 @cache
 def _program() -> str:
     """This program's own text, and the versions of what computes for it."""
     h = hashlib.sha256()
-    for text in _texts(resources.files("laconic")):
-        h.update(text)
+    for name, text in _texts(resources.files("laconic"), ""):
+        h.update(name.encode() + b"\0" + hashlib.sha256(text).digest())
     libraries = " ".join(f"{name} {version(name)}" for name in ("numpy", "onnxruntime", "zstandard"))
     return f"{h.hexdigest()} {libraries}"
 
 
-def _texts(folder: Traversable) -> Iterator[bytes]:
+def _texts(folder: Traversable, where: str) -> Iterator[tuple[str, bytes]]:
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.is_dir() and entry.name != "__pycache__":
-            yield from _texts(entry)
-        elif entry.name.endswith((".py", ".json")):
-            yield entry.name.encode() + b"\0" + entry.read_bytes()
+        name = where + entry.name
+        if name in _SHOWS or name.endswith("_command.py"):
+            continue
+        if entry.is_dir():
+            yield from _texts(entry, name + "/")
+        elif name.endswith((".py", ".json")):
+            yield name, entry.read_bytes()
