@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rounds", type=int, help="how many rounds (default: see docs/demo.md)")
     demo.add_argument("--seed", type=int, default=0, help="of the data's split and the model's first weights")
     demo.add_argument("--broker", metavar="URL", help="use this broker: mqtt://host:port, or 'embedded'")
-    demo.add_argument(
-        "--simulated", action="store_true", help="in the simulator: no processes, no broker, in less time"
-    )
+    demo.add_argument("--simulated", action="store_true", help="in the simulator: no processes, no broker")
     demo.add_argument("--output", type=Path, default=Path("laconic-demo"), help="folder for the report")
     demo.set_defaults(command=_demo)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from laconic import pages
+from laconic.demo.broker import SIMULATED
 from laconic.demo.figures import save_picture
 from laconic.demo.panels import by_bytes, by_round, bytes_by_device, joules_by_device
 from laconic.demo.results import DemoResult, DeviceResult
@@ -178,11 +179,15 @@ def _settings(result: DemoResult) -> str:
 
 def _how(result: DemoResult, profile: str) -> str:
     coordinator = result.laconic.coordinator_bytes
+    simulated = result.broker == SIMULATED
+    counted = "the simulator weighs them" if simulated else "the kernel counts them"
+    where = "in the simulator, over no broker" if simulated else "over a real broker"
+    kind = "simulated" if simulated else "real"
     items = [
         ("Accuracy", f"On {plural(result.held_out, 'sample')} that no device and no training has seen."),
         (
             "Bytes",
-            "Those of the devices' sockets, as the kernel counts them: MQTT framing, acknowledgements and"
+            f"Those of the devices' sockets, as {counted}: MQTT framing, acknowledgements and"
             " control messages are in, on both sides of the ratio. The coordinator's own socket carried"
             f" {format_bytes(coordinator.up)} up and {format_bytes(coordinator.down)} down.",
         ),
@@ -193,11 +198,11 @@ def _how(result: DemoResult, profile: str) -> str:
         ),
         (
             "Uncompressed FedAvg",
-            "A real run of the same stack on the same data, with compression and gate off; not a formula.",
+            f"A {kind} run of the same stack on the same data, with compression and gate off; not a formula.",
         ),
         ("Alone", "Each device trains on its own examples only, as long as in the federated run; the mean."),
         ("Pooled", "One model trains on all devices' examples in one place, where no data stays private."),
-        ("Machine", f"{result.machine}; laconic {result.version}. Everything ran on it, over a real broker."),
+        ("Machine", f"{result.machine}; laconic {result.version}. Everything ran on it, {where}."),
     ]
     terms = "".join(f"<div>{element('dt', term)}{element('dd', words)}</div>" for term, words in items)
     return f'<section class="card"><h2>How this was measured</h2><dl class="how">{terms}</dl></section>'
