@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 
 from laconic.edge_sdk import Device, Limits
+from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.guard import Guard
+from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.sensors import NoSensors
 from laconic.errors import LocalProtocolError
-from laconic.node import Compute, Computed, Effect, Event, Started
+from laconic.node import Compute, Computed, Effect, Event, Note, Received, Started
+from laconic.protocol import topics
+from laconic.protocol.messages import Offer, encode
 from laconic.runtime import Bundle, Trainer
 from laconic.storage import MemoryStore
 from laconic.training import prepare
@@ -127,7 +131,9 @@ FORGETFUL = """
 import sys, threading
 import numpy as np
 from laconic.edge_sdk import Device, Limits
+from laconic.edge_sdk.engine import DeviceEngine, DeviceSettings
 from laconic.edge_sdk.guard import Guard
+from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.sensors import NoSensors
 
 begun, ended = threading.Event(), []
@@ -242,3 +248,13 @@ def test_work_that_no_thread_takes_comes_to_an_end() -> None:
         assert isinstance(node.result, RuntimeError)
 
     asyncio.run(program())
+
+
+def test_codec_settings_in_a_thousand_lists_are_dropped(trainer: Trainer, settings: dict[str, Any]) -> None:
+    """Recorded: a retained offer with them ended each device that heard it, in every life."""
+    engine = DeviceEngine(DeviceSettings("d"), OnnxLearner(trainer, settings["data"]))
+    engine.handle(Started(MemoryStore()), 0.0)
+    offer = Offer("a" * 16, 1, engine.model.name, 0, "b" * 16, codec=b"\x91" * 1024)
+    (said,) = engine.handle(Received(topics.cohort_task("default"), encode(offer)), 1.0)
+    assert isinstance(said, Note)
+    assert (said.kind, said.fields["error"]) == ("dropped", "Malformed")

@@ -220,7 +220,7 @@ def codec_of(offer: Offer) -> CodecSettings:
         return CodecSettings()
     try:
         return CodecSettings.from_builtins(msgspec.msgpack.decode(offer.codec))
-    except (msgspec.DecodeError, ConfigError, TypeError, ValueError) as e:
+    except (msgspec.DecodeError, ConfigError, RecursionError, TypeError, ValueError) as e:
         raise Malformed(f"codec of an offer ({e})", value=offer.codec[:32]) from e
 
 
