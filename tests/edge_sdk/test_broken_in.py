@@ -33,6 +33,10 @@ from laconic.transport.driver import Driver
 from laconic.transport.memory import MemoryHub, MemoryLink
 
 PATIENCE_S = 10.0
+UNREADABLE_TEXT = b"\x84" + b"".join(
+    bytes([0xA0 + len(name)]) + name + b"\xa1\xff" for name in (b"task", b"update", b"answered", b"begun")
+)
+"""A map of which the fields that are text in one record or another are not UTF-8."""
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +262,16 @@ def test_codec_settings_in_a_thousand_lists_are_dropped(trainer: Trainer, settin
     (said,) = engine.handle(Received(topics.cohort_task("default"), encode(offer)), 1.0)
     assert isinstance(said, Note)
     assert (said.kind, said.fields["error"]) == ("dropped", "Malformed")
+
+
+@pytest.mark.parametrize("key", ["diary", "outbox", "checkpoint", "booked", "model", "echo", "private"])
+@pytest.mark.parametrize("content", [b"\x91" * 3000, b"", b"\xff" * 40, UNREADABLE_TEXT], ids=range(4))
+def test_whatever_lies_in_a_store_a_device_begins(
+    trainer: Trainer, settings: dict[str, Any], key: str, content: bytes
+) -> None:
+    """Recorded: text that is none, from before there were checksums, was no damage but the device's end."""
+    store = MemoryStore()
+    store.write({key: content})
+    engine = DeviceEngine(DeviceSettings("d"), OnnxLearner(trainer, settings["data"]))
+    assert engine.handle(Started(store), 0.0)
+    assert engine.model.version == 0

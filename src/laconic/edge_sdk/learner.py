@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from laconic.edge_sdk.data import Examples, Snapshot, samples_of, snapshot_of, source_of
+from laconic.edge_sdk.records import UNREADABLE
 from laconic.errors import CheckpointMismatch, LaconicError, NonFinite, WireError
 from laconic.protocol.messages import Training
 from laconic.runtime import Checkpoint, OptimizerState, Trainer, TrainResult
@@ -252,7 +253,7 @@ class OnnxLearner:
         """The device's own control variate, if it has one, and the samples behind it."""
         try:
             kept = msgspec.msgpack.decode(private, type=_Private)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return None, 0
         size = self._bundle.control_schema.size
         if not size or len(kept.control) != 4 * size:
@@ -269,7 +270,7 @@ class OnnxLearner:
                 local = np.frombuffer(kept.local, "<f4").astype(np.float32)
             if kept.optimizer:
                 optimizer = OptimizerState.decode(kept.optimizer, bundle)
-        except (msgspec.DecodeError, LaconicError):
+        except (*UNREADABLE, LaconicError):
             pass
         return local, optimizer
 

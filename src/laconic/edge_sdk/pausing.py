@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from laconic.edge_sdk.learner import Measured
+from laconic.edge_sdk.records import UNREADABLE
 from laconic.edge_sdk.work import Begun, Halted
 from laconic.node import Effect, Save, StoreView
 from laconic.protocol.messages import Offer
@@ -44,7 +45,7 @@ class Pausing:
         raw = store.get(_KEY)
         try:
             saved = None if raw is None else msgspec.msgpack.decode(raw, type=_Saved)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return [_KEY]
         self._saved = None if saved is None or saved.task == answered else saved
         return []

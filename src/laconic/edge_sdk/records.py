@@ -22,6 +22,8 @@ from laconic.schema import Schema, Vector
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was written."""
 ENTRIES: Final = frozenset(("diary", "model", "residual", "echo", "private", "outbox", "checkpoint"))
 """The keys of a device's store, but for the pieces of a download."""
 
@@ -190,7 +192,7 @@ def _struct(raw: bytes | None, kind: type[T], damaged: list[str], what: str) -> 
         return None
     try:
         return msgspec.msgpack.decode(raw, type=kind)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         damaged.append(what)
         return None
 
