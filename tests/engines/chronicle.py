@@ -106,14 +106,14 @@ class LoggedWorld(World):
             host.up_free_at = max(self.now, host.up_free_at) + size / host.connection.up_bytes_per_s
             self.at(host.up_free_at + host.connection.latency_s, lambda: arrive() and None)
 
-    def _receive(self, host: Host, d: Delivery) -> None:
+    def _receive(self, host: Host, d: Delivery, qos: int = 1) -> None:
         if self.lose(d):
             return
-        super()._receive(host, d)
+        super()._receive(host, d, qos)
         if self._random.random() < self._repeat:
             state_or_offer = d.topic.endswith(("/state", "/task"))
             later = self.now + (0.0 if state_or_offer else 10 * self._random.random() ** 3)
-            self.at(later, lambda: super(LoggedWorld, self)._receive(host, d) if host.linked else None)
+            self.at(later, lambda: super(LoggedWorld, self)._receive(host, d, qos) if host.linked else None)
 
 
 @dataclass

@@ -117,7 +117,7 @@ class WorldStage:
         world.run(0.02 + until)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        self.world._publish(topic, payload, False)
+        self.world._deliver(self.world.broker.publish(topic, payload, retain=False))
 
     def cut(self) -> None:
         self.world.cut("node", 0.1)

@@ -192,7 +192,9 @@ def test_those_chosen_who_vanish_do_not_hold_a_round_for_ever() -> None:
     assert 2 <= len(gone) <= 6
     assert coordinator_of(world).finished
     first_round = {
-        n.fields["device"] for _, _, n in world.notes if n.kind == "committed" and n.fields.get("round") == 1
+        n.fields["device"]
+        for _, name, n in world.notes
+        if (name, n.kind, n.fields.get("round")) == ("coordinator", "committed", 1)
     }
     assert len(first_round) >= 2
     assert not first_round & gone

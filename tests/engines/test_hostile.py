@@ -81,7 +81,7 @@ def promise(world: LoggedWorld, data: bytes, **changes: Any) -> tuple[str, m.Fin
 
 
 def say(world: LoggedWorld, topic: str, payload: bytes) -> None:
-    world._publish(topic, payload, False)
+    world._deliver(world.broker.publish(topic, payload, retain=False))
 
 
 def upload(

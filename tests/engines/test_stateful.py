@@ -36,13 +36,13 @@ class Meddled(LoggedWorld):
         super().__init__(survives=True)
         self.fates: deque[tuple[str, float]] = deque()
 
-    def _receive(self, host: Host, d: Delivery) -> None:
+    def _receive(self, host: Host, d: Delivery, qos: int = 1) -> None:
         if not self.fates or d.topic.endswith(("/state", "/task", "/man")):
-            super()._receive(host, d)
+            super()._receive(host, d, qos)
             return
         fate, later_s = self.fates.popleft()
         if fate == "doubled":
-            super()._receive(host, d)
+            super()._receive(host, d, qos)
         if fate != "lost":
             self.at(self.now + later_s, lambda: self._late(host, d))
 

@@ -383,7 +383,7 @@ class World:
         for d in deliveries:
             self._receive(self._hosts[d.client], d, qos)
 
-    def _receive(self, host: Host, d: Delivery, qos: int) -> None:
+    def _receive(self, host: Host, d: Delivery, qos: int = 1) -> None:
         wire = host.connection.wire
         size = Bytes(len(d.topic) + len(d.payload) + _PACKET_BYTES, 0)
         if wire is not None:
