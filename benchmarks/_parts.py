@@ -44,9 +44,24 @@ def measure(
 
 
 def merge(bench: str, file: Path, fresh: Found, parts: Mapping[str, Part]) -> Found:
-    """Replace in `file` what is `fresh`; returns the whole report that is in it then."""
+    """Replace in `file` what is `fresh`; returns the whole report that is in it then.
+
+    Results of before that the bars of now cannot judge are left out: they would keep out the new ones.
+    """
     known: Found = json.loads(file.read_text())["results"] if file.exists() else {}
-    merged = {name: (known | fresh)[name] for name in parts if name in known | fresh}
-    told = report(bench, merged, [bar for name, found in merged.items() for bar in parts[name].bars(found)])
+    merged: Found = {}
+    bars: list[Bar] = []
+    for name in parts:
+        if name not in known | fresh:
+            continue
+        try:
+            bars += parts[name].bars((known | fresh)[name])
+        except (KeyError, TypeError):
+            if name in fresh:
+                raise
+            print(f"bench: the results of {name} have a form of before and are left out", file=sys.stderr)
+        else:
+            merged[name] = (known | fresh)[name]
+    told = report(bench, merged, bars)
     file.write_text(json.dumps(told, indent=2) + "\n")
     return told
