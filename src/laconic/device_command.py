@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.probe:
         return _probe(paths, as_json=options.json)
     if not paths:
-        raise ConfigError("--config", value="none", remedy="name a device's TOML file: --config device.toml")
+        raise ConfigError("the option --config is needed", remedy="see `laconic device --help`")
     from laconic.edge_sdk import daemon
     from laconic.transport.process import print_json, print_text
 
