@@ -34,7 +34,6 @@ from laconic.edge_sdk.power import ModelledPower
 from laconic.edge_sdk.sensors import Readings
 from laconic.protocol.messages import Allowance, Training
 from laconic.schema import Schema, TensorSpec, Vector
-from laconic.transport.broker import Broker, Delivery, matches
 from laconic.transport.link import WireBytes
 
 DEVICES: Final = 1000
@@ -145,45 +144,6 @@ class SoftmaxLearner:
 # --- a world -----------------------------------------------------------------------------------------------
 
 
-class IndexedBroker(Broker):
-    """The same rules, with the clients of a topic found by its name: there are a thousand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._exact: dict[str, dict[str, None]] = {}
-        self._wild: dict[str, dict[str, None]] = {}
-
-    def disconnect(self, client: str, *, politely: bool) -> list[Delivery]:
-        for table in (self._exact, self._wild):
-            for clients in table.values():
-                clients.pop(client, None)
-        return super().disconnect(client, politely=politely)
-
-    def subscribe(self, client: str, filters: tuple[str, ...]) -> list[Delivery]:
-        found: list[Delivery] = []
-        for f in filters:
-            wild = "+" in f or "#" in f
-            (self._wild if wild else self._exact).setdefault(f, {})[client] = None
-            kept = sorted(self.retained) if wild else [f] if f in self.retained else []
-            found += [Delivery(client, t, self.retained[t]) for t in kept if matches(f, t)]
-        return found
-
-    def unsubscribe(self, client: str, filters: tuple[str, ...]) -> None:
-        for f in filters:
-            self._exact.get(f, {}).pop(client, None)
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> list[Delivery]:
-        if retain and payload:
-            self.retained[topic] = payload
-        elif retain:
-            self.retained.pop(topic, None)
-        clients = dict.fromkeys(self._exact.get(topic, {}))
-        for f, subscribed in self._wild.items():
-            if matches(f, topic):
-                clients.update(subscribed)
-        return [Delivery(client, topic, payload) for client in clients]
-
-
 class Sensors:
     """A board and a radio by their profiles; a battery that sinks over the day and charges in the night."""
 
@@ -230,7 +190,6 @@ class Run:
 def simulate(devices: int, days: int, limits: Budget) -> Run:
     """A fleet under `limits`; now and then a link breaks."""
     world, fleet = World(), names(devices)
-    world.broker = IndexedBroker()
     campaign = Campaign(
         fleet="budgets",
         cohort="default",

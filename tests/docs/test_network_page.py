@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from laconic.edge_sdk.daemon import DeviceConfig
-from laconic.edge_sdk.life import PING_SHARE, standing_bytes
+from laconic.edge_sdk.life import standing_bytes
 from laconic.edge_sdk.power import RADIOS
 from laconic.transport import mqtt
+from laconic.transport.link import PING_SHARE
 from laconic.transport.mqtt import Address
 
 PAGE = (Path(__file__).parents[2] / "docs" / "network.md").read_text()

@@ -10,46 +10,24 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from counting_proxy import CountingProxy
 from mosquitto import Mosquitto, free_port
+from scenes import play
 
 from laconic.errors import ConfigError, LimitExceeded
 from laconic.node import Connected, Note, Received, Send, Started, Subscribe, Will
 from laconic.protocol import topics
 from laconic.storage import MemoryStore
-from laconic.transport import mqtt
 from laconic.transport.driver import Driver
 from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message
 from laconic.transport.mqtt import Address, MqttLink
 
-PATIENCE_S = 20.0
-
-
-@pytest.fixture
-def broker(mosquitto_path: str, tmp_path: Path) -> Iterator[Mosquitto]:
-    made = Mosquitto(mosquitto_path, tmp_path)
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again sooner than a device in the field would."""
-    monkeypatch.setattr(mqtt, "_BACK_OFF_FIRST_S", 0.05)
-
-
-def play(scene: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scene
-
-    asyncio.run(bounded())
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @contextlib.asynccontextmanager

@@ -7,12 +7,13 @@ import contextlib
 import re
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mosquitto import Mosquitto
+from scenes import play
 
 from laconic.errors import ConfigError
 from laconic.transport import mqtt
@@ -22,28 +23,7 @@ from laconic.transport.mqtt import Address, MqttLink
 websockets = pytest.importorskip("websockets.asyncio.server")
 accept_key = pytest.importorskip("websockets.utils").accept_key
 
-PATIENCE_S = 20.0
-
-
-@pytest.fixture
-def broker(mosquitto_path: str, tmp_path: Path) -> Iterator[Mosquitto]:
-    made = Mosquitto(mosquitto_path, tmp_path)
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "_BACK_OFF_FIRST_S", 0.05)
-
-
-def play(scene: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scene
-
-    asyncio.run(bounded())
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @contextlib.asynccontextmanager

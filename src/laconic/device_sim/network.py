@@ -12,11 +12,10 @@ from laconic.device_sim.host import Host
 from laconic.device_sim.links import Lane
 from laconic.device_sim.medium import Share
 from laconic.device_sim.wire import Bytes, on_ip
+from laconic.transport.link import PING_SHARE
 
 _UP: Final = 1
 _DOWN: Final = 2
-_PING_SHARE: Final = 0.75
-"""Of the keep-alive, as `laconic.transport.mqtt` waits."""
 
 
 class Network:
@@ -79,7 +78,7 @@ class Network:
         wire = host.connection.wire
         if wire is None or wire.keep_alive_s is None:
             return
-        wait_s, size, link = wire.keep_alive_s * _PING_SHARE, wire.ping(), host.link
+        wait_s, size, link = wire.keep_alive_s * PING_SHARE, wire.ping(), host.link
 
         def look() -> None:
             if host.link != link or not host.linked:

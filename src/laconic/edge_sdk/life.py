@@ -31,7 +31,7 @@ from laconic.runtime import Bundle, Trainer
 from laconic.runtime.bundle import MAGIC
 from laconic.storage import SqliteStore
 from laconic.transport.driver import Driver
-from laconic.transport.link import WireBytes
+from laconic.transport.link import PING_SHARE, WireBytes
 from laconic.transport.mqtt import Address, MqttLink
 
 MakeSensors = Callable[[Callable[[], WireBytes]], Sensors]
@@ -40,8 +40,6 @@ _PING_BYTES: Final = 2 + 2
 """PINGREQ and PINGRESP (MQTT 3.1.1, sections 3.12 and 3.13)."""
 _TLS_RECORD_BYTES: Final = 22
 """What TLS 1.3 adds to each of them (RFC 8446, section 5.2)."""
-PING_SHARE: Final = 3 / 4
-"""After this part of the keep-alive an idle connection is pinged (`laconic.transport.mqtt`)."""
 _NO_STORES: Final = {MAGIC: "a training bundle", b"PK\x03\x04": "an .npz file"}
 """First bytes of what must not be taken for a damaged store, and set aside."""
 _FAREWELL_S: Final = 2.0

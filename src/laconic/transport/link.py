@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from laconic.node import Will
 
@@ -30,6 +30,9 @@ class Message:
     payload: bytes
     receipt: int
 
+
+PING_SHARE: Final = 3 / 4
+"""After this part of its keep-alive an idle connection is pinged."""
 
 LinkEvent: TypeAlias = LinkUp | LinkDown | Message
 

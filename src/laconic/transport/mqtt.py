@@ -18,7 +18,7 @@ from laconic.errors import ConfigError, LimitExceeded, TransportError
 from laconic.node import Will
 from laconic.transport import packets
 from laconic.transport.connection import Connection
-from laconic.transport.link import LinkDown, LinkEvent, LinkUp, Message, WireBytes
+from laconic.transport.link import PING_SHARE, LinkDown, LinkEvent, LinkUp, Message, WireBytes
 from laconic.transport.meter import SocketMeter
 from laconic.transport.packets import Publish
 from laconic.transport.websocket import WebSocket, check_installed
@@ -280,7 +280,7 @@ class MqttLink:
         Between two pings an idle device sleeps.
         """
         keep_alive_s = self._address.keep_alive_s
-        ping_s, most_s = keep_alive_s * 3 / 4, keep_alive_s * 3 / 2
+        ping_s, most_s = keep_alive_s * PING_SHARE, keep_alive_s * 3 / 2
         asked_since: float | None = None
         wait_s = _LOOK_S
         while not connection.closed.done():
