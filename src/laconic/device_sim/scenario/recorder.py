@@ -219,7 +219,9 @@ class Recorder:
             upkeep_j=d.work_j - sum(d.outcome_j.values()),
         )
 
-    def totals(self, devices: Sequence[DeviceRow], *, ended: str, parameters: int, held_out: int) -> Totals:
+    def totals(
+        self, devices: Sequence[DeviceRow], *, ended: str, parameters: int, held_out: int, way: str
+    ) -> Totals:
         """The sums over all devices."""
         last = self.rounds[-1] if self.rounds else None
         skipped: Counter[str] = Counter()
@@ -240,6 +242,7 @@ class Recorder:
             devices=len(devices),
             parameters=parameters,
             held_out=held_out,
+            way=way,
             bytes_up=sum(d.bytes_up for d in devices),
             bytes_down=sum(d.bytes_down for d in devices),
             ip_bytes_up=sum(d.ip_bytes_up for d in devices),

@@ -116,6 +116,8 @@ class Totals(msgspec.Struct, frozen=True):
     devices: int
     parameters: int
     held_out: int
+    way: str
+    """How devices trained: `stacks`, many in one graph, or `threads`, one by one."""
     bytes_up: int
     bytes_down: int
     ip_bytes_up: int

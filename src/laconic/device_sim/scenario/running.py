@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +13,7 @@ from laconic.coordinator.advance import Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.engine import CoordinatorEngine
+from laconic.device_sim.learning.workshop import Workshop
 from laconic.device_sim.scenario.examples import Part, examples_of
 from laconic.device_sim.scenario.fleet import Device, devices_of
 from laconic.device_sim.scenario.model import bundle_of
@@ -79,11 +78,10 @@ def run(
         proximal=campaign.training.proximal_mu > 0,
         folder=scenario.folder,
     )
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
-        world = World(seed=s.seed, tracing=False, executor=pool)
+    with Workshop(bundle, threads=threads) as workshop:
+        world = World(seed=s.seed, tracing=False, executor=workshop.executor)
         world.now = s.start_hour * HOUR_S
-        trainer = Trainer(bundle)
+        trainer = workshop.trainer
         subject = _subject(campaign, bundle, trainer, examples.held_out)
         world.add(
             COORDINATOR,
@@ -105,7 +103,11 @@ def run(
         # Through JSON: what is read from the file is the same, lists and all.
         settings=msgspec.json.decode(msgspec.json.encode(s)),
         totals=recorder.totals(
-            devices, ended=ended, parameters=bundle.schema.size, held_out=len(examples.held_out.y)
+            devices,
+            ended=ended,
+            parameters=bundle.schema.size,
+            held_out=len(examples.held_out.y),
+            way=workshop.way,
         ),
         rounds=recorder.rounds,
         classes=recorder.classes,
