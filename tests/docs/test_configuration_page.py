@@ -17,8 +17,8 @@ from laconic.config import BrokerSection, Section, SecuritySection, load
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of, campaigns_of
 from laconic.edge_sdk.daemon import DeviceConfig
 from laconic.edge_sdk.data.sections import KINDS
-from laconic.edge_sdk.power import BOARDS, RADIOS
 from laconic.errors import ConfigError
+from laconic.profiles import profiles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "configuration.md").read_text()
@@ -150,7 +150,7 @@ def test_the_codec_table_is_the_settings() -> None:
 def test_presets_and_profiles_are_named() -> None:
     for name in PRESETS:
         assert f'`"{name}"`' in PAGE
-    for name in (*BOARDS, *RADIOS):
+    for name in (*profiles().boards, *profiles().radios):
         assert f"`{name}`" in PAGE
 
 

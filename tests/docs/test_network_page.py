@@ -11,7 +11,7 @@ import pytest
 
 from laconic.edge_sdk.daemon import DeviceConfig
 from laconic.edge_sdk.life import standing_bytes
-from laconic.edge_sdk.power import RADIOS
+from laconic.edge_sdk.power import radio_costs, radio_named
 from laconic.transport import mqtt
 from laconic.transport.link import PING_SHARE
 from laconic.transport.mqtt import Address
@@ -30,7 +30,7 @@ def table() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("radio", ["wifi_2012", "wifi_phone_2020", "lte_2021", "lte_2012"])
 def test_joules_a_day_are_pings_times_bursts(radio: str) -> None:
-    burst = RADIOS[radio].burst_joules
+    burst = radio_costs(radio_named(radio)).burst_j
     said, *joules = table()[radio]
     assert float(said) == pytest.approx(burst, abs=6e-3)
     due = [burst * DAY_S / (s * PING_SHARE) for s in KEEP_ALIVE_S]

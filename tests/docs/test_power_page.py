@@ -7,34 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from laconic.edge_sdk.power import BOARDS, RADIOS
+from laconic.edge_sdk.power import radio_costs
 from laconic.edge_sdk.readers import load
+from laconic.profiles import profiles
 
 PAGE = (Path(__file__).parents[2] / "docs" / "power.md").read_text()
 
 
 def rows(head: str) -> dict[str, list[list[float]]]:
-    """Rows of the table whose first column is `head`: the numbers of each cell, by name."""
+    """Rows of the table whose first column is `head`: the numbers of each cell behind the words, by name."""
     table = PAGE.split(f"\n| {head} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     return {
-        name.strip("`"): [[float(n) for n in cell.split(",")] for cell in rest[:3]]
-        for name, *rest, _ in cells
+        name.strip("`"): [[float(n) for n in cell.split(",")] for cell in rest] for name, _, *rest in cells
     }
 
 
-def test_boards_are_those_of_the_code() -> None:
-    assert rows("board") == {n: [[b.idle_w], [b.load_w], [b.cores]] for n, b in BOARDS.items()}
+def test_boards_are_those_of_the_profiles() -> None:
+    expected = {n: [[b.idle_w.value], [b.load_w.value], [b.cores]] for n, b in profiles().boards.items()}
+    assert rows("board") == expected
 
 
-def test_radios_are_those_of_the_code() -> None:
+def test_radios_are_those_of_the_profiles() -> None:
+    costs = {n: radio_costs(r) for n, r in profiles().radios.items()}
     expected = {
         n: [
-            [round(r.alpha_up, 2), round(r.alpha_down, 2)],
-            [r.beta_mw],
-            [pytest.approx(r.burst_joules, abs=5e-3)],
+            [pytest.approx(j * 1e6, rel=0.01) for j in (c.up_j_per_byte, c.down_j_per_byte)],
+            [pytest.approx(c.burst_j, rel=0.01)],
         ]
-        for n, r in RADIOS.items()
+        for n, c in costs.items()
     }
     assert rows("radio") == expected
 

@@ -13,9 +13,10 @@ import pytest
 from laconic.config import load
 from laconic.edge_sdk import Device, Limits, device_from_file
 from laconic.edge_sdk.daemon import DeviceConfig, run
-from laconic.edge_sdk.power import BOARDS, RADIOS, ModelledPower, WireOnly
+from laconic.edge_sdk.power import ModelledPower, WireOnly, radio_costs, radio_named
 from laconic.errors import ConfigError, StorageError
 from laconic.node import Effect, Event, Note
+from laconic.profiles import board
 from laconic.runtime import Bundle, Trainer
 from laconic.storage import MemoryStore
 from laconic.training import prepare
@@ -188,7 +189,7 @@ def test_a_device_needs_data_from_its_file_or_from_its_program(
 
 def test_a_radios_one_packet_transfer_costs_what_was_published() -> None:
     """Huang et al. (MobiSys 2012): 0.04 J for one packet over Wi-Fi."""
-    assert RADIOS["wifi_2012"].joules(40, 0, 1) == pytest.approx(0.04, rel=0.05)
+    assert radio_costs(radio_named("wifi_2012")).joules(40, 0, 1) == pytest.approx(0.04, rel=0.05)
 
 
 def test_joules_and_battery_follow_bytes_and_seconds() -> None:
@@ -199,7 +200,7 @@ def test_joules_and_battery_follow_bytes_and_seconds() -> None:
     power.worked(10.0)
     wire[0] = WireBytes(1_000_000, 0, True)
     after = power.read(0.0)
-    assert after.joules_compute == pytest.approx(10 * BOARDS["rpi_4b"].core_w)
+    assert after.joules_compute == pytest.approx(10 * board("rpi_4b").core_w)
     assert after.joules_radio > 2.0
     assert after.charge == pytest.approx(0.5 - (after.joules_compute + after.joules_radio) / 3600)
     idle = power.read(600.0)

@@ -36,7 +36,7 @@ CONNECT_BYTES: Final = 1_600
 
 JOULES_PER_SAMPLE: Final = 0.05
 """Prior: 54 ms a sample on one core of a Raspberry Pi 4B, which takes 0.925 W above idle (6.4 W at full load,
-2.7 W idle, four cores: `laconic.edge_sdk.power.BOARDS`), more than a small convolutional net needs."""
+2.7 W idle, four cores: `rpi_4b` of `laconic.profiles`), more than a small convolutional net needs."""
 BURSTS: Final = 3
 """Times that the radio wakes for a task: for the model, for the update, for the answer."""
 _FALL: Final = 0.1

@@ -37,7 +37,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "device.toml"
     file.write_text(
         'name = "d"\nbundle = "b"\ndata = "d.npz"\nmetered = true\n'
-        '[power]\nboard = "rpi_4b"\nradio = "ethernet"\nbattery_wh = 10.0\ncharge = 0.5\n'
+        '[power]\nboard = "rpi_4b"\nradio = "ethernet_pi3"\nbattery_wh = 10.0\ncharge = 0.5\n'
         'reader = [{ name = "meter_to_probe:Meter", options = { watts = 4.25 } }]\n'
     )
     return file
@@ -57,7 +57,7 @@ def test_a_configuration_is_applied(config: Path, capsys: pytest.CaptureFixture[
     found = {q["quantity"]: (q["value"], q["origin"], q["source"]) for q in answer["quantities"]}
     assert found["power"] == (4.25, "measured", "shunt")
     assert found["metered"] == (True, "modelled", "the configuration")
-    assert "ethernet" in found["joules_radio"][2]
+    assert "ethernet_pi3" in found["joules_radio"][2]
     assert any("recalibrate me" in note for note in answer["notes"])
 
 

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from laconic.edge_sdk.power import ModelledBattery, RadioMeter, board_named, origin_of, radio_named
+from laconic.edge_sdk.power import (
+    ModelledBattery,
+    RadioMeter,
+    board_named,
+    origin_of,
+    radio_costs,
+    radio_named,
+)
 from laconic.edge_sdk.readers.detect import board_here, detect
 from laconic.edge_sdk.readers.energy import WorkEnergy
 from laconic.edge_sdk.readers.sample import Reader
@@ -67,7 +74,7 @@ class Machine:
         name = board_here(root) if board is None else board
         self._board_name, self._radio_name = name, radio
         self._board = None if name is None else board_named(name)
-        self._radio = None if radio is None else RadioMeter(radio_named(radio), wire)
+        self._radio = None if radio is None else RadioMeter(radio_costs(radio_named(radio)), wire)
         self._battery = None if battery_wh is None else ModelledBattery(battery_wh, charge)
         self._wire, self._metered, self._clock = wire, metered, clock
         self._background = background
@@ -196,7 +203,7 @@ class Machine:
         if known is None and plugged is None:
             if self._battery is None:
                 return None, True, Origin.MODELLED
-            board_w = 0.0 if self._board is None else self._board.idle_w
+            board_w = 0.0 if self._board is None else self._board.idle_w.value
             idle_w = self._energy.idle_w
             charge = self._battery.charge(now, spent, board_w if idle_w is None else idle_w)
             return charge, False, Origin.MODELLED
@@ -218,14 +225,14 @@ class Machine:
             meter = self._source("power_w") or self._source("stored_joules") or self._source("charge")
             said.append(f"{share:.0%} of the work by {meter}: {work_w:.2f} W above idle")
         if self._board is not None and share != 1:
-            said.append(f"profile {self._board_name}: {self._board.source}")
+            said.append(f"profile {self._board_name}: {self._board.what}")
         return "; else ".join(said) or NOTHING
 
     def _radio_source(self) -> str:
         return (
             NOTHING
             if self._radio_name is None
-            else f"profile {self._radio_name}: {radio_named(self._radio_name).source}"
+            else f"profile {self._radio_name}: {radio_named(self._radio_name).what}"
         )
 
     def _now(self) -> Iterator[tuple[Reader, Taken]]:
