@@ -13,7 +13,7 @@ from laconic.compression import CodecSettings, encode, norm
 from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
-from laconic.edge_sdk.learner import Interrupted, Learner, Measured
+from laconic.edge_sdk.learner import Interrupted, Learner, Measured, Trained
 from laconic.errors import ConfigError, LimitExceeded, Malformed
 from laconic.node import Compute
 from laconic.protocol.messages import Folded, Offer, measured
@@ -89,9 +89,28 @@ class Outcome:
 def job(assignment: Assignment, learner: Learner) -> Compute:
     """The work as a driver runs it: it gives an `Outcome`, or `Measured` for an offer to measure only; or
     `Halted` where it was told to yield."""
-    run = perform if assignment.offer.train else measure
-    samples = touched(assignment.offer, learner.samples)
-    return Compute("train", lambda: run(assignment, learner), samples=samples)
+    return Compute("train", Work(assignment, learner), samples=touched(assignment.offer, learner.samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work as a call, for drivers that want to know what they call: its parts may be done elsewhere."""
+
+    assignment: Assignment
+    learner: Learner
+
+    def __call__(self) -> Outcome | Measured | Halted:
+        run = perform if self.assignment.offer.train else measure
+        return run(self.assignment, self.learner)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """Work of which the training is done."""
+
+    trained: Trained
+    base: Measured | None
+    schema: Schema
 
 
 def seed_of(device: str, task: str) -> int:
@@ -104,8 +123,13 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome | Halted:
 
     Raises `NonFinite` when training has diverged: residual and echo then stay as they were.
     """
-    offer = assignment.offer
-    begun = assignment.begun
+    learnt = learn(assignment, learner)
+    return learnt if isinstance(learnt, Halted) else conclude(assignment, learnt)
+
+
+def learn(assignment: Assignment, learner: Learner) -> Learnt | Halted:
+    """The work's first half: measure, if the offer asks for it, and train."""
+    offer, begun = assignment.offer, assignment.begun
     base = measure(assignment, learner) if offer.evaluate and begun.base is None else begun.base
     if isinstance(base, Halted):
         return base
@@ -114,12 +138,21 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome | Halted:
     )
     if isinstance(trained, Interrupted):
         return Halted(trained.checkpoint, base)
+    return Learnt(trained, base, learner.schema)
+
+
+def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
+    """Its second half: add the residual, pass the gate, encode. It depends on nothing but its arguments.
+
+    Raises `NonFinite` as `perform` does.
+    """
+    offer, trained, base, schema = assignment.offer, learnt.trained, learnt.base, learnt.schema
     change = trained.weights - assignment.weights
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = assignment.gate_state.running_norm or 0.0
     kept, echo = caught_up(assignment.residual, assignment.echo, offer)
     residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
-    residual = _sparing(residual, kept, change, learner.schema.controls)
+    residual = _sparing(residual, kept, change, schema.controls)
     decision = decide(
         assignment.gate,
         assignment.gate_state,
@@ -130,7 +163,7 @@ def perform(assignment: Assignment, learner: Learner) -> Outcome | Halted:
     )
     frame, state = None, decision.state
     if decision.send:
-        frame = _frame(residual.values, learner.schema, assignment)
+        frame = _frame(residual.values, schema, assignment)
         state = sent(state, len(frame))
     return Outcome(
         residual=residual,
