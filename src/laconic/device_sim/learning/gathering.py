@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -113,22 +114,33 @@ class _Meeting:
                 self._changed.notify_all()
 
 
-_seat: ContextVar[tuple[_Meeting, int] | None] = ContextVar("seat", default=None)
+_seat: ContextVar[Callable[[Job], TrainResult] | None] = ContextVar("seat", default=None)
+
+
+@contextmanager
+def trained_by(train: Callable[[Job], TrainResult]) -> Iterator[None]:
+    """Meanwhile the runs of a `GatheredTrainer` that this thread starts are done by `train`."""
+    token = _seat.set(train)
+    try:
+        yield
+    finally:
+        _seat.reset(token)
 
 
 def _attend(meeting: _Meeting, place: int, future: Future[Any], call: Callable[[], object]) -> None:
-    token = _seat.set((meeting, place))
     try:
-        future.set_result(call())
+        with trained_by(lambda job: meeting.train(place, job)):
+            found = call()
+        future.set_result(found)
     except BaseException as e:
         future.set_exception(e)
     finally:
-        _seat.reset(token)
         meeting.leave()
 
 
 class GatheredTrainer(Trainer):
-    """A Trainer whose runs meet others where a `Gathering` calls; elsewhere, and to resume, it is itself."""
+    """A Trainer whose runs meet others where a `Gathering` calls, or are done by whom `trained_by` names;
+    elsewhere, and to resume, it is itself."""
 
     def start(
         self,
@@ -164,8 +176,7 @@ class GatheredTrainer(Trainer):
         seat = _seat.get()
         if seat is None or resume is not None:
             return super().start(**job.arguments, data_tag=data_tag, resume=resume)
-        meeting, place = seat
-        return _Gathered(self, lambda: meeting.train(place, job))
+        return _Gathered(self, lambda: seat(job))
 
 
 class _Gathered(Training):

@@ -58,6 +58,7 @@ class Ready:
 
     def __init__(self, bundle: Bundle, job: Job) -> None:
         """Raises as `Trainer.start` does."""
+        self.job = job
         self.data: dict[str, Array] = check_inputs(bundle.manifest, job.x)
         self.samples = samples_in(self.data)
         self.data.update(check_targets(bundle.manifest, job.y, self.samples))

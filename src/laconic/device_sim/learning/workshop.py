@@ -59,7 +59,7 @@ class Workshop:
         are; stacks and threads agree to float32 rounding.
         """
         if self._stacks is None:
-            alone = [self._pool.submit(_alone, self.trainer, job) for job in jobs]
+            alone = [self._pool.submit(self._alone, job) for job in jobs]
             return [future.result() for future in alone]
         stacks = self._stacks
         outcomes: list[Outcome | None] = [None] * len(jobs)
@@ -71,11 +71,18 @@ class Workshop:
                 outcomes[i] = e
         at = list(ready)
         divided = stacks.divided(list(ready.values()))
-        futures = [self._pool.submit(_stack, stacks, [ready[at[i]] for i in places]) for places in divided]
+        futures = [self._pool.submit(self._stack, [ready[at[i]] for i in places]) for places in divided]
         for places, future in zip(divided, futures, strict=True):
             for i, outcome in zip(places, future.result(), strict=True):
                 outcomes[at[i]] = outcome
         return [o for o in outcomes if o is not None]
+
+    def _alone(self, job: Job) -> Outcome:
+        return alone(self.trainer, job)
+
+    def _stack(self, jobs: Sequence[Ready]) -> list[Outcome]:
+        assert self._stacks is not None
+        return stack(self._stacks, jobs)
 
     def close(self) -> None:
         """End the threads; jobs under way are done."""
@@ -99,14 +106,16 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _alone(trainer: Trainer, job: Job) -> Outcome:
+def alone(trainer: Trainer, job: Job) -> Outcome:
+    """One job in this thread."""
     try:
         return trainer.train(**job.arguments)
     except LaconicError as e:
         return e
 
 
-def _stack(stacks: Stacks, jobs: Sequence[Ready]) -> list[Outcome]:
+def stack(stacks: Stacks, jobs: Sequence[Ready]) -> list[Outcome]:
+    """The jobs of one stack in this thread."""
     try:
         return stacks.train(jobs)
     except LaconicError as e:
