@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from laconic.compression import PRESETS, decode
-from laconic.coordinator.advance import Version, advance, first
+from laconic.coordinator.advance import Version, advance, first, full_frame
 from laconic.coordinator.budgets import refusal
 from laconic.coordinator.inbox import Inbox
 from laconic.coordinator.ledger import DeviceRecord, Ledger, online
 from laconic.coordinator.registry import Registry
 from laconic.coordinator.selection import chosen
+from laconic.edge_sdk.download import Download, download_limit_bytes
+from laconic.edge_sdk.records import Held
 from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed, StorageError
 from laconic.node import Send
 from laconic.protocol import topics
-from laconic.protocol.identity import selected, weights_hash
+from laconic.protocol.identity import selected, short, weights_hash
 from laconic.protocol.messages import Allowance, Eligibility, Fin, Manifest, State, Telemetry
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, TensorSpec, Vector
@@ -242,24 +245,29 @@ def test_the_coordinator_chooses_whom_the_devices_choose(names: list[str], share
 # --- registry -----------------------------------------------------------------------------------------------
 
 
-def registry(store: MemoryStore, *, keep: int = 3, key: bytes | None = None) -> Registry:
-    return Registry(store, SCHEMA, bundle=HASH, key=key, chunk_bytes=64, keep_versions=keep)
+def registry(
+    store: MemoryStore, *, keep: int = 3, key: bytes | None = None, schema: Schema = SCHEMA, chunk: int = 64
+) -> Registry:
+    return Registry(store, schema, bundle=HASH, key=key, chunk_bytes=chunk, keep_versions=keep)
 
 
 def grow(
-    r: Registry, store: MemoryStore, broker: Broker, mean: Vector | None = None, codec: str = "small"
-) -> Version:
+    r: Registry, store: MemoryStore, broker: Broker, mean: Vector | None = None, codec: str = "small",
+    schema: Schema = SCHEMA,
+) -> Version:  # fmt: skip
     """One more version: computed, saved, published."""
     if r.empty:
-        version = first(np.zeros(SCHEMA.size, np.float32), SCHEMA, lambda w: None)
+        version = first(np.zeros(schema.size, np.float32), schema, lambda w: None)
     else:
         seed = r.current.version + 1
-        step = np.random.default_rng(seed).normal(size=SCHEMA.size).astype(np.float32)
+        step = np.random.default_rng(seed).normal(size=schema.size).astype(np.float32)
         version = advance(
-            r.weights, r.residual, step if mean is None else mean, SCHEMA,
+            r.weights, r.residual, step if mean is None else mean, schema,
             codec=PRESETS[codec], seed=seed, full=r.wants_full(),
             evaluate=lambda w: None,
         )  # fmt: skip
+        if version.full is None and r.must_be_whole()(version):
+            version = replace(version, full=full_frame(version.weights, schema))
     store.write(r.add(version, 0.0, round_number=1, updates=1, silent=0, samples=1))
     publish(broker, r.publish_newest(version))
     return version
@@ -336,6 +344,30 @@ def test_the_broker_holds_what_kept_versions_need_and_no_more(keep: int, version
         assert blob is not None
         full = b"".join(broker.retained[topics.blob_chunk(blob.address, i)] for i in range(blob.chunks))
         assert decode(full, SCHEMA, limit_bytes=4 * SCHEMA.size).tobytes() == made[version].weights.tobytes()
+
+
+@settings(max_examples=examples(15), deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.sampled_from(["exact", "dense8", "small"]))
+@example(16, 6, "exact")
+def test_whoever_is_behind_can_take_what_leads_to_the_newest_version(
+    keep: int, versions: int, codec: str
+) -> None:
+    """Recorded: deltas as long as the model; who was three versions behind could not follow any more."""
+    schema = Schema((TensorSpec("w", (50, 60)),))
+    store, broker = MemoryStore(), Broker()
+    r = registry(store, keep=keep, schema=schema, chunk=1 << 16)
+    made = [grow(r, store, broker, codec=codec, schema=schema) for _ in range(versions)]
+    for version in range(versions):
+        held = Held(version, short(made[version].digest), made[version].weights)
+        download = Download(
+            target=r.current.name, held=held.name, held_version=version, bundle=HASH, key=None,
+            limit_bytes=download_limit_bytes(schema),
+        )  # fmt: skip
+        while version < versions - 1:
+            (topic, *_) = download.wanted()
+            if (fetched := download.take(topic, broker.retained[topic])) is not None:
+                assert fetched.apply(held, schema).weights.tobytes() == r.weights.tobytes()
+                break
 
 
 def test_equal_deltas_of_two_versions_share_their_chunks_until_both_are_gone() -> None:

@@ -65,7 +65,7 @@ class Closing:
         server, schema, evaluate = course.server, course.schema, course.subject.evaluate
         sounding, number = server.fleet_echo, course.round.number
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
-        full, known = registry.wants_full(), registry.digests()
+        full, must_be_whole = registry.wants_full(), registry.must_be_whole()
         summary = self._summary(seed)
         controls = server.controls_after(course.book.fold)
         samples = scaffold.taking_part(course.ledger, c.cohort)
@@ -86,8 +86,7 @@ class Closing:
                 full=full,
                 evaluate=evaluate,
             )
-            if version.full is None and version.digest in known:
-                # It takes an older version's name, and no delta leads past that.
+            if version.full is None and must_be_whole(version):
                 version = replace(version, full=full_frame(version.weights, schema))
             return replace(version, moments=moments, echo=sounding.after(mean, c.echo, number))
 

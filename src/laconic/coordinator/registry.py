@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
 from laconic.coordinator import publication
 from laconic.coordinator.advance import Score, Version
+from laconic.coordinator.campaign import update_limit_bytes
 from laconic.coordinator.records import ModelRecord, Refusal, Status, read_records
 from laconic.errors import ConfigError, StorageError
 from laconic.node import Effect, StoreView
@@ -65,10 +66,22 @@ class Registry:
         """Whether the version after the newest is to be kept whole."""
         return (self.current.version + 1) % self.full_every == 0
 
-    def digests(self) -> frozenset[bytes]:
-        """Hashes of the weights at the broker. A newer version with one of them takes the older one's name,
-        and must be kept whole: no delta leads past it."""
-        return frozenset(r.weights for r in self._at_the_broker())
+    def must_be_whole(self) -> Callable[[Version], bool]:
+        """Tells of a version after the newest whether it must be kept whole, whatever `wants_full` says.
+
+        With weights that lie at the broker already it takes their name, and no delta leads past it. And a
+        device takes no more bytes for one version than two whole models have: with deltas that are as long
+        as a model, the newest whole one and the deltas since would soon be more than that.
+        """
+        kept = self._at_the_broker()
+        known = frozenset(r.weights for r in kept)
+        since = 0
+        for record in reversed(kept):
+            if record.full is not None:
+                break
+            since += record.delta.size if record.delta is not None else 0
+        room = update_limit_bytes(self._schema) // 2 - since
+        return lambda version: version.digest in known or len(version.delta or b"") > room
 
     def sizes(self) -> tuple[dict[int, int], dict[int, int]]:
         """Bytes of the deltas, and of the whole models, that lie at the broker, by version."""

@@ -28,6 +28,11 @@ _WINDOW = 4
 """Chunks asked for at a time: a broker may drop what it cannot queue for a client."""
 
 
+def download_limit_bytes(schema: Schema) -> int:
+    """Most bytes of all frames that lead to one version: two whole models, neither of which compresses."""
+    return 2 * 4 * schema.size + 4096 + 256 * len(schema.tensors)
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """Frames to be added up: on the weights that are held, or on zeros."""

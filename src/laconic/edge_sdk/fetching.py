@@ -6,7 +6,7 @@ from enum import Enum
 
 from laconic.edge_sdk.backoff import Backoff
 from laconic.edge_sdk.bookkeeping import Bookkeeping
-from laconic.edge_sdk.download import Download, saved_pieces
+from laconic.edge_sdk.download import Download, download_limit_bytes, saved_pieces
 from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.notes import dropped
 from laconic.edge_sdk.purse import Need
@@ -155,7 +155,7 @@ class Fetching:
             held_version=self.held.version,
             bundle=self._bundle,
             key=self._key,
-            limit_bytes=2 * 4 * self._schema.size + 4096 + 256 * len(self._schema.tensors),
+            limit_bytes=download_limit_bytes(self._schema),
             saved=lambda address: saved_pieces(self._store, address),
             only_full=only_full,
         )
