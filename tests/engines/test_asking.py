@@ -115,6 +115,18 @@ def test_offers_go_only_to_those_who_are_chosen() -> None:
     }
 
 
+@pytest.mark.parametrize("waiting", [0, 4])
+def test_who_comes_into_a_round_that_asks_enough_waits_for_the_next(waiting: int) -> None:
+    """Recorded: of a thousand that came after the first ten, all were asked, as these ten had all been."""
+    fleet = choosing("uniform", waiting=waiting, targeted=True, devices=8, min_devices=2, rounds=3)
+    world = logged(fleet)
+    settle(fleet, world)
+    verify(fleet, world, everyone=False)
+    asked = {t for t, _ in world.published if t.endswith("/dn/task")}
+    assert len(asked) <= 3 * 2
+    assert sum(n.kind == "training" for _, h, n in world.notes if h != "coordinator") == 3 * 2
+
+
 @pytest.mark.thinned
 def test_a_crash_before_any_effect_changes_no_choice_and_loses_nothing() -> None:
     def run(k: int | None) -> LoggedWorld:

@@ -66,19 +66,17 @@ class Asking:
     def joins(self, device: str, progress: Progress, expected: int, now: float) -> bool:
         """Whether a device is asked that comes into the open round, in which `expected` are expected.
 
-        By name whoever was asked already, and others as long as fewer than the target are expected; without a
-        target, those whose hash falls into the share.
+        Of a targeted campaign's whoever was asked already, and others as long as fewer than the target are
+        expected; without a target, and of an offer to the cohort, those whose hash falls into the share.
         """
         c, able = self._campaign, self._able([self._ledger[device]], now)
         if not able:
             return False
-        if not c.selection.by_name:
-            return selected(device, progress.task, progress.share)
-        if device in progress.expected:
+        if c.targeted and device in progress.expected:
             return True
-        if c.plan.target_reports:
+        if c.targeted and c.plan.target_reports:
             return expected < c.plan.asked(_MANY)
-        return selected(device, progress.task, c.share)
+        return selected(device, progress.task, c.share if c.selection.by_name else progress.share)
 
     def more(self, progress: Progress, expected: Collection[str], now: float) -> Picked:
         """Who is asked as well, when too few have reported: as many again, or all that there are.
