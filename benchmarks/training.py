@@ -13,13 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from _environments import Environment, base_install, environment, megabytes
 from _result import Bar, at_least, at_most, emit
-from _training.environments import ORT_TRAINING, PEERS, Environment, base_install, environment, megabytes
 from _training.processes import HERE, ZOO_FOLDER, Contender, Timings, in_turns, medians, once
 from _training.worker import Task
 
 from laconic.errors import LaconicError
 from laconic.training import prepare
+
+PEERS = ("torch==2.13.0", "onnx", "onnxscript", "onnxruntime", "onnx-ad==0.3.0")
+# The last release for training on devices: it imports torch, and its builder of graphs wants an older onnx.
+ORT_TRAINING = ("onnxruntime-training-cpu==1.19.2", "onnx==1.16.2", "numpy<2", "protobuf<5", "torch==2.13.0")
 
 BATCHES = (1, 8, 32)
 TURNS = 7

@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
+from _environments import Environment
 from _result import Bar, at_least, at_most
-from _training.environments import Environment
 
 from _codec import nnc, peers
 from _codec.updates import RUNS, Update, real_updates

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from _environments import CACHE, ROOT
 from _result import Bar, at_least
-from _training.environments import CACHE, ROOT
 
 from _codec.baselines import BASELINES, product
 from _codec.federation import Codec, Federation, decaying, run

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from _training.environments import Environment, environment
+from _environments import Environment, environment
 
 NNCODEC = "nncodec==2.1.3"
 # All that its coder imports. PyTorch, torchvision, OpenCV and the rest of its requirements serve other parts.

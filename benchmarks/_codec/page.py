@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from _training.environments import ROOT
+from _environments import ROOT
 
 PAGE = ROOT / "docs" / "choosing-a-preset.md"
 

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from _training.environments import ROOT, Environment
+from _environments import ROOT, Environment
+
 from _training.worker import Task
 
 HERE = Path(__file__).resolve().parent

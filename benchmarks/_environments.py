@@ -1,4 +1,4 @@
-"""Environments of the training benchmark, apart from the project's own: made once, kept in a cache folder."""
+"""Environments of the benchmarks' peers, apart from the project's own: made once, kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic-bench"
-
-PEERS = ("torch==2.13.0", "onnx", "onnxscript", "onnxruntime", "onnx-ad==0.3.0")
-# The last release for training on devices: it imports torch, and its builder of graphs wants an older onnx.
-ORT_TRAINING = ("onnxruntime-training-cpu==1.19.2", "onnx==1.16.2", "numpy<2", "protobuf<5", "torch==2.13.0")
 
 INSTALLER = frozenset({"pip", "setuptools", "_distutils_hack", "pkg_resources", "distutils-precedence.pth"})
 """What a virtual environment brings along by itself."""
