@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,48 @@ def digits_cnn(seed: int = 0) -> bytes:
     x = node("Gemm", "hidden", x, *layer("dense1", 384, 512), transB=1)
     x = node("Relu", "relu3", x)
     node("Gemm", "logits", x, *layer("dense2", 10, 384), transB=1)
+    return _encoded("digits_cnn", nodes, ("image", (1, 8, 8)), ("logits", 10), weights)
+
+
+def mlp(shape: Sequence[int], outputs: int, hidden: Sequence[int], seed: int = 0) -> bytes:
+    """Dense layers with ReLU between them, for samples of any shape: `hidden` widths, then `outputs`.
+
+    Input `x`, float32 (batch, *shape), is flattened; output `output`, float32 (batch, outputs): logits, or
+    values to be regressed. Weights are drawn as in He et al., ICCV 2015, section 2.2, those of the last layer
+    with half the variance, as no ReLU follows; biases are zero. Without hidden layers it is linear and all
+    zero. The same seed gives the same bytes.
+    """
+    rng = np.random.default_rng(seed)
+    weights: dict[str, NDArray[np.float32]] = {}
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"], name="flat")]
+    before, size = "flat", math.prod(shape)
+    for number, width in enumerate([*hidden, outputs], start=1):
+        name, last = f"dense{number}", number > len(hidden)
+        deviation = math.sqrt((1 if last else 2) / size) if hidden else 0.0
+        weights[f"{name}.weight"] = (rng.standard_normal((width, size)) * deviation).astype(np.float32)
+        weights[f"{name}.bias"] = np.zeros(width, np.float32)
+        result = "output" if last else f"sum{number}"
+        parts = [before, f"{name}.weight", f"{name}.bias"]
+        nodes.append(helper.make_node("Gemm", parts, [result], name=name, transB=1))
+        if not last:
+            nodes.append(helper.make_node("Relu", [result], [f"relu{number}"], name=f"relu{number}"))
+        before, size = f"relu{number}", width
+    return _encoded("mlp", nodes, ("x", tuple(shape)), ("output", outputs), weights)
+
+
+def _encoded(
+    name: str,
+    nodes: Sequence[NodeProto],
+    sample: tuple[str, tuple[int, ...]],
+    output: tuple[str, int],
+    weights: Mapping[str, NDArray[np.float32]],
+) -> bytes:
+    """A model's bytes: one input of samples of a shape, one output of so many values a sample."""
     graph = helper.make_graph(
         nodes,
-        "digits_cnn",
-        [value_info("image", TensorProto.FLOAT, (BATCH, 1, 8, 8))],
-        [value_info("logits", TensorProto.FLOAT, (BATCH, 10))],
+        name,
+        [value_info(sample[0], TensorProto.FLOAT, (BATCH, *sample[1]))],
+        [value_info(output[0], TensorProto.FLOAT, (BATCH, output[1]))],
         initializer=[numpy_helper.from_array(w, n) for n, w in weights.items()],
     )
     opset = [helper.make_opsetid("", OPSET)]

@@ -27,8 +27,10 @@ def test_a_division_loses_and_doubles_nothing(
     division: str, devices: int, labels: list[int], seed: int, alpha: float
 ) -> None:
     s = DataSection(division=division, alpha=alpha, own_class=0.7)
-    parts = divided(s, np.array(labels), devices, np.random.default_rng(seed))
-    assert len(parts) == devices
+    group = np.arange(len(labels)) // 1
+    found = divided(s, np.array(labels), group, devices, np.random.default_rng(seed))
+    parts = [found.of_device(i) for i in range(devices)]
+    assert len(found) == devices
     assert all(len(part) for part in parts)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
 

@@ -26,7 +26,7 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
             raise ModelError(f"bundle {file} cannot be read ({e})", remedy="prepare it again") from e
     try:
         from laconic.training import prepare
-        from laconic.training.models import digits_cnn
+        from laconic.training.models import digits_cnn, mlp
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
     if m.onnx is not None:
@@ -36,33 +36,19 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
         if shape != (1, 8, 8):
             raise ConfigError("shape of the examples for digits_cnn", value=shape, limit=(1, 8, 8))
         return Bundle.read(prepare(digits_cnn(seed), proximal=proximal))
-    if examples.y.ndim != 1 or not np.issubdtype(examples.y.dtype, np.integer):
-        raise ConfigError("y for the model softmax", value=examples.y.dtype, limit="classes from 0")
-    return Bundle.read(prepare(_softmax(shape, int(examples.y.max()) + 1), proximal=proximal))
+    outputs, loss = _outputs(m, examples)
+    hidden = m.hidden if m.built_in == "mlp" else ()
+    return Bundle.read(prepare(mlp(shape, outputs, hidden, seed), loss=loss, proximal=proximal))
 
 
-def _softmax(shape: tuple[int, ...], classes: int) -> bytes:
-    """Logits = W x + b of samples of a shape, all zero at the start."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    from laconic.training.assemble import IR_VERSION, OPSET
-    from laconic.training.builder import BATCH, value_info
-
-    size = int(np.prod(shape))
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["x"], ["flat"], name="flat"),
-            helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], name="linear", transB=1),
-        ],
-        "softmax",
-        [value_info("x", TensorProto.FLOAT, (BATCH, *shape))],
-        [value_info("logits", TensorProto.FLOAT, (BATCH, classes))],
-        initializer=[
-            numpy_helper.from_array(np.zeros((classes, size), np.float32), "weight"),
-            numpy_helper.from_array(np.zeros(classes, np.float32), "bias"),
-        ],
+def _outputs(m: ModelSection, examples: Part) -> tuple[int, str]:
+    """How many values a built-in model gives for a sample, and its loss: classes, or what is regressed."""
+    y = examples.y
+    if np.issubdtype(y.dtype, np.floating) and y.ndim <= 2 and m.built_in in ("mlp", "linear"):
+        return (1 if y.ndim == 1 else y.shape[1]), "mse"
+    if np.issubdtype(y.dtype, np.integer) and y.ndim == 1 and m.built_in in ("mlp", "softmax"):
+        return int(y.max()) + 1, "cross_entropy"
+    known = {"mlp": "classes from 0, or real numbers", "linear": "real numbers", "softmax": "classes from 0"}
+    raise ConfigError(
+        f"y for the model {m.built_in}", value=(y.dtype.str, y.shape), limit=known[m.built_in or ""]
     )
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="laconic")
-    encoded: bytes = model.SerializeToString(deterministic=True)
-    return encoded

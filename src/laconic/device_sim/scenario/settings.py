@@ -11,14 +11,16 @@ import msgspec
 from laconic.budget.calendar import check_zone
 from laconic.config import Section, within
 from laconic.coordinator.configuration import CampaignSection
+from laconic.device_sim.datasets.cmapss import CHANNELS, SUBSETS
 from laconic.edge_sdk.policy import Limits, checked
 from laconic.errors import ConfigError
 
 MOST_DEVICES: Final = 100_000
 MOST_HOURS: Final = 24 * 366 * 10
-BUILT_IN: Final = ("digits_cnn", "softmax")
-SOURCES: Final = ("digits", "npz", "mnist")
-DIVISIONS: Final = ("uniform", "own_class", "dirichlet")
+BUILT_IN: Final = ("digits_cnn", "softmax", "mlp", "linear")
+SOURCES: Final = ("digits", "npz", "mnist", "cmapss", "har")
+FETCHED: Final = ("mnist", "cmapss", "har")
+DIVISIONS: Final = ("uniform", "own_class", "dirichlet", "group")
 CHARGERS: Final = ("none", "always", "nightly", "solar")
 PRESENCES: Final = ("always", "sessions", "synthetic")
 TLS: Final = ("none", "server", "mutual", "resumed")
@@ -39,10 +41,30 @@ class ModelSection(Section, frozen=True):
     """`[model]`: what is trained: one of the three."""
 
     built_in: str | None = None
+    hidden: tuple[int, ...] = (64,)
+    """Of `mlp`: the widths of its hidden layers."""
     bundle: str | None = None
     onnx: str | None = None
     loss: str = "cross_entropy"
     """For `onnx`, as `laconic prepare --loss`."""
+
+
+class CmapssSection(Section, frozen=True):
+    """`[data.cmapss]`: how engines' records become examples."""
+
+    subset: str = "FD001"
+    window: int = 30
+    stride: int = 1
+    cap_cycles: float = 125.0
+    unit_cycles: float = 1.0
+    channels: tuple[str, ...] = ()
+    """Empty: the sensors that vary."""
+
+
+class HarSection(Section, frozen=True):
+    """`[data.har]`: which people nobody learns from."""
+
+    held_out: tuple[int, ...] = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 
 
 class DataSection(Section, frozen=True):
@@ -50,11 +72,32 @@ class DataSection(Section, frozen=True):
 
     source: str = "digits"
     path: str | None = None
+    download: bool = False
+    """Fetch what lacks in the folder."""
     held_out: float = 0.2
+    own_held_out: float = 0.0
     division: str = "uniform"
     own_class: float = 0.9
     alpha: float = 0.5
     samples: int = 0
+    cmapss: CmapssSection = CmapssSection()
+    har: HarSection = HarSection()
+
+
+class BaselinesSection(Section, frozen=True):
+    """`[baselines]`: what is trained without communication, to be compared with."""
+
+    alone: bool = False
+    pooled: bool = False
+    alone_devices: int = 32
+    """As many devices, drawn at random; 0: all."""
+    every: int = 1
+
+
+class RecordSection(Section, frozen=True):
+    """`[record]`: what is written down beside the usual."""
+
+    losses: bool = False
 
 
 class MediumSection(Section, frozen=True):
@@ -158,6 +201,8 @@ class ScenarioSettings(Section, frozen=True):
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     coordinator: CampaignSection = CampaignSection()
+    baselines: BaselinesSection = BaselinesSection()
+    record: RecordSection = RecordSection()
     media: tuple[MediumSection, ...] = ()
     devices: tuple[DevicesSection, ...] = ()
     sweep: dict[str, list[Any]] = msgspec.field(default_factory=dict)
@@ -173,19 +218,12 @@ def check(s: ScenarioSettings) -> ScenarioSettings:
     within("end.rounds", 1 if s.end.rounds is None else s.end.rounds, 1, 10**9)
     within("end.accuracy", s.end.accuracy or 0.0, 0.0, 1.0)
     _check_model(s.model)
-    _one_of("data.source", s.data.source, SOURCES)
-    _one_of("data.division", s.data.division, DIVISIONS)
-    within("data.held_out", s.data.held_out, 0.01, 0.9)
-    within("data.own_class", s.data.own_class, 0.01, 1.0)
-    within("data.alpha", s.data.alpha, 1e-3, 1e6)
-    within("data.samples", s.data.samples, 0, 10**9)
-    if (s.data.path is None) != (s.data.source == "digits"):
-        raise ConfigError(
-            "data.path", value=s.data.path, limit="a file or folder with npz and mnist, none with digits"
-        )
+    _check_data(s.data)
     for key in ("bundle", "held_out"):
         if (found := getattr(s.coordinator, key)) is not None:
             raise ConfigError(f"coordinator.{key}", value=found, remedy="a scenario has [model] and [data]")
+    within("baselines.alone_devices", s.baselines.alone_devices, 0, MOST_DEVICES)
+    within("baselines.every", s.baselines.every, 1, 10**9)
     media = [m.name for m in s.media]
     _once("media", media)
     for m in s.media:
@@ -216,6 +254,33 @@ def _check_model(m: ModelSection) -> None:
         raise ConfigError("model", value=given, limit="one of built_in, bundle, onnx")
     if m.built_in is not None:
         _one_of("model.built_in", m.built_in, BUILT_IN)
+    within("number of model.hidden", len(m.hidden), 0, 8)
+    for width in m.hidden:
+        within("model.hidden", width, 1, 65_536)
+
+
+def _check_data(d: DataSection) -> None:
+    _one_of("data.source", d.source, SOURCES)
+    _one_of("data.division", d.division, DIVISIONS)
+    within("data.held_out", d.held_out, 0.01, 0.9)
+    within("data.own_held_out", d.own_held_out, 0.0, 0.5)
+    within("data.own_class", d.own_class, 0.01, 1.0)
+    within("data.alpha", d.alpha, 1e-3, 1e6)
+    within("data.samples", d.samples, 0, 10**9)
+    if (d.path is None) != (d.source == "digits"):
+        raise ConfigError(
+            "data.path", value=d.path, limit="none with digits; with others a file (npz) or a folder"
+        )
+    if d.download and d.source not in FETCHED:
+        raise ConfigError("data.download", value=d.download, limit=f"with {', '.join(FETCHED)}")
+    c = d.cmapss
+    _one_of("data.cmapss.subset", c.subset, SUBSETS)
+    within("data.cmapss.window", c.window, 1, 1000)
+    within("data.cmapss.stride", c.stride, 1, 1000)
+    within("data.cmapss.cap_cycles", c.cap_cycles, 1.0, 1e6)
+    within("data.cmapss.unit_cycles", c.unit_cycles, 1e-3, 1e6)
+    for channel in c.channels:
+        _one_of("data.cmapss.channels", channel, CHANNELS)
 
 
 def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) -> None:

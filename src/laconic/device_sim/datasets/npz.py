@@ -1,0 +1,40 @@
+"""Anybody's examples: an `.npz` file with `x`, `y` and, if they are of persons or engines, `group`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.device_sim.datasets.labelled import Dataset, Labelled
+from laconic.errors import ConfigError
+from laconic.runtime import read_arrays
+
+
+def load(path: Path) -> Dataset:
+    """The examples of a file: `x`, `y`, and `group`, integers `(samples,)`, if there is one.
+
+    Labels of a real dtype mean regression, and are read as float32. Raises `ConfigError`.
+    """
+    x, y = read_arrays(path)
+    if np.issubdtype(y.dtype, np.floating):
+        y = y.astype(np.float32, copy=False)
+    return Dataset(Labelled(x, y, _group(path, len(y))))
+
+
+def _group(path: Path, samples: int) -> NDArray[np.int64] | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            group: NDArray[Any] | None = arrays.get("group")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        raise ConfigError(f"cannot read group from {path} ({e})", limit="integers") from e
+    if group is None:
+        return None
+    if group.shape != (samples,) or not np.issubdtype(group.dtype, np.integer):
+        raise ConfigError(
+            f"group in {path}", value=(group.shape, group.dtype.str), limit=f"{samples} integers"
+        )
+    return group.astype(np.int64, copy=False)
