@@ -27,18 +27,27 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
     try:
         from laconic.training import prepare
         from laconic.training.models import digits_cnn, mlp
+        from laconic.training.models_signal import signal_cnn
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
     if m.onnx is not None:
-        return Bundle.read(prepare(read_file(folder / m.onnx, "model"), loss=m.loss, proximal=proximal))
+        model = read_file(folder / m.onnx, "model")
+        return Bundle.read(prepare(model, loss=m.loss, proximal=proximal, local=m.local))
     shape = examples.x.shape[1:]
     if m.built_in == "digits_cnn":
         if shape != (1, 8, 8):
             raise ConfigError("shape of the examples for digits_cnn", value=shape, limit=(1, 8, 8))
-        return Bundle.read(prepare(digits_cnn(seed), proximal=proximal))
+        return Bundle.read(prepare(digits_cnn(seed), proximal=proximal, local=m.local))
     outputs, loss = _outputs(m, examples)
-    hidden = m.hidden if m.built_in == "mlp" else ()
-    return Bundle.read(prepare(mlp(shape, outputs, hidden, seed), loss=loss, proximal=proximal))
+    if m.built_in == "signal_cnn":
+        if len(shape) != 2:
+            raise ConfigError(
+                "shape of the examples for signal_cnn", value=shape, limit="(channels, readings)"
+            )
+        model = signal_cnn(*shape, outputs, seed)
+    else:
+        model = mlp(shape, outputs, m.hidden if m.built_in == "mlp" else (), seed)
+    return Bundle.read(prepare(model, loss=loss, proximal=proximal, local=m.local))
 
 
 def _outputs(m: ModelSection, examples: Part) -> tuple[int, str]:
@@ -46,9 +55,11 @@ def _outputs(m: ModelSection, examples: Part) -> tuple[int, str]:
     y = examples.y
     if np.issubdtype(y.dtype, np.floating) and y.ndim <= 2 and m.built_in in ("mlp", "linear"):
         return (1 if y.ndim == 1 else y.shape[1]), "mse"
-    if np.issubdtype(y.dtype, np.integer) and y.ndim == 1 and m.built_in in ("mlp", "softmax"):
+    if np.issubdtype(y.dtype, np.integer) and y.ndim == 1 and m.built_in in ("mlp", "softmax", "signal_cnn"):
         return int(y.max()) + 1, "cross_entropy"
-    known = {"mlp": "classes from 0, or real numbers", "linear": "real numbers", "softmax": "classes from 0"}
+    known = {"mlp": "classes from 0, or real numbers", "linear": "real numbers"}
     raise ConfigError(
-        f"y for the model {m.built_in}", value=(y.dtype.str, y.shape), limit=known[m.built_in or ""]
+        f"y for the model {m.built_in}",
+        value=(y.dtype.str, y.shape),
+        limit=known.get(m.built_in or "", "classes from 0"),
     )

@@ -17,7 +17,7 @@ from laconic.errors import ConfigError
 
 MOST_DEVICES: Final = 100_000
 MOST_HOURS: Final = 24 * 366 * 10
-BUILT_IN: Final = ("digits_cnn", "softmax", "mlp", "linear")
+BUILT_IN: Final = ("digits_cnn", "softmax", "mlp", "linear", "signal_cnn")
 SOURCES: Final = ("digits", "npz", "mnist", "cmapss", "har")
 FETCHED: Final = ("mnist", "cmapss", "har")
 DIVISIONS: Final = ("uniform", "own_class", "dirichlet", "group")
@@ -47,6 +47,8 @@ class ModelSection(Section, frozen=True):
     onnx: str | None = None
     loss: str = "cross_entropy"
     """For `onnx`, as `laconic prepare --loss`."""
+    local: tuple[str, ...] = ()
+    """For all but `bundle`, as `laconic prepare --local`: patterns of weights that stay on their device."""
 
 
 class CmapssSection(Section, frozen=True):
@@ -252,6 +254,8 @@ def _check_model(m: ModelSection) -> None:
     given = [k for k in ("built_in", "bundle", "onnx") if getattr(m, k) is not None]
     if len(given) != 1:
         raise ConfigError("model", value=given, limit="one of built_in, bundle, onnx")
+    if m.local and m.bundle is not None:
+        raise ConfigError("model.local", value=m.local, remedy="prepare the bundle with --local")
     if m.built_in is not None:
         _one_of("model.built_in", m.built_in, BUILT_IN)
     within("number of model.hidden", len(m.hidden), 0, 8)
