@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -97,6 +98,12 @@ class Subject:
     initial: Vector
     """Weights of version 0."""
     evaluate: Evaluate
+    today: Callable[[], Evaluate] | None = None
+    """Where what versions are scored on changes with time: asked when a version begins to be computed."""
+
+    def scorer(self) -> Evaluate:
+        """What scores a version whose computation begins now."""
+        return self.evaluate if self.today is None else self.today()
 
 
 def update_limit_bytes(schema: Schema) -> int:

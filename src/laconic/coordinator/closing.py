@@ -62,7 +62,7 @@ class Closing:
     def _next_version(self) -> Callable[[], Version]:
         """What computes it, from values that no later message changes."""
         course, c, registry = self._course, self._course.campaign, self._course.registry
-        server, schema, evaluate = course.server, course.schema, course.subject.evaluate
+        server, schema, evaluate = course.server, course.schema, course.subject.scorer()
         sounding, number = server.fleet_echo, course.round.number
         weights, residual, seed = registry.weights, registry.residual, registry.current.version + 1
         full, must_be_whole = registry.wants_full(), registry.must_be_whole()

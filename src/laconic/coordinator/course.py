@@ -140,7 +140,7 @@ class Course:
         """Make version 0 if there is none, and go on with the round that was open."""
         effects: list[Effect] = []
         if self.registry.empty:
-            version = first(self.subject.initial, self.schema, self.subject.evaluate)
+            version = first(self.subject.initial, self.schema, self.subject.scorer())
             entries = self.registry.add(version, now, round_number=0, updates=0, silent=0, samples=0)
             entries |= self.custody.settle()
             effects += [self.save(entries), notes.version(self.registry.current)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from laconic.edge_sdk.data import Examples, Snapshot, samples_of, snapshot_of, source_of
 from laconic.edge_sdk.records import UNREADABLE
@@ -28,6 +29,8 @@ class Trained:
     loss_after: float | None
     private: bytes = b""
     """What the learner wants to see again next time and nobody else may see."""
+    losses: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """Mean loss of each step, before that step, as far as the learner tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,16 @@ class Learner(Protocol):
 
     def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:
         """How good `weights` are on this device's data, before they are trained on it."""
+        ...
+
+
+@runtime_checkable
+class ChangingLearner(Protocol):
+    """A learner whose examples change by the clock of whoever asks: under a virtual one, work is done earlier
+    or later than it begins."""
+
+    def at(self, now: float) -> Learner:
+        """The learner with the examples of a time; it stays as it is."""
         ...
 
 
@@ -197,6 +210,7 @@ class OnnxLearner:
             loss_before=float(np.mean(losses[:steps_per_epoch])) if len(losses) else None,
             loss_after=float(np.mean(losses[-steps_per_epoch:])) if len(losses) else None,
             private=self._remembered(result, data.samples, keep_optimizer=training.keep_optimizer),
+            losses=losses,
         )
 
     def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:

@@ -13,7 +13,7 @@ from laconic.compression import CodecSettings, encode, norm
 from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
-from laconic.edge_sdk.learner import Interrupted, Learner, Measured, Trained
+from laconic.edge_sdk.learner import ChangingLearner, Interrupted, Learner, Measured, Trained
 from laconic.errors import ConfigError, LimitExceeded, Malformed
 from laconic.node import Compute
 from laconic.protocol.messages import Folded, Offer, measured
@@ -89,6 +89,8 @@ class Outcome:
 def job(assignment: Assignment, learner: Learner) -> Compute:
     """The work as a driver runs it: it gives an `Outcome`, or `Measured` for an offer to measure only; or
     `Halted` where it was told to yield."""
+    if assignment.now is not None and isinstance(learner, ChangingLearner):
+        learner = learner.at(assignment.now)
     return Compute("train", Work(assignment, learner), samples=touched(assignment.offer, learner.samples))
 
 

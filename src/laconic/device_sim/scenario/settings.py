@@ -20,6 +20,7 @@ MOST_HOURS: Final = 24 * 366 * 10
 BUILT_IN: Final = ("digits_cnn", "softmax", "mlp", "linear", "signal_cnn")
 SOURCES: Final = ("digits", "npz", "mnist", "cmapss", "har")
 FETCHED: Final = ("mnist", "cmapss", "har")
+DRIFTS: Final = ("none", "turn", "sensor", "classes")
 DIVISIONS: Final = ("uniform", "own_class", "dirichlet", "group")
 CHARGERS: Final = ("none", "always", "nightly", "solar")
 PRESENCES: Final = ("always", "sessions", "synthetic")
@@ -69,6 +70,19 @@ class HarSection(Section, frozen=True):
     held_out: tuple[int, ...] = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 
 
+class DriftSection(Section, frozen=True):
+    """`[data.drift]`: how data change over virtual time, on devices and held out alike."""
+
+    kind: str = "none"
+    begin_hour: float = 0.0
+    hours: float = 24.0
+    steps: int = 10
+    degrees: float = 90.0
+    gain: float = 0.0
+    offset: float = 0.0
+    classes: int = 1
+
+
 class DataSection(Section, frozen=True):
     """`[data]`: what devices learn from, and how it is divided among them."""
 
@@ -84,6 +98,7 @@ class DataSection(Section, frozen=True):
     samples: int = 0
     cmapss: CmapssSection = CmapssSection()
     har: HarSection = HarSection()
+    drift: DriftSection = DriftSection()
 
 
 class BaselinesSection(Section, frozen=True):
@@ -285,6 +300,15 @@ def _check_data(d: DataSection) -> None:
     within("data.cmapss.unit_cycles", c.unit_cycles, 1e-3, 1e6)
     for channel in c.channels:
         _one_of("data.cmapss.channels", channel, CHANNELS)
+    r = d.drift
+    _one_of("data.drift.kind", r.kind, DRIFTS)
+    within("data.drift.begin_hour", r.begin_hour, 0.0, MOST_HOURS)
+    within("data.drift.hours", r.hours, 1e-3, MOST_HOURS)
+    within("data.drift.steps", r.steps, 1, 100_000)
+    within("data.drift.degrees", r.degrees, -3600.0, 3600.0)
+    within("data.drift.gain", r.gain, -1e6, 1e6)
+    within("data.drift.offset", r.offset, -1e6, 1e6)
+    within("data.drift.classes", r.classes, 1, 100_000)
 
 
 def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) -> None:

@@ -1,0 +1,126 @@
+"""Data that change over virtual time: what the world shows at an hour, to devices and to who scores models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from laconic.device_sim.datasets.labelled import Part
+from laconic.device_sim.datasets.turning import turned
+from laconic.device_sim.scenario.settings import DriftSection
+from laconic.device_sim.signals import HOUR_S
+from laconic.edge_sdk.learner import Interrupted, Measured, OnnxLearner, Trained
+from laconic.errors import ConfigError
+from laconic.protocol.messages import Training
+from laconic.runtime import Trainer
+from laconic.schema import Schema, Vector
+
+Clock = Callable[[], float]
+"""The world's time, in seconds."""
+
+
+class Drift:
+    """How examples look at a time: as in the files before it begins, wholly changed when it is over.
+
+    In between it goes in equal steps, at whose beginnings everything changes at once and everywhere.
+    """
+
+    def __init__(self, s: DriftSection, examples: Part, start_s: float) -> None:
+        """`examples` are of the kind that is to drift, all classes among them; hours count from `start_s`.
+
+        Raises `ConfigError` for a drift that such examples cannot have.
+        """
+        self._s, self._start_s = s, start_s
+        x, y = examples.x, examples.y
+        if s.kind == "turn" and x.ndim != 4:
+            raise ConfigError(
+                "data.drift.kind", value="turn", limit="images: samples, channels, height, width"
+            )
+        self._classes = 0
+        if s.kind == "classes":
+            if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+                raise ConfigError("data.drift.kind", value="classes", limit="where y are classes")
+            self._classes = int(y.max()) + 1
+            if s.classes > self._classes:
+                raise ConfigError("data.drift.classes", value=s.classes, limit=self._classes)
+
+    def step(self, now_s: float) -> int:
+        """The step that a time lies in: from 0, as in the files, to `data.drift.steps`."""
+        if self._s.kind == "none":
+            return 0
+        since_h = (now_s - self._start_s) / HOUR_S - self._s.begin_hour
+        # A step begins at its hour, though the division may round to just before it.
+        return int(np.clip(np.floor(since_h / self._s.hours * self._s.steps + 1e-9), 0, self._s.steps))
+
+    def samples(self, part: Part, step: int) -> int:
+        """How many of the examples there are in a step."""
+        return int(np.count_nonzero(part.y < self._known(step))) if self._classes else len(part.y)
+
+    def seen(self, part: Part, step: int) -> Part:
+        """The examples as they are in a step: those that do not change where they lie, others as copies."""
+        s, progress = self._s, step / self._s.steps
+        if self._classes:
+            known = part.y < self._known(step)
+            return part if known.all() else Part(part.x[known], part.y[known])
+        if not step:
+            return part
+        if s.kind == "turn":
+            return Part(turned(part.x, s.degrees * progress), part.y)
+        x = part.x * np.float32(1 + s.gain * progress) + np.float32(s.offset * progress)
+        return Part(x.astype(np.float32, copy=False), part.y)
+
+    def _known(self, step: int) -> int:
+        """How many classes there are in a step."""
+        return self._s.classes + (self._classes - self._s.classes) * step // self._s.steps
+
+
+class Today:
+    """Examples that drift, as they are at a time: one step's are kept at once."""
+
+    def __init__(self, part: Part, drift: Drift) -> None:
+        self._part, self._drift = part, drift
+        self._kept = (0, drift.seen(part, 0))
+
+    def at(self, now_s: float) -> Part:
+        """What they are then."""
+        step = self._drift.step(now_s)
+        if self._kept[0] != step:
+            self._kept = (step, self._drift.seen(self._part, step))
+        return self._kept[1]
+
+
+class DriftingLearner:
+    """A device's learner whose examples drift: it learns from those of the moment at which a work begins."""
+
+    def __init__(self, trainer: Trainer, part: Part, drift: Drift, clock: Clock) -> None:
+        self._trainer, self._part, self._drift, self._clock = trainer, part, drift, clock
+
+    @property
+    def schema(self) -> Schema:
+        return self._trainer.bundle.schema
+
+    @property
+    def bundle(self) -> str:
+        return self._trainer.bundle.hash[:16]
+
+    @property
+    def initial(self) -> Vector:
+        return self._trainer.bundle.initial
+
+    @property
+    def samples(self) -> int:
+        return self._drift.samples(self._part, self._drift.step(self._clock()))
+
+    def at(self, now: float) -> OnnxLearner:
+        """The learner with the examples of a time."""
+        part = self._drift.seen(self._part, self._drift.step(now))
+        return OnnxLearner(self._trainer, (part.x, part.y))
+
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained | Interrupted:
+        return self.at(self._clock()).train(weights, training, seed, private, checkpoint)
+
+    def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:
+        return self.at(self._clock()).measure(weights, private)
