@@ -48,13 +48,17 @@ def digits_cnn(seed: int = 0) -> bytes:
     return _encoded("digits_cnn", nodes, ("image", (1, 8, 8)), ("logits", 10), weights)
 
 
-def mlp(shape: Sequence[int], outputs: int, hidden: Sequence[int], seed: int = 0) -> bytes:
+def mlp(
+    shape: Sequence[int], outputs: int, hidden: Sequence[int], seed: int = 0, *, from_zero: bool = False
+) -> bytes:
     """Dense layers with ReLU between them, for samples of any shape: `hidden` widths, then `outputs`.
 
     Input `x`, float32 (batch, *shape), is flattened; output `output`, float32 (batch, outputs): logits, or
     values to be regressed. Weights are drawn as in He et al., ICCV 2015, section 2.2, those of the last layer
     with half the variance, as no ReLU follows; biases are zero. Without hidden layers it is linear and all
-    zero. The same seed gives the same bytes.
+    zero. With `from_zero` the last layer is zero, and the model's first answer to whatever it is shown: where
+    values are regressed, steps may be several times as large before training diverges. The same seed gives
+    the same bytes.
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.float32]] = {}
@@ -62,7 +66,8 @@ def mlp(shape: Sequence[int], outputs: int, hidden: Sequence[int], seed: int = 0
     before, size = "flat", math.prod(shape)
     for number, width in enumerate([*hidden, outputs], start=1):
         name, last = f"dense{number}", number > len(hidden)
-        deviation = math.sqrt((1 if last else 2) / size) if hidden else 0.0
+        zero = not hidden or (last and from_zero)
+        deviation = 0.0 if zero else math.sqrt((1 if last else 2) / size)
         weights[f"{name}.weight"] = (rng.standard_normal((width, size)) * deviation).astype(np.float32)
         weights[f"{name}.bias"] = np.zeros(width, np.float32)
         result = "output" if last else f"sum{number}"

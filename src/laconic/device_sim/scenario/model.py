@@ -46,7 +46,8 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
             )
         model = signal_cnn(*shape, outputs, seed)
     else:
-        model = mlp(shape, outputs, m.hidden if m.built_in == "mlp" else (), seed)
+        hidden = m.hidden if m.built_in == "mlp" else ()
+        model = mlp(shape, outputs, hidden, seed, from_zero=loss == "mse")
     return Bundle.read(prepare(model, loss=loss, proximal=proximal, local=m.local))
 
 
