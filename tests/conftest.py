@@ -1,7 +1,7 @@
 """What some tests need from the machine, and what happens where it is absent.
 
-A test marked `broker`, `data`, `torch`, `node`, `index` or `cc` is skipped, with the reason, on a machine
-without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc`
+A test marked `broker`, `data`, `torch`, `node`, `index`, `cc` or `ray` is skipped, with the reason, on a machine
+without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc,ray`
 turns such a skip into a failure, so that a suite which checks less than it should cannot pass.
 
 Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`). Laws are
@@ -83,6 +83,10 @@ def _lacks_cc() -> str | None:
     return None if shutil.which("cc") else "no cc on the PATH (Debian: apt install gcc libc6-dev)"
 
 
+def _lacks_ray() -> str | None:
+    return None if importlib.util.find_spec("ray") else "no Ray (LACONIC_TEST_RAY=1 scripts/test installs it)"
+
+
 NEEDS: Mapping[str, Callable[[], str | None]] = {
     "broker": _lacks_broker,
     "data": _lacks_data,
@@ -90,6 +94,7 @@ NEEDS: Mapping[str, Callable[[], str | None]] = {
     "node": _lacks_node,
     "cc": _lacks_cc,
     "index": _lacks_index,
+    "ray": _lacks_ray,
 }
 
 

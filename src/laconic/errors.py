@@ -21,8 +21,9 @@ LaconicError
 │   ├── StoreDamaged           it is not the database that it should be
 │   ├── StoreReadOnly          it may be read, but not written
 │   └── DiskFull               there is no room for a write
-└── TransportError             a broker that cannot be reached
-    └── BrokerRefused          a broker that does not let this client in
+├── TransportError             a broker that cannot be reached
+│   └── BrokerRefused          a broker that does not let this client in
+└── ClusterError               workers of a simulation that are lost, or not like this machine
 ```
 
 An error is a value: `thing` names what is wrong, `value` what was found, `limit` what was allowed,
@@ -142,3 +143,7 @@ class TransportError(LaconicError):
 
 class BrokerRefused(TransportError):
     """The broker does not let this client in."""
+
+
+class ClusterError(LaconicError):
+    """Workers of a simulation are lost, or would give other results than this machine."""

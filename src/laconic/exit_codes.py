@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from laconic.errors import (
+    ClusterError,
     ConfigError,
     DataError,
     DiskFull,
@@ -32,6 +33,8 @@ CHECK: Final = 9
 """What was to be checked is wrong."""
 REFUSED: Final = 10
 """The coordinator does not answer, or cannot do what it is asked."""
+CLUSTER: Final = 11
+"""A simulation's workers are lost."""
 INTERRUPTED: Final = 130
 
 _BY_ERROR: Final[tuple[tuple[type[LaconicError], int], ...]] = (
@@ -44,6 +47,7 @@ _BY_ERROR: Final[tuple[tuple[type[LaconicError], int], ...]] = (
     (DataError, INPUT),
     (WireError, INPUT),
     (ProtocolError, REFUSED),
+    (ClusterError, CLUSTER),
 )
 """The first that an error is an instance of counts."""
 
