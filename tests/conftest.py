@@ -1,8 +1,8 @@
 """What some tests need from the machine, and what happens where it is absent.
 
-A test marked `broker`, `data`, `torch`, `node`, `index`, `cc` or `ray` is skipped, with the reason, on a machine
-without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,node,index,cc,ray`
-turns such a skip into a failure, so that a suite which checks less than it should cannot pass.
+A test marked `broker`, `data`, `torch`, `node`, `index`, `cc` or `ray` is skipped, with the reason, on a
+machine without the thing. Where everything is known to be there, `LACONIC_REQUIRE=broker,data,torch,ray`
+(and so on) turns such a skip into a failure, so that a suite which checks less than it should cannot pass.
 
 Tests marked `soak` take long and run only when `-m` asks for them by that name (`scripts/soak`). Laws are
 tried on fewer examples by default (profile `fast`) than in a soak (profile `soak`): tests/often.py.
