@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from laconic.demo.data import Part, Split
+from laconic.demo.data import Split
 from laconic.demo.settings import Settings
-from laconic.runtime import Bundle, Trainer
+from laconic.device_sim.learning.workshop import Workshop
+from laconic.device_sim.scenario.baselines import Practice, practised
+from laconic.runtime import Bundle
 from laconic.schema import Vector
 
 
@@ -21,31 +23,27 @@ class Curves:
 
 def train_curves(bundle: Bundle, split: Split, settings: Settings, seed: int) -> Curves:
     """Train without any communication: as many rounds and epochs, at the same learning rates."""
-    trainer = Trainer(bundle)
-    alone = [
-        _curve(trainer, part, split.held_out, settings, seed=1000 * seed + i)
-        for i, part in enumerate(split.devices)
-    ]
-    pooled = _curve(trainer, split.pooled(), split.held_out, settings, seed=1000 * seed + 999)
-    return Curves([sum(at) / len(at) for at in zip(*alone, strict=True)], pooled)
+    devices = len(split.devices)
+    practice = Practice(
+        settings.rounds,
+        settings.epochs,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.learning_rate_decay,
+    )
 
+    def seeded(place: int, number: int) -> int:
+        return 1000 * seed + (place if place < devices else 999) + 100_000 * (number - 1)
 
-def _curve(trainer: Trainer, part: Part, held_out: Part, settings: Settings, *, seed: int) -> list[float]:
-    weights = trainer.bundle.initial
-    curve = [_accuracy(trainer, weights, held_out)]
-    for number in range(settings.rounds):
-        weights = trainer.train(
-            weights,
-            part.x,
-            part.y,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate * settings.learning_rate_decay**number,
-            seed=seed + 100_000 * number,
-        ).weights
-        curve.append(_accuracy(trainer, weights, held_out))
-    return curve
+    curves = Curves([], [])
+    with Workshop(bundle) as workshop:
 
+        def accuracy(weights: Vector) -> float:
+            held_out = split.held_out
+            return workshop.trainer.evaluate(weights, held_out.x, held_out.y).values["accuracy"]
 
-def _accuracy(trainer: Trainer, weights: Vector, held_out: Part) -> float:
-    return trainer.evaluate(weights, held_out.x, held_out.y).values["accuracy"]
+        for models in practised(workshop, [*split.devices, split.pooled()], practice, seeded):
+            *alone, pooled = [accuracy(m.weights) for m in models]
+            curves.alone.append(sum(alone) / devices)
+            curves.pooled.append(pooled)
+    return curves

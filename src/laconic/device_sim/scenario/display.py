@@ -47,6 +47,9 @@ class _Bar:
             self._last = now
             accuracy = "" if p.accuracy is None else f", accuracy {p.accuracy:.3f}"
             said = f"round {p.rounds} of {p.of_rounds}, hour {p.hours:.1f}{accuracy}"
+            if p.baselines is not None:
+                self._bar.update(task, completed=p.baselines / max(1, p.rounds), said="alone and pooled")
+                return
             self._bar.update(task, completed=done(p), said=said)
 
         return watch

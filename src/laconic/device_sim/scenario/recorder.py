@@ -9,14 +9,18 @@ from typing import Any
 
 import msgspec
 
+from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.selection import jain
 from laconic.device_sim.body import Body
 from laconic.device_sim.energy import Part, shares
 from laconic.device_sim.host import Host
+from laconic.device_sim.scenario.losses import Losses
 from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import World
+from laconic.errors import LocalProtocolError
 from laconic.node import Note
+from laconic.schema import Vector
 
 COORDINATOR = "coordinator"
 _OUTCOMES = ("useful", "silent", "wasted")
@@ -56,12 +60,24 @@ class _Diary:
             self.begun_j = None
 
 
+def federated(world: World) -> Vector:
+    """The weights of the newest version. Raises `LocalProtocolError` before there is one."""
+    node = world.node(COORDINATOR)
+    if not isinstance(node, CoordinatorEngine) or not node.courses:
+        raise LocalProtocolError("a world's model before its coordinator has begun")
+    (course,) = node.courses.values()
+    return course.registry.weights
+
+
 class Recorder:
     """Reads a world's notes as they come, and takes them away."""
 
-    def __init__(self, world: World, kinds: Mapping[str, tuple[str, int]]) -> None:
+    def __init__(
+        self, world: World, kinds: Mapping[str, tuple[str, int]], losses: Losses | None = None
+    ) -> None:
         """`kinds`: class and number of samples of each device, all of which are in the world."""
-        self._world, self._start_s = world, world.now
+        self._world, self._start_s, self._losses = world, world.now, losses
+        self._tasks: dict[int, str] = {}
         self._diaries: dict[str, _Diary] = {}
         for name, (kind, samples) in kinds.items():
             host = world.host(name)
@@ -100,6 +116,7 @@ class Recorder:
         match note.kind:
             case "opened":
                 self._opened, self._opened_s, self._steps = dict(f), time_s, []
+                self._tasks[f["round"]] = f["task"]
             case "committed":
                 diary = self._diaries[f["device"]]
                 diary.body.advance(time_s)
@@ -115,12 +132,17 @@ class Recorder:
                     )
             case "version" | "refused":
                 self._row(time_s, f)
+                if self._losses is not None and note.kind == "version":
+                    self._losses.version(f["round"], federated(self._world))
 
     def _device(self, time_s: float, name: str, note: Note) -> None:
         diary = self._diaries[name]
         if note.kind in _STEPS:
             diary.body.advance(time_s)
             self._step(time_s, name, note.kind)
+        if self._losses is not None and (note.kind == "sending" or note.fields.get("why") == "gate"):
+            number: Any = note.fields["round"]
+            self._losses.trained(name, number, self._tasks.get(number, ""))
         if note.kind in _BEGINS:
             diary.begin()
         elif note.kind == "skipped":

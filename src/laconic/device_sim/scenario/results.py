@@ -103,6 +103,39 @@ class StepRow(msgspec.Struct, frozen=True):
     what: str
 
 
+class BaselineRow(msgspec.Struct, frozen=True):
+    """What training without communication has come to after a round's worth, on held-out examples."""
+
+    kind: str
+    """`alone`: means over the devices that were trained; `pooled`: all data in one place."""
+    round: int
+    devices: int
+    accuracy: float | None
+    """None: the loss is not one of classification."""
+    accuracy_least: float | None
+    accuracy_most: float | None
+    loss: float
+    loss_least: float
+    loss_most: float
+    failed: int
+    """Trainings that have diverged so far; their models stayed as they were."""
+
+
+class LossRow(msgspec.Struct, frozen=True):
+    """A loss of training."""
+
+    kind: str
+    """`device`: of a step in a device's round; `alone`: of one that never communicates; `federation`: of the
+    version that a round has made, on all devices' examples."""
+    round: int
+    device: str
+    """Empty for the federation."""
+    step: int
+    """Within the round, from 0."""
+    loss: float
+    """Mean over the step's batch, before the step."""
+
+
 class Totals(msgspec.Struct, frozen=True):
     """The whole run."""
 
@@ -153,3 +186,5 @@ class Result(msgspec.Struct, frozen=True):
     classes: list[ClassRow] = []
     devices: list[DeviceRow] = []
     steps: list[StepRow] = []
+    baselines: list[BaselineRow] = []
+    losses: list[LossRow] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -14,18 +15,22 @@ from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.device_sim.learning.workshop import Workshop
+from laconic.device_sim.scenario.baselines import Model, Practice
 from laconic.device_sim.scenario.examples import Part, examples_of
 from laconic.device_sim.scenario.fleet import Device, devices_of
+from laconic.device_sim.scenario.losses import Losses
 from laconic.device_sim.scenario.model import bundle_of
-from laconic.device_sim.scenario.recorder import COORDINATOR, Recorder
+from laconic.device_sim.scenario.recorder import COORDINATOR, Recorder, federated
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.scenario import Scenario
+from laconic.device_sim.scenario.scores import baselines
 from laconic.device_sim.scenario.settings import ScenarioSettings, counts
 from laconic.device_sim.sensors import SimSensors
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import Connection, World
 from laconic.edge_sdk.engine import DeviceEngine
 from laconic.edge_sdk.learner import OnnxLearner
+from laconic.edge_sdk.records import restore
 from laconic.errors import ConfigError
 from laconic.node import Node
 from laconic.runtime import Bundle, Trainer
@@ -45,6 +50,23 @@ class Progress(NamedTuple):
     of_hours: float
     accuracy: float | None
     of_accuracy: float | None
+    baselines: int | None = None
+    """Rounds of the baselines that are done; None while the federation runs."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a run has trained."""
+
+    bundle: Bundle
+    federated: Vector
+    """Weights of the newest version."""
+    private: dict[str, bytes]
+    """By device: what its learner keeps for itself, if anything (`OnnxLearner.local` reads the weights in
+    it)."""
+    alone: dict[str, Model]
+    """By device, those of `[baselines]`."""
+    pooled: Model | None
 
 
 Watch = Callable[[Progress], None]
@@ -58,6 +80,13 @@ def run(
     `threads`: computations that may go on at once. Raises `ConfigError`, `ModelError` or `DataError` for
     what cannot be used.
     """
+    return play(scenario, seed=seed, threads=threads, watch=watch)[0]
+
+
+def play(
+    scenario: Scenario, *, seed: int | None = None, threads: int = 1, watch: Watch | None = None
+) -> tuple[Result, Models]:
+    """As `run`, with the models that came of it."""
     if threads < 1:
         raise ConfigError("threads", value=threads, limit="1 or more")
     if seed is not None:
@@ -79,6 +108,7 @@ def run(
         folder=scenario.folder,
     )
     with Workshop(bundle, threads=threads) as workshop:
+        fleet = list(devices_of(s, scenario.folder))
         world = World(seed=s.seed, tracing=False, executor=workshop.executor)
         world.now = s.start_hour * HOUR_S
         trainer = workshop.trainer
@@ -89,15 +119,36 @@ def run(
             connection=_BACKBONE,
             start_s=world.now,
         )
+        names = [device.name for device in fleet]
+        losses = Losses(trainer, examples.devices) if s.record.losses else None
         kinds = {}
-        for device, part in zip(devices_of(s, scenario.folder), examples.devices, strict=True):
-            _add(world, device, OnnxLearner(trainer, (part.x, part.y)))
+        for device, part in zip(fleet, examples.devices, strict=True):
+            learner = OnnxLearner(trainer, (part.x, part.y))
+            _add(world, device, losses.learner(device.name, part) if losses else learner)
             kinds[device.name] = (device.kind, len(part.y))
-        recorder = Recorder(world, kinds)
+        recorder = Recorder(world, kinds, losses)
         ended = _played(world, recorder, s, campaign, watch)
-    recorder.look()
+        recorder.look()
+        found = baselines(
+            s.baselines,
+            workshop,
+            names,
+            examples,
+            _practice(campaign, recorder.rounds[-1].round if recorder.rounds else 0),
+            seed=s.seed,
+            threads=threads,
+            with_losses=s.record.losses,
+            watch=_watched(watch, campaign, recorder, s),
+        )
+        models = Models(
+            bundle,
+            federated(world) if recorder.rounds else bundle.initial,
+            _private(world, names, bundle),
+            found.alone,
+            found.pooled,
+        )
     devices = recorder.devices()
-    return Result(
+    result = Result(
         digest=scenario.digest(),
         version=__version__,
         # Through JSON: what is read from the file is the same, lists and all.
@@ -113,7 +164,49 @@ def run(
         classes=recorder.classes,
         devices=devices,
         steps=recorder.steps,
+        baselines=found.rows,
+        losses=[*(losses.rows if losses else ()), *found.losses],
     )
+    return result, models
+
+
+def _private(world: World, names: Sequence[str], bundle: Bundle) -> dict[str, bytes]:
+    """What devices' learners have left in their stores, whether the devices run just now or not."""
+    stores = {name: store for name in names if (store := world.host(name).store).get("private") is not None}
+    return {
+        name: restore(store, bundle.schema, bundle=bundle.hash[:16], initial=bundle.initial).private
+        for name, store in stores.items()
+    }
+
+
+def _practice(campaign: Campaign, rounds: int) -> Practice:
+    t = campaign.training
+    return Practice(
+        rounds, t.epochs, t.batch_size, t.learning_rate, campaign.learning_rate_decay, t.keep_optimizer
+    )
+
+
+def _progress(
+    campaign: Campaign, recorder: Recorder, s: ScenarioSettings, baselines: int | None = None
+) -> Progress:
+    last = recorder.rounds[-1] if recorder.rounds else None
+    return Progress(
+        last.round if last else 0,
+        campaign.plan.rounds,
+        recorder.hours,
+        s.end.hours,
+        last.accuracy if last else None,
+        campaign.until_accuracy,
+        baselines,
+    )
+
+
+def _watched(
+    watch: Watch | None, campaign: Campaign, recorder: Recorder, s: ScenarioSettings
+) -> Callable[[int], None]:
+    if watch is None:
+        return lambda number: None
+    return lambda number: watch(_progress(campaign, recorder, s, number))
 
 
 def _played(
@@ -132,17 +225,7 @@ def _played(
         # Whatever is said is looked at before anything else happens: bodies are still at that moment.
         new = recorder.look() if world.notes else False
         if watch is not None and (new or looks % _LOOK_EVENTS == 0):
-            last = recorder.rounds[-1] if recorder.rounds else None
-            watch(
-                Progress(
-                    last.round if last else 0,
-                    campaign.plan.rounds,
-                    recorder.hours,
-                    s.end.hours,
-                    last.accuracy if last else None,
-                    campaign.until_accuracy,
-                )
-            )
+            watch(_progress(campaign, recorder, s))
         return new and finished()
 
     until_s = world.now + s.end.hours * HOUR_S

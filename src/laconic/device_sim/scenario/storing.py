@@ -10,7 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from laconic.config import read_file
-from laconic.device_sim.scenario.results import ClassRow, DeviceRow, Result, RoundRow, StepRow
+from laconic.device_sim.scenario.results import (
+    BaselineRow,
+    ClassRow,
+    DeviceRow,
+    LossRow,
+    Result,
+    RoundRow,
+    StepRow,
+)
 from laconic.errors import ConfigError, DataError
 
 RUN: Final = "run.json"
@@ -19,7 +27,10 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "classes": ClassRow,
     "devices": DeviceRow,
     "steps": StepRow,
+    "baselines": BaselineRow,
+    "losses": LossRow,
 }
+"""The rows of `rounds` are in the JSON too."""
 
 
 def write(result: Result, folder: Path) -> None:
@@ -34,10 +45,8 @@ def write(result: Result, folder: Path) -> None:
             rows = getattr(result, name)
             put(folder / f"{name}.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
             _parquet(folder / f"{name}.parquet", rows)
-        alone = msgspec.structs.replace(result, classes=[], devices=[], steps=[])
-        table = {
-            k: v for k, v in msgspec.to_builtins(alone).items() if k not in ("classes", "devices", "steps")
-        }
+        short = msgspec.structs.replace(result, **{name: [] for name in _TABLES if name != "rounds"})
+        table = {k: v for k, v in msgspec.to_builtins(short).items() if k == "rounds" or k not in _TABLES}
         put(folder / RUN, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     except OSError as e:
         raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose --output") from e

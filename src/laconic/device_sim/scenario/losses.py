@@ -1,0 +1,61 @@
+"""Losses of training: each step's of each device, and each version's on all devices' examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from laconic.device_sim.scenario.examples import Part
+from laconic.device_sim.scenario.results import LossRow
+from laconic.device_sim.scenario.scores import BATCH, loss_rows, pooled
+from laconic.edge_sdk.learner import Interrupted, OnnxLearner, Trained
+from laconic.edge_sdk.work import seed_of
+from laconic.protocol.messages import Training
+from laconic.runtime import Trainer
+from laconic.schema import Vector
+
+FEDERATION: Final = "federation"
+
+
+class Losses:
+    """Keeps what learners lose until their devices say that they have trained: what a crash ended is not
+    counted."""
+
+    def __init__(self, trainer: Trainer, parts: Sequence[Part]) -> None:
+        self._trainer, self._all = trainer, pooled(parts)
+        self._trained: dict[str, dict[int, NDArray[np.float32]]] = {}
+        self.rows: list[LossRow] = []
+
+    def learner(self, device: str, part: Part) -> OnnxLearner:
+        """A device's learner, whose losses are kept."""
+        return _Learner(self._trainer, part, self._trained.setdefault(device, {}))
+
+    def trained(self, device: str, number: int, task: str) -> None:
+        """A device has trained in a round, for a task."""
+        found = self._trained[device].pop(seed_of(device, task), None)
+        if found is not None:
+            self.rows += loss_rows("device", number, device, found)
+        self._trained[device].clear()
+
+    def version(self, number: int, weights: Vector) -> None:
+        """A round has made a version."""
+        found = self._trainer.evaluate(weights, self._all.x, self._all.y, batch_size=BATCH)
+        self.rows.append(LossRow(FEDERATION, number, "", 0, found.loss))
+
+
+class _Learner(OnnxLearner):
+    def __init__(self, trainer: Trainer, part: Part, kept: dict[int, NDArray[np.float32]]) -> None:
+        super().__init__(trainer, (part.x, part.y))
+        self._kept = kept
+
+    def train(
+        self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
+    ) -> Trained | Interrupted:
+        trained = super().train(weights, training, seed, private, checkpoint)
+        if isinstance(trained, Trained):
+            # By seed: one that crashed may still be computing while the device trains for another task.
+            self._kept[seed] = trained.losses
+        return trained

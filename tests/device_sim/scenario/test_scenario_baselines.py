@@ -1,0 +1,117 @@
+"""Training without communication, and losses: what is written down is what was trained."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_scenario import tiny
+
+from laconic.device_sim import Result
+from laconic.device_sim.scenario import storing
+from laconic.device_sim.scenario.examples import examples_of
+from laconic.device_sim.scenario.running import Models, Progress, play
+from laconic.device_sim.scenario.sweep import run_all
+from laconic.runtime import Trainer
+
+BOTH = {"alone": True, "pooled": True}
+QUIET = {"devices__phone__count": 0, "devices__pi__count": 3, "coordinator__gate": {"threshold": 0.0}}
+
+
+@functools.cache
+def played() -> tuple[Result, Models]:
+    return play(tiny(baselines=BOTH, record__losses=True, **QUIET))
+
+
+def test_every_round_has_a_row_of_each_kind() -> None:
+    result, models = played()
+    for kind, devices in (("alone", 3), ("pooled", 1)):
+        rows = [r for r in result.baselines if r.kind == kind]
+        assert [r.round for r in rows] == [0, 1, 2, 3, 4]
+        assert {r.devices for r in rows} == {devices}
+        for r in rows:
+            assert r.accuracy_least is not None
+            assert r.accuracy is not None
+            assert r.accuracy_most is not None
+            assert r.accuracy_least <= r.accuracy <= r.accuracy_most
+            assert r.loss_least <= r.loss <= r.loss_most
+    # Nothing has been trained in round 0: all begin with the model of version 0.
+    begin = [r.loss for r in result.baselines if r.round == 0]
+    assert begin == pytest.approx([result.rounds[0].loss] * 2, rel=1e-6)
+    assert sorted(models.alone) == ["pi-0", "pi-1", "pi-2"]
+
+
+def test_the_last_rows_are_the_scores_of_the_models() -> None:
+    result, models = played()
+    s = tiny(**QUIET).settings
+    held_out = examples_of(s.data, 3, s.seed, Path()).held_out
+    trainer = Trainer(models.bundle)
+    assert models.pooled is not None
+    pooled = trainer.evaluate(models.pooled.weights, held_out.x, held_out.y)
+    assert result.baselines[-1].accuracy == pooled.accuracy
+    alone = [trainer.evaluate(m.weights, held_out.x, held_out.y).loss for m in models.alone.values()]
+    assert result.baselines[-2].loss == pytest.approx(np.mean(alone), rel=1e-6)
+    federated = trainer.evaluate(models.federated, held_out.x, held_out.y)
+    assert federated.accuracy == result.rounds[-1].accuracy
+
+
+def test_one_device_alone_is_all_data_in_one_place() -> None:
+    """But for the order of its examples."""
+    one = QUIET | {"devices__pi__count": 1, "coordinator__rounds__min_devices": 1}
+    result, _ = play(tiny(baselines=BOTH, data__samples=40, **one))
+    alone, pooled = result.baselines[-2:]
+    assert alone.loss == pytest.approx(pooled.loss, rel=0.02)
+    assert result.rounds[-1].loss == pytest.approx(alone.loss, rel=0.05)
+
+
+def test_some_devices_and_some_rounds_are_scored() -> None:
+    result, models = play(tiny(baselines={"alone": True, "alone_devices": 2, "every": 3}, **QUIET))
+    assert [(r.kind, r.round, r.devices) for r in result.baselines] == [("alone", n, 2) for n in (0, 3, 4)]
+    assert len(models.alone) == 2
+    assert models.pooled is None
+
+
+def test_baselines_change_nothing_of_the_federation_and_do_not_depend_on_threads() -> None:
+    again, _ = play(tiny(baselines=BOTH, record__losses=True, **QUIET), threads=3)
+    assert again == played()[0]
+    without, _ = play(tiny(**QUIET))
+    assert without.rounds == again.rounds
+    assert without.devices == again.devices
+    assert (without.baselines, without.losses) == ([], [])
+
+
+def test_losses_are_those_of_every_step() -> None:
+    result, _ = played()
+    trained = {(r.kind, r.device, r.round) for r in result.losses}
+    for n in range(3):
+        for kind in ("device", "alone"):
+            assert {r for k, d, r in trained if (k, d) == (kind, f"pi-{n}")} == {1, 2, 3, 4}
+    steps = [r.step for r in result.losses if (r.kind, r.device, r.round) == ("device", "pi-0", 2)]
+    assert steps == list(range(len(steps)))
+    # The model of round 0 is the same for all, and zero: the loss of ten classes is ln 10.
+    first = [r.loss for r in result.losses if r.kind != "federation" and (r.round, r.step) == (1, 0)]
+    assert first == pytest.approx([np.log(10)] * 6, rel=1e-5)
+    federation = [r.loss for r in result.losses if r.kind == "federation"]
+    assert len(federation) == len(result.rounds)
+    assert federation[-1] < federation[0]
+
+
+def test_work_that_a_crash_ended_has_no_losses() -> None:
+    crashing = {"crash": 1.0}
+    result, _ = play(tiny(record__losses=True, devices__phone__failures=crashing, end__hours=0.05))
+    assert "phone" not in {r.device[:5] for r in result.losses}
+
+
+def test_baselines_are_written_and_read(tmp_path: Path) -> None:
+    (one,) = run_all(tiny(baselines=BOTH, record__losses=True, **QUIET), tmp_path)
+    assert storing.read(tmp_path) == one.result
+    assert one.result.baselines
+    assert "baselines" not in (tmp_path / "run.json").read_text().split('"totals"')[1]
+
+
+def test_who_watches_sees_the_baselines() -> None:
+    seen: list[Progress] = []
+    play(tiny(baselines=BOTH, end__rounds=2, **QUIET), watch=seen.append)
+    assert [p.baselines for p in seen if p.baselines is not None] == [0, 1, 2]
