@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from laconic.device_sim.body import MONTH_S, Body, Build, Cell, build, cell
 from laconic.device_sim.energy import SPENT, Ledger, Part, shares
-from laconic.device_sim.radio import compiled
+from laconic.device_sim.radio import RadioPower, compiled
 from laconic.device_sim.signals import DAY_S, HOUR_S, Constant, Daily, Nightly, Recorded, Signal, Solar
 from laconic.errors import ConfigError, LocalProtocolError
 from laconic.profiles import Origin, board, profiles, radio
@@ -34,10 +34,17 @@ acts = st.lists(
 
 
 def lived(
-    charger: Signal, user: Signal, charge: float, what: list[tuple[str, float]], steps: int = 1
+    charger: Signal,
+    user: Signal,
+    charge: float,
+    what: list[tuple[str, float]],
+    steps: int = 1,
+    *,
+    build: Build = PHONE,
+    kind: type[Body] = Body,
 ) -> Body:
     """A life: each act after so many seconds, the time between them passing in `steps`."""
-    b = Body(PHONE, charge=charge, charger=charger, user=user)
+    b = kind(build, charge=charge, charger=charger, user=user)
     jobs = 0
     for act, seconds in what:
         since = b.t
@@ -84,6 +91,27 @@ def test_looking_more_often_changes_nothing(
     assert often.energy_j == pytest.approx(once.energy_j, rel=1e-9, abs=1e-6)
     assert list(often.ledger.joules) == pytest.approx(list(once.ledger.joules), rel=1e-9, abs=1e-6)
     assert often.on == once.on
+
+
+class Walker(Body):
+    """Takes no short cut where nothing changes."""
+
+    __slots__ = ()
+
+    def _rests_until(self, to: float) -> bool:
+        return False
+
+
+@settings(max_examples=examples(60))
+@given(chargers, users, acts, st.sampled_from([None, LTE]))
+def test_a_host_at_rest_on_mains_is_booked_as_any_other_bit_for_bit(
+    charger: Signal, user: Signal, what: list[tuple[str, float]], power: RadioPower | None
+) -> None:
+    mains = Build(0.1, 0.5, power)
+    short = lived(charger, user, 1.0, what, build=mains)
+    long = lived(charger, user, 1.0, what, build=mains, kind=Walker)
+    assert (short.t, short.ledger.joules) == (long.t, long.ledger.joules)
+    assert short.ledger[Part.RADIO_IDLE] > 0 or power is None
 
 
 @settings(max_examples=examples(60))

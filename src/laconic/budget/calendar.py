@@ -79,6 +79,8 @@ def quiet(now: float, zone: tzinfo, start: int, end: int) -> bool:
 
     No minute does where both are the same.
     """
+    if start == end:
+        return False
     minute = _minute(now, zone)
     return start <= minute < end if start <= end else minute >= start or minute < end
 

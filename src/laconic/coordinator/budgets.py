@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
 from typing import Final
 
@@ -147,12 +148,7 @@ def refusal(
     battery, charging, metered, quiet, resting (it has said that it hears no offers) or budget. The device
     applies the same rules itself before it spends anything: what the ledger holds may be minutes old.
     """
-    terms = Allowance(
-        min_charge=eligibility.min_charge,
-        only_charging=eligibility.only_charging,
-        only_unmetered=eligibility.only_unmetered,
-    )
-    for a in (terms, allowance):
+    for a in (_terms(eligibility), allowance):
         if why := forbids(
             a,
             charge=record.charge,
@@ -164,10 +160,22 @@ def refusal(
             return why
     if record.rest_until > now:
         return "resting"
+    if not limits_something(allowance):
+        return None
     left = room_of(record, allowance, now)
     if left.bytes <= 0 or left.joules <= 0 or not left.holds(cost.bytes, cost.joules):
         return "budget"
     return None
+
+
+@lru_cache(16)
+def _terms(eligibility: Eligibility) -> Allowance:
+    """A campaign's terms, which forbid as an allowance does."""
+    return Allowance(
+        min_charge=eligibility.min_charge,
+        only_charging=eligibility.only_charging,
+        only_unmetered=eligibility.only_unmetered,
+    )
 
 
 def room_of(record: DeviceRecord, allowance: Allowance, now: float) -> Room:

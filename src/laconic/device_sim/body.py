@@ -150,9 +150,35 @@ class Body:
     def advance(self, to: float) -> None:
         """Let time pass until `to`; a battery that runs empty on the way switches the host off there."""
         if to > self.t:
+            if self._rests_until(to):
+                self._rest(to)
+                return
             self._walk(to, book=True)
             if self.radio:
                 self.radio.forget(self.t)
+
+    def _rests_until(self, to: float) -> bool:
+        """Whether all powers stay as they are, and no battery may run empty: mains, most of the time."""
+        return (
+            self.build.cell is None
+            and self.on
+            and to <= self._charger[1]
+            and to <= self._user[1]
+            and (self.radio is None or self.radio.rests(self.t))
+        )
+
+    def _rest(self, to: float) -> None:
+        """One piece of `_walk`, to the last bit."""
+        build, joules, seconds = self.build, self.ledger.joules, to - self.t
+        idle_w, user_w = build.idle_w, self._user[0]
+        busy_w = build.compute_w if self._jobs else 0.0
+        radio_w = build.radio.idle_w if build.radio else 0.0
+        joules[_IDLE] += idle_w * seconds
+        joules[_USER] += user_w * seconds
+        joules[_COMPUTE] += busy_w * seconds
+        joules[_RADIO_IDLE] += radio_w * seconds
+        joules[_CHARGED] += (idle_w + user_w + busy_w + radio_w) * seconds
+        self.t = to
 
     def begin_job(self) -> None:
         """A job begins now: where `advance` has come to."""

@@ -28,8 +28,9 @@ class Part(IntEnum):
     """Into the host, battery or not: what is spent on the charger comes from it too."""
 
 
-RADIO: Final = (Part.PROMOTION, Part.ACTIVE, Part.TAIL)
+_RADIO: Final = slice(Part.PROMOTION, Part.TAIL + 1)
 """What is there for transfers."""
+_SPENT: Final = slice(Part.CHARGED)
 SPENT: Final = tuple(p for p in Part if p is not Part.CHARGED)
 
 
@@ -51,12 +52,12 @@ class Ledger:
     @property
     def radio(self) -> float:
         """All that there is for transfers."""
-        return sum(self.joules[p] for p in RADIO)
+        return sum(self.joules[_RADIO])
 
     @property
     def spent(self) -> float:
         """All that was taken."""
-        return sum(self.joules[p] for p in SPENT)
+        return sum(self.joules[_SPENT])
 
 
 def shares(

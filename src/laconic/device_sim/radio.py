@@ -161,6 +161,10 @@ class Radio:
             return State.PROMOTION, self.power.promotion_w, following
         return State.IDLE, self.power.idle_w, promoted
 
+    def rests(self, t: float) -> bool:
+        """Whether it idles at `t`, and from then on as long as nothing is begun."""
+        return not self._spans and all(self._last_end + seconds <= t for seconds, _ in self.power.tail)
+
     def cut(self, t: float) -> None:
         """The link is gone: nothing passes after `t`."""
         self._spans = [(b, min(e, t), w) for b, e, w in self._spans if b < t]

@@ -57,11 +57,9 @@ def _draw(device: str, task: str) -> int:
 
 
 def _digest(*parts: str) -> bytes:
-    h = hashlib.sha256()
-    for part in parts:
-        raw = part.encode()
-        h.update(len(raw).to_bytes(4, "little") + raw)
-    return h.digest()
+    # One call: a coordinator draws for every device in every round.
+    raws = [part.encode() for part in parts]
+    return hashlib.sha256(b"".join([len(raw).to_bytes(4, "little") + raw for raw in raws])).digest()
 
 
 def sign(manifest: Manifest, key: bytes | None) -> Manifest:
