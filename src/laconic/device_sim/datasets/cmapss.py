@@ -7,6 +7,7 @@ fail; those of `test` end some time before, and `RUL` has how many cycles they h
 from __future__ import annotations
 
 import hashlib
+import ssl
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def read_engines(folder: Path, subset: str, kind: str, *, download: bool = False
     if subset not in SUBSETS:
         raise ConfigError("subset of C-MAPSS", value=subset, limit=", ".join(SUBSETS))
     if download:
-        download_subset(folder, subset)
+        fetch_lacking(folder, subset)
     values, starts = decode(_text(folder, f"{kind}_{subset}.txt"), f"{kind}_{subset}.txt")
     left = np.zeros(len(starts) - 1, np.int64)
     if kind == "test":
@@ -143,12 +144,14 @@ def read_engines(folder: Path, subset: str, kind: str, *, download: bool = False
     return Engines(values, starts, left)
 
 
-def download_subset(folder: Path, subset: str) -> None:
+def fetch_lacking(
+    folder: Path, subset: str, source: Published = ARCHIVE, *, context: ssl.SSLContext | None = None
+) -> None:
     """Fetch the archive and take out what the folder lacks of a subset. Raises as `fetch` does."""
     names = [f"{kind}_{subset}.txt" for kind in ("train", "test", "RUL")]
     lacking = [name for name in names if found(folder, name) is None]
     if lacking:
-        path = fetch(ARCHIVE, folder)
+        path = fetch(source, folder, context=context)
         archive.put(folder, {n: archive.member(path, n, limit_bytes=_LIMIT_BYTES) for n in lacking})
         path.unlink(missing_ok=True)
 

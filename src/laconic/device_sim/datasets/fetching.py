@@ -100,6 +100,10 @@ def _downloaded(file: Published, out: IO[bytes], context: ssl.SSLContext | None,
                     raise TransportError(f"{file.url} is too slow, {came} bytes so far", remedy=by_hand(file))
                 hashed.update(piece)
                 out.write(piece)
+        if came < file.size_bytes:
+            raise TransportError(
+                f"{file.url} ended after {came} bytes", limit=file.size_bytes, remedy=by_hand(file)
+            )
     except (urllib.error.URLError, HTTPException, TimeoutError, ssl.SSLError, ConnectionError) as e:
         raise TransportError(f"cannot get {file.url} ({e})", remedy=by_hand(file)) from e
     return hashed.hexdigest()

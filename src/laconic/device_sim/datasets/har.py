@@ -7,6 +7,7 @@ Windows of 128 readings at 50 Hz, half of each in the next one: total accelerati
 from __future__ import annotations
 
 import io
+import ssl
 import warnings
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,7 @@ def load(folder: Path, *, held_out: tuple[int, ...] = TEST_PEOPLE, download: boo
     Raises `ConfigError` for files that lack or are no such data, and people that there are not.
     """
     if download and not files(folder):
-        _download(folder)
+        fetch_lacking(folder)
     x, y, person = _arrays(folder) if found(folder, ARRAYS[0]) else _published(folder)
     apart = np.isin(person, held_out)
     if apart.all() or not apart.any():
@@ -131,8 +132,11 @@ def _checked(
     return np.ascontiguousarray(x, np.float32), y.astype(np.int64), person.astype(np.int64)
 
 
-def _download(folder: Path) -> None:
-    path = fetch(ARCHIVE, folder)
+def fetch_lacking(
+    folder: Path, source: Published = ARCHIVE, *, context: ssl.SSLContext | None = None
+) -> None:
+    """Fetch the archive; what `load` reads is in another one in it. Raises as `fetch` does."""
+    path = fetch(source, folder, context=context)
     inner = archive.member(path, _INNER, limit_bytes=_LIMIT_BYTES)
     for part in ("train", "test"):
         for name in _names(part):

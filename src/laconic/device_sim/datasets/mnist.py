@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -48,14 +50,21 @@ def load(folder: Path, *, download: bool = False) -> Dataset:
     Raises `ConfigError` for a file that lacks or has another SHA-256.
     """
     if download:
-        for file in FILES:
-            if not (folder / file.name).exists():
-                fetch(file, folder)
+        fetch_lacking(folder)
     # hashlib and zlib let go of the interpreter: the four files take as long as the largest.
     with ThreadPoolExecutor(2) as pool:
         train_x, train_y, test_x, test_y = pool.map(lambda file: _array(file, folder), FILES)
     train = Labelled(train_x[:, None], train_y.astype(np.int64), divisor=_WHITE)
     return Dataset(train, Labelled(test_x[:, None], test_y.astype(np.int64), divisor=_WHITE).whole())
+
+
+def fetch_lacking(
+    folder: Path, files: Sequence[Published] = FILES, *, context: ssl.SSLContext | None = None
+) -> None:
+    """Fetch those of the files that the folder lacks. Raises as `fetch` does."""
+    for file in files:
+        if not (folder / file.name).exists():
+            fetch(file, folder, context=context)
 
 
 def _array(file: Published, folder: Path) -> Array:

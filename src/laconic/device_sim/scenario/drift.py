@@ -1,4 +1,4 @@
-"""Data that change over virtual time: what the world shows at an hour, to devices and to who scores models."""
+"""Data that change over virtual time: what devices and whoever scores models see at an hour."""
 
 from __future__ import annotations
 
