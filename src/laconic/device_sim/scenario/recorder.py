@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,35 @@ def federated(world: World) -> Vector:
         raise LocalProtocolError("a world's model before its coordinator has begun")
     (course,) = node.courses.values()
     return course.registry.weights
+
+
+class _Sums(NamedTuple):
+    """Of the devices of a class, at one moment."""
+
+    on: int
+    charges: list[float]
+    bytes_up: int
+    bytes_down: int
+    joules: float
+    work_j: float
+
+
+def _sums(diaries: Sequence[_Diary]) -> _Sums:
+    """In one pass: whole fleets are summed up at every version."""
+    on = up = down = 0
+    joules = work_j = 0.0
+    charges = []
+    for d in diaries:
+        body, host = d.body, d.host
+        ledger, charge = body.ledger, body.charge
+        on += body.on
+        up += host.bytes_up
+        down += host.bytes_down
+        joules += ledger.spent
+        work_j += ledger[Part.COMPUTE] + ledger.radio
+        if charge is not None:
+            charges.append(charge)
+    return _Sums(on, charges, up, down, joules, work_j)
 
 
 class Recorder:
@@ -159,7 +188,8 @@ class Recorder:
     def _row(self, time_s: float, f: Mapping[str, Any]) -> None:
         self._world.settle()
         number = int(f["round"])
-        everybody = list(self._diaries.values())
+        of_class = {kind: _sums(diaries) for kind, diaries in self._of_class.items()}
+        everybody = of_class.values()
         self.rounds.append(
             RoundRow(
                 round=number,
@@ -174,27 +204,27 @@ class Recorder:
                 silent=f.get("silent", 0),
                 absent=0,
                 fairness=self._opened.get("fairness", 1.0),
-                bytes_up=sum(d.host.bytes_up for d in everybody),
-                bytes_down=sum(d.host.bytes_down for d in everybody),
-                joules=sum(d.body.ledger.spent for d in everybody),
-                work_joules=sum(d.work_j for d in everybody),
+                bytes_up=sum(s.bytes_up for s in everybody),
+                bytes_down=sum(s.bytes_down for s in everybody),
+                joules=sum(s.joules for s in everybody),
+                work_joules=sum(s.work_j for s in everybody),
             )
         )
-        for kind, diaries in self._of_class.items():
-            charges = [c for d in diaries if (c := d.body.charge) is not None]
+        for kind, s in of_class.items():
+            charges = s.charges
             self.classes.append(
                 ClassRow(
                     round=number,
                     hours=self.hours,
                     name=kind,
-                    devices=len(diaries),
-                    on=sum(d.body.on for d in diaries),
+                    devices=len(self._of_class[kind]),
+                    on=s.on,
                     charge_least=min(charges, default=None),
                     charge_mean=sum(charges) / len(charges) if charges else None,
                     charge_most=max(charges, default=None),
-                    bytes_up=sum(d.host.bytes_up for d in diaries),
-                    bytes_down=sum(d.host.bytes_down for d in diaries),
-                    joules=sum(d.body.ledger.spent for d in diaries),
+                    bytes_up=s.bytes_up,
+                    bytes_down=s.bytes_down,
+                    joules=s.joules,
                 )
             )
 
