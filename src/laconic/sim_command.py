@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from laconic.errors import ConfigError
 from laconic.exit_codes import OK
 
 if TYPE_CHECKING:
+    from laconic.device_sim.cluster import Engine
     from laconic.device_sim.scenario.sweep import Run
 
 
@@ -34,6 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run with each of these values; repeatable: all combinations",
     )
     parser.add_argument("--threads", type=int, help="computations at once (default: a thread for each core)")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="where devices train: in this process (default), or on a Ray cluster, with the same result",
+    )
+    parser.add_argument("--workers", type=int, help="of Ray: calls at once (default: one for each core)")
+    parser.add_argument(
+        "--address",
+        help="of a Ray cluster that is there (default: what RAY_ADDRESS names, else started here)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,9 +55,13 @@ def run(options: argparse.Namespace) -> int:
     if len(paths) != wanted:
         raise ConfigError(f"paths for laconic sim {options.action}", value=len(paths), limit=wanted)
     if options.action != "run":
-        for name in ("seed", "output", "sweep", "threads"):
+        for name in ("seed", "output", "sweep", "threads", "engine", "workers", "address"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with run")
+    if options.engine != "ray":
+        for name in ("workers", "address"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with --engine ray")
     if options.action == "run":
         return _run(options, paths[0])
     if options.action == "report":
@@ -62,12 +78,16 @@ def _run(options: argparse.Namespace, path: Path) -> int:
     if options.seed is not None:
         scenario = scenario.replaced({"seed": options.seed})
     output = options.output or Path("laconic-sim") / scenario.settings.name
-    with display(watched=sys.stderr.isatty() and not options.json) as view:
+    with (
+        _engine(options) as engine,
+        display(watched=sys.stderr.isatty() and not options.json) as view,
+    ):
         runs = run_all(
             scenario,
             output,
             sweep=dict(_swept(text) for text in options.sweep or []),
             threads=(os.cpu_count() or 1) if options.threads is None else options.threads,
+            engine=engine,
             begin=view.begin,
         )
     if options.json:
@@ -76,6 +96,18 @@ def _run(options: argparse.Namespace, path: Path) -> int:
     show(runs, scenario.settings.name)
     print(f"results: {output}; a page of them: laconic sim report {output}")
     return OK
+
+
+@contextmanager
+def _engine(options: argparse.Namespace) -> Iterator[Engine]:
+    """Where devices train. One cluster serves all runs of a sweep, and none is started if they are there."""
+    if options.engine != "ray":
+        yield "local"
+        return
+    from laconic.device_sim.cluster import Cluster
+
+    with Cluster(workers=options.workers, address=options.address) as cluster:
+        yield cluster
 
 
 def _report(folder: Path, *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from laconic.coordinator.advance import Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.engine import CoordinatorEngine
-from laconic.device_sim.learning.workshop import Workshop
+from laconic.device_sim.cluster import Engine, workshop_of
 from laconic.device_sim.scenario.baselines import Model, Practice
 from laconic.device_sim.scenario.examples import Part, examples_of
 from laconic.device_sim.scenario.fleet import Device, devices_of
@@ -73,18 +73,29 @@ Watch = Callable[[Progress], None]
 
 
 def run(
-    scenario: Scenario, *, seed: int | None = None, threads: int = 1, watch: Watch | None = None
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    threads: int = 1,
+    engine: Engine = "local",
+    watch: Watch | None = None,
 ) -> Result:
-    """Run a scenario to its end; the same scenario gives the same result, whatever `threads` is.
+    """Run a scenario to its end; the same gives the same result, whatever `threads` and `engine` are.
 
-    `threads`: computations that may go on at once. Raises `ConfigError`, `ModelError` or `DataError` for
-    what cannot be used.
+    `threads`: computations that may go on at once. `engine`: `local`, or `ray` or a `Cluster` for devices
+    that train on many machines. Raises `ConfigError`, `ModelError` or `DataError` for what cannot be used,
+    `ClusterError` when workers are lost.
     """
-    return play(scenario, seed=seed, threads=threads, watch=watch)[0]
+    return play(scenario, seed=seed, threads=threads, engine=engine, watch=watch)[0]
 
 
 def play(
-    scenario: Scenario, *, seed: int | None = None, threads: int = 1, watch: Watch | None = None
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    threads: int = 1,
+    engine: Engine = "local",
+    watch: Watch | None = None,
 ) -> tuple[Result, Models]:
     """As `run`, with the models that came of it."""
     if threads < 1:
@@ -107,7 +118,7 @@ def play(
         proximal=campaign.training.proximal_mu > 0,
         folder=scenario.folder,
     )
-    with Workshop(bundle, threads=threads) as workshop:
+    with workshop_of(bundle, threads=threads, engine=engine) as workshop:
         fleet = list(devices_of(s, scenario.folder))
         world = World(seed=s.seed, tracing=False, executor=workshop.executor)
         world.now = s.start_hour * HOUR_S

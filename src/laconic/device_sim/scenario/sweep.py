@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from laconic.config import read_file
+from laconic.device_sim.cluster import Engine
 from laconic.device_sim.scenario import storing
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.running import Watch, run
@@ -37,6 +38,7 @@ def run_all(
     *,
     sweep: Mapping[str, Sequence[Any]] | None = None,
     threads: int = 1,
+    engine: Engine = "local",
     begin: Callable[[str, int, int], Watch | None] = lambda label, number, of: None,
 ) -> list[Run]:
     """Run every combination of a sweep, each into a folder of its own in `output`; or the scenario itself
@@ -44,7 +46,7 @@ def run_all(
 
     A run whose files are there is not run again: they are those of these settings, files, and this program.
     So a sweep that was interrupted goes on with what lacks. `begin` is told of each run that begins: its
-    label, its number and of how many. Raises `ConfigError`, `ModelError` or `DataError`.
+    label, its number and of how many. Raises `ConfigError`, `ModelError`, `DataError` or `ClusterError`.
     """
     combinations = list(scenario.swept(sweep or {}))
     if len(combinations) > _MOST_RUNS:
@@ -59,7 +61,7 @@ def run_all(
         if cached := storing.digest_in(folder) == digest:
             result = storing.read(folder)
         else:
-            result = run(one, threads=threads, watch=begin(label, number, len(combinations)))
+            result = run(one, threads=threads, engine=engine, watch=begin(label, number, len(combinations)))
             storing.write(result, folder)
         runs.append(Run(label, folder, result, cached))
         _index(output, runs)
