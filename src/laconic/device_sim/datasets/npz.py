@@ -17,12 +17,17 @@ from laconic.runtime import read_arrays
 def load(path: Path) -> Dataset:
     """The examples of a file: `x`, `y`, and `group`, integers `(samples,)`, if there is one.
 
-    Labels of a real dtype mean regression, and are read as float32. Raises `ConfigError`.
+    Labels of a real dtype mean regression, and are read as float32. Examples of a group below 0 are nobody's:
+    if there are any, they are what the file holds out. Raises `ConfigError`.
     """
     x, y = read_arrays(path)
     if np.issubdtype(y.dtype, np.floating):
         y = y.astype(np.float32, copy=False)
-    return Dataset(Labelled(x, y, _group(path, len(y))))
+    every = Labelled(x, y, group := _group(path, len(y)))
+    if group is None or (group >= 0).all():
+        return Dataset(every)
+    known = group >= 0
+    return Dataset(Labelled(x[known], y[known], group[known]), every.gathered(np.flatnonzero(~known)))
 
 
 def _group(path: Path, samples: int) -> NDArray[np.int64] | None:
