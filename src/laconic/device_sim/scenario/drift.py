@@ -8,9 +8,10 @@ import numpy as np
 
 from laconic.device_sim.datasets.labelled import Part
 from laconic.device_sim.datasets.turning import turned
+from laconic.device_sim.scenario.examples import Examples
 from laconic.device_sim.scenario.settings import DriftSection
 from laconic.device_sim.signals import HOUR_S
-from laconic.edge_sdk.learner import Interrupted, Measured, OnnxLearner, Trained
+from laconic.edge_sdk.learner import Interrupted, Learner, Measured, OnnxLearner, Trained
 from laconic.errors import ConfigError
 from laconic.protocol.messages import Training
 from laconic.runtime import Trainer
@@ -23,22 +24,22 @@ Clock = Callable[[], float]
 class Drift:
     """How examples look at a time: as in the files before it begins, wholly changed when it is over.
 
-    In between it goes in equal steps, at whose beginnings everything changes at once and everywhere.
+    In between it goes in equal steps, the first when it begins: there everything changes, everywhere at once.
     """
 
-    def __init__(self, s: DriftSection, examples: Part, start_s: float) -> None:
-        """`examples` are of the kind that is to drift, all classes among them; hours count from `start_s`.
+    def __init__(self, s: DriftSection, examples: Examples, start_s: float) -> None:
+        """`examples`: those that are to drift; hours count from `start_s`.
 
         Raises `ConfigError` for a drift that such examples cannot have.
         """
         self._s, self._start_s = s, start_s
-        x, y = examples.x, examples.y
-        if s.kind == "turn" and x.ndim != 4:
+        if s.kind == "turn" and examples.held_out.x.ndim != 4:
             raise ConfigError(
                 "data.drift.kind", value="turn", limit="images: samples, channels, height, width"
             )
         self._classes = 0
         if s.kind == "classes":
+            y = examples.labels()
             if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
                 raise ConfigError("data.drift.kind", value="classes", limit="where y are classes")
             self._classes = int(y.max()) + 1
@@ -51,7 +52,8 @@ class Drift:
             return 0
         since_h = (now_s - self._start_s) / HOUR_S - self._s.begin_hour
         # A step begins at its hour, though the division may round to just before it.
-        return int(np.clip(np.floor(since_h / self._s.hours * self._s.steps + 1e-9), 0, self._s.steps))
+        passed = int(np.floor(since_h / self._s.hours * self._s.steps + 1e-9))
+        return min(max(passed + 1, 0), self._s.steps)
 
     def samples(self, part: Part, step: int) -> int:
         """How many of the examples there are in a step."""
@@ -73,6 +75,12 @@ class Drift:
     def _known(self, step: int) -> int:
         """How many classes there are in a step."""
         return self._s.classes + (self._classes - self._s.classes) * step // self._s.steps
+
+    def learner(self, trainer: Trainer, part: Part, clock: Clock) -> Learner:
+        """What learns from a device's examples."""
+        if self._s.kind == "none":
+            return OnnxLearner(trainer, (part.x, part.y))
+        return DriftingLearner(trainer, part, self, clock)
 
 
 class Today:

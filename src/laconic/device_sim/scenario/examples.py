@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.device_sim.datasets import cmapss, digits, har, mnist, npz
-from laconic.device_sim.datasets.labelled import Dataset, Labelled, Part
+from laconic.device_sim.datasets.labelled import Array, Dataset, Labelled, Part
 from laconic.device_sim.scenario.division import Parts, divided
 from laconic.device_sim.scenario.own import set_apart
 from laconic.device_sim.scenario.settings import DataSection
 
-__all__ = ["Examples", "Part", "dataset_of", "examples_of"]
+__all__ = ["Array", "Examples", "Part", "dataset_of", "examples_of"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Examples:
     devices: Sequence[Part]
     held_out: Part
     own: Sequence[Part] = ()
+
+    def labels(self) -> Array:
+        """All labels that there are."""
+        return np.concatenate([p.y for p in (self.held_out, *self.devices, *self.own)])
 
 
 def examples_of(s: DataSection, devices: int, seed: int, folder: Path) -> Examples:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from laconic.config import read_file
-from laconic.device_sim.scenario.examples import Part
+from laconic.device_sim.scenario.examples import Array, Examples
 from laconic.device_sim.scenario.settings import ModelSection
 from laconic.errors import ConfigError, ModelError, WireError
 from laconic.runtime import Bundle
 
 
-def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, folder: Path) -> Bundle:
-    """The bundle of a scenario; a built-in model is made for the shape of the examples.
+def bundle_of(m: ModelSection, examples: Examples, *, seed: int, proximal: bool, folder: Path) -> Bundle:
+    """The bundle of a scenario; a built-in model is made for the shape of the examples, and all their labels.
 
     Raises `ConfigError` for files that cannot be read, `ModelError` for models that cannot be used.
     """
@@ -33,12 +33,12 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
     if m.onnx is not None:
         model = read_file(folder / m.onnx, "model")
         return Bundle.read(prepare(model, loss=m.loss, proximal=proximal, local=m.local))
-    shape = examples.x.shape[1:]
+    shape = examples.held_out.x.shape[1:]
     if m.built_in == "digits_cnn":
         if shape != (1, 8, 8):
             raise ConfigError("shape of the examples for digits_cnn", value=shape, limit=(1, 8, 8))
         return Bundle.read(prepare(digits_cnn(seed), proximal=proximal, local=m.local))
-    outputs, loss = _outputs(m, examples)
+    outputs, loss = _outputs(m, examples.labels())
     if m.built_in == "signal_cnn":
         if len(shape) != 2:
             raise ConfigError(
@@ -51,9 +51,8 @@ def bundle_of(m: ModelSection, examples: Part, *, seed: int, proximal: bool, fol
     return Bundle.read(prepare(model, loss=loss, proximal=proximal, local=m.local))
 
 
-def _outputs(m: ModelSection, examples: Part) -> tuple[int, str]:
+def _outputs(m: ModelSection, y: Array) -> tuple[int, str]:
     """How many values a built-in model gives for a sample, and its loss: classes, or what is regressed."""
-    y = examples.y
     if np.issubdtype(y.dtype, np.floating) and y.ndim <= 2 and m.built_in in ("mlp", "linear"):
         return (1 if y.ndim == 1 else y.shape[1]), "mse"
     if np.issubdtype(y.dtype, np.integer) and y.ndim == 1 and m.built_in in ("mlp", "softmax", "signal_cnn"):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from laconic import __version__
 from laconic.coordinator import scaffold
-from laconic.coordinator.advance import Score
+from laconic.coordinator.advance import Evaluate, Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.device_sim.cluster import Engine, workshop_of
-from laconic.device_sim.scenario.baselines import Model, Practice
+from laconic.device_sim.scenario.baselines import Practice
+from laconic.device_sim.scenario.drift import Drift, Today
 from laconic.device_sim.scenario.examples import Part, examples_of
 from laconic.device_sim.scenario.fleet import Device, devices_of
 from laconic.device_sim.scenario.losses import Losses
@@ -23,13 +23,13 @@ from laconic.device_sim.scenario.model import bundle_of
 from laconic.device_sim.scenario.recorder import COORDINATOR, Recorder, federated
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.scenario import Scenario
-from laconic.device_sim.scenario.scores import baselines
+from laconic.device_sim.scenario.scores import Models, baselines, scored
 from laconic.device_sim.scenario.settings import ScenarioSettings, counts
 from laconic.device_sim.sensors import SimSensors
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import Connection, World
 from laconic.edge_sdk.engine import DeviceEngine
-from laconic.edge_sdk.learner import OnnxLearner
+from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.records import restore
 from laconic.errors import ConfigError
 from laconic.node import Node
@@ -54,20 +54,7 @@ class Progress(NamedTuple):
     """Rounds of the baselines that are done; None while the federation runs."""
 
 
-@dataclass(frozen=True)
-class Models:
-    """What a run has trained."""
-
-    bundle: Bundle
-    federated: Vector
-    """Weights of the newest version."""
-    private: dict[str, bytes]
-    """By device: what its learner keeps for itself, if anything (`OnnxLearner.local` reads the weights in
-    it)."""
-    alone: dict[str, Model]
-    """By device, those of `[baselines]`."""
-    pooled: Model | None
-
+__all__ = ["Models", "Progress", "Watch", "play", "run"]
 
 Watch = Callable[[Progress], None]
 
@@ -113,7 +100,7 @@ def play(
     examples = examples_of(s.data, sum(counts(s)), s.seed, scenario.folder)
     bundle = bundle_of(
         s.model,
-        examples.held_out,
+        examples,
         seed=s.seed,
         proximal=campaign.training.proximal_mu > 0,
         folder=scenario.folder,
@@ -123,7 +110,9 @@ def play(
         world = World(seed=s.seed, tracing=False, executor=workshop.executor)
         world.now = s.start_hour * HOUR_S
         trainer = workshop.trainer
-        subject = _subject(campaign, bundle, trainer, examples.held_out)
+        drift = Drift(s.data.drift, examples, world.now)
+        today = Today(examples.held_out, drift)
+        subject = _subject(campaign, bundle, trainer, lambda: today.at(world.now))
         world.add(
             COORDINATOR,
             lambda: CoordinatorEngine([(campaign, subject)]),
@@ -134,8 +123,8 @@ def play(
         losses = Losses(trainer, examples.devices) if s.record.losses else None
         kinds = {}
         for device, part in zip(fleet, examples.devices, strict=True):
-            learner = OnnxLearner(trainer, (part.x, part.y))
-            _add(world, device, losses.learner(device.name, part) if losses else learner)
+            learner = drift.learner(trainer, part, lambda: world.now)
+            _add(world, device, losses.learner(device.name, learner) if losses else learner)
             kinds[device.name] = (device.kind, len(part.y))
         recorder = Recorder(world, kinds, losses)
         ended = _played(world, recorder, s, campaign, watch)
@@ -158,6 +147,7 @@ def play(
             found.alone,
             found.pooled,
         )
+        scores = scored(trainer, models, names, kinds, examples.own, threads=threads)
     devices = recorder.devices()
     result = Result(
         digest=scenario.digest(),
@@ -177,6 +167,7 @@ def play(
         steps=recorder.steps,
         baselines=found.rows,
         losses=[*(losses.rows if losses else ()), *found.losses],
+        scores=scores,
     )
     return result, models
 
@@ -249,7 +240,7 @@ def _played(
     return "hours"
 
 
-def _add(world: World, device: Device, learner: OnnxLearner) -> None:
+def _add(world: World, device: Device, learner: Learner) -> None:
     def make() -> DeviceEngine:
         return DeviceEngine(
             device.settings, learner, SimSensors(world.host(device.name), metered=device.metered)
@@ -283,7 +274,7 @@ def _fields(section: CampaignSection) -> dict[str, Any]:
     return {f: getattr(section, f) for f in section.__struct_fields__}
 
 
-def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Part) -> Subject:
+def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Callable[[], Part]) -> Subject:
     """What is trained. Raises `ConfigError` for settings that the bundle was not prepared for."""
     if campaign.training.proximal_mu and not bundle.manifest.proximal:
         raise ConfigError(
@@ -296,8 +287,13 @@ def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Par
         bundle.schema, rule=campaign.aggregation, lateness=campaign.lateness, echo_gain=campaign.echo.gain
     )
 
-    def evaluate(weights: Vector) -> Score:
-        found = trainer.evaluate(weights, held_out.x, held_out.y)
-        return Score(found.loss, found.accuracy)
+    def scorer() -> Evaluate:
+        today = held_out()
 
-    return Subject(bundle.hash[:16], bundle.schema, bundle.initial, evaluate)
+        def evaluate(weights: Vector) -> Score:
+            found = trainer.evaluate(weights, today.x, today.y)
+            return Score(found.loss, found.accuracy)
+
+        return evaluate
+
+    return Subject(bundle.hash[:16], bundle.schema, bundle.initial, scorer(), today=scorer)

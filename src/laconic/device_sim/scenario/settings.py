@@ -115,6 +115,7 @@ class RecordSection(Section, frozen=True):
     """`[record]`: what is written down beside the usual."""
 
     losses: bool = False
+    models: bool = False
 
 
 class MediumSection(Section, frozen=True):
@@ -241,6 +242,11 @@ def check(s: ScenarioSettings) -> ScenarioSettings:
             raise ConfigError(f"coordinator.{key}", value=found, remedy="a scenario has [model] and [data]")
     within("baselines.alone_devices", s.baselines.alone_devices, 0, MOST_DEVICES)
     within("baselines.every", s.baselines.every, 1, 10**9)
+    if s.data.drift.kind != "none":
+        for key in ("baselines.alone", "baselines.pooled", "record.losses"):
+            section, name = key.split(".")
+            if getattr(getattr(s, section), name):
+                raise ConfigError(key, value=True, limit="false, with data that drift")
     media = [m.name for m in s.media]
     _once("media", media)
     for m in s.media:
