@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from laconic.config import read_file
+from laconic.device_sim.datasets import har
 from laconic.device_sim.scenario.settings import ScenarioSettings, check
 from laconic.errors import ConfigError
 
@@ -90,7 +91,9 @@ class Scenario:
         named = [s.model.bundle, s.model.onnx, s.data.path if s.data.source == "npz" else None]
         for d in s.devices:
             named += [d.connection.up_trace, d.connection.down_trace]
-        return [self.folder / name for name in named if name is not None]
+        files = [self.folder / name for name in named if name is not None]
+        # Those of other data sets have the digests that they must have.
+        return files + (har.files(self.folder / (s.data.path or "")) if s.data.source == "har" else [])
 
 
 def _put(table: dict[str, Any], key: str, value: Any, where: str) -> None:
