@@ -59,3 +59,15 @@ def test_a_file_of_mnist_with_another_digest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0" * 16))
     with pytest.raises(ConfigError, match="SHA-256"):
         examples_of(DataSection(source="mnist", path=str(tmp_path)), 2, 0, Path())
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_larger_fleet_has_the_groups_of_a_smaller_one_and_more(tmp_path: Path, each: int) -> None:
+    x = np.arange(40, dtype=np.float32)[:, None]
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(40) % 2, group=np.arange(40) // 4 - 1)
+    s = DataSection(source="npz", path="own.npz", division="group", groups_each=each)
+    fleets = [examples_of(s, devices, 3, tmp_path).devices for devices in (1, 2, 4)]
+    held = [{float(v) for part in fleet for v in part.x.ravel()} for fleet in fleets]
+    assert [len(values) for values in held] == [4 * each, 8 * each, 16 * each]
+    assert held[0] < held[1] < held[2]
+    assert all(len(np.unique((part.x // 4))) == each for fleet in fleets for part in fleet)

@@ -44,6 +44,10 @@ def examples_of(s: DataSection, devices: int, seed: int, folder: Path) -> Exampl
     dataset = dataset_of(s, folder)
     train = dataset.train
     mine, theirs = _held_out(s, dataset, rng)
+    if s.groups_each and s.division == "group" and train.group is not None:
+        # The same order whatever the number of devices: those of a smaller fleet are in a larger one, too.
+        names = rng.permutation(np.unique(train.group[mine]))
+        mine = mine[np.isin(train.group[mine], names[: s.groups_each * devices])]
     if s.samples:
         mine = rng.permutation(mine)[: s.samples * devices]
     mine = np.sort(mine)

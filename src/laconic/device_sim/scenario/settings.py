@@ -95,6 +95,8 @@ class DataSection(Section, frozen=True):
     division: str = "uniform"
     own_class: float = 0.9
     alpha: float = 0.5
+    groups_each: int = 0
+    """Of `group`: as many groups a device, and no others; 0: all there are."""
     samples: int = 0
     cmapss: CmapssSection = CmapssSection()
     har: HarSection = HarSection()
@@ -291,6 +293,7 @@ def _check_data(d: DataSection) -> None:
     within("data.own_held_out", d.own_held_out, 0.0, 0.5)
     within("data.own_class", d.own_class, 0.01, 1.0)
     within("data.alpha", d.alpha, 1e-3, 1e6)
+    within("data.groups_each", d.groups_each, 0, 10**9)
     within("data.samples", d.samples, 0, 10**9)
     if (d.path is None) != (d.source == "digits"):
         raise ConfigError(
