@@ -11,9 +11,9 @@ import msgspec
 
 from laconic.config import read_file
 from laconic.device_sim.cluster import Engine
-from laconic.device_sim.scenario import storing
+from laconic.device_sim.scenario import keeping, storing
 from laconic.device_sim.scenario.results import Result
-from laconic.device_sim.scenario.running import Watch, run
+from laconic.device_sim.scenario.running import Watch, play
 from laconic.device_sim.scenario.scenario import Scenario
 from laconic.errors import ConfigError, DataError
 
@@ -61,7 +61,10 @@ def run_all(
         if cached := storing.digest_in(folder) == digest:
             result = storing.read(folder)
         else:
-            result = run(one, threads=threads, engine=engine, watch=begin(label, number, len(combinations)))
+            watch = begin(label, number, len(combinations))
+            result, models = play(one, threads=threads, engine=engine, watch=watch)
+            if one.settings.record.models:
+                keeping.write(keeping.Kept.of(models), folder)
             storing.write(result, folder)
         runs.append(Run(label, folder, result, cached))
         _index(output, runs)
