@@ -70,4 +70,4 @@ def test_a_larger_fleet_has_the_groups_of_a_smaller_one_and_more(tmp_path: Path,
     held = [{float(v) for part in fleet for v in part.x.ravel()} for fleet in fleets]
     assert [len(values) for values in held] == [4 * each, 8 * each, 16 * each]
     assert held[0] < held[1] < held[2]
-    assert all(len(np.unique((part.x // 4))) == each for fleet in fleets for part in fleet)
+    assert all(len(np.unique(part.x // 4)) == each for fleet in fleets for part in fleet)
