@@ -14,6 +14,7 @@ from laconic.device_sim.scenario import storing
 from laconic.device_sim.scenario.examples import examples_of
 from laconic.device_sim.scenario.running import Models, Progress, play
 from laconic.device_sim.scenario.sweep import run_all
+from laconic.edge_sdk.learner import Measured, OnnxLearner
 from laconic.runtime import Trainer
 
 BOTH = {"alone": True, "pooled": True}
@@ -115,3 +116,47 @@ def test_who_watches_sees_the_baselines() -> None:
     seen: list[Progress] = []
     play(tiny(baselines=BOTH, end__rounds=2, **QUIET), watch=seen.append)
     assert [p.baselines for p in seen if p.baselines is not None] == [0, 1, 2]
+
+
+def test_a_device_has_scores_on_its_own_examples() -> None:
+    scenario = tiny(data__own_held_out=0.25, baselines=BOTH | {"alone_devices": 2}, **QUIET)
+    result, models = play(scenario)
+    s = scenario.settings
+    own = examples_of(s.data, 3, s.seed, Path()).own
+    assert [(r.device, r.samples) for r in result.scores] == [
+        (f"pi-{i}", len(part.y)) for i, part in enumerate(own)
+    ]
+    trainer = Trainer(models.bundle)
+    for row, part in zip(result.scores, own, strict=True):
+        for weights, accuracy in ((models.federated, row.federated_accuracy), (None, row.alone_accuracy)):
+            if weights is None:
+                there = models.alone.get(row.device)
+                assert (there is None) == (accuracy is None)
+                if there is None:
+                    continue
+                weights = there.weights
+            assert accuracy == pytest.approx(trainer.evaluate(weights, part.x, part.y).accuracy)
+        assert row.pooled_loss is not None
+        # All of a softmax travels.
+        assert row.shared_accuracy is None
+    assert sum(r.alone_loss is not None for r in result.scores) == 2
+
+
+def test_a_device_is_scored_with_the_layers_that_it_keeps_to_itself() -> None:
+    personal = {"built_in": "mlp", "hidden": [8], "local": ["dense2.*"]}
+    result, models = play(tiny(model=personal, data__own_held_out=0.25, baselines=BOTH, **QUIET))
+    s = tiny(model=personal, data__own_held_out=0.25, **QUIET).settings
+    own = examples_of(s.data, 3, s.seed, Path()).own
+    trainer = Trainer(models.bundle)
+    for row, part in zip(result.scores, own, strict=True):
+        learner = OnnxLearner(trainer, (part.x, part.y))
+        found = learner.measure(models.federated, models.private[row.device])
+        assert isinstance(found, Measured)
+        assert row.federated_loss == pytest.approx(found.loss, rel=1e-5)
+        assert row.shared_loss == pytest.approx(
+            trainer.evaluate(models.federated, part.x, part.y).loss, rel=1e-5
+        )
+    # What a device has mostly one class of, its own layer knows.
+    assert sum(r.federated_loss or 0.0 for r in result.scores) < sum(
+        r.shared_loss or 0.0 for r in result.scores
+    )

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from laconic.device_sim.scenario.examples import Part
 from laconic.device_sim.scenario.results import LossRow
 from laconic.device_sim.scenario.scores import BATCH, loss_rows, pooled
-from laconic.edge_sdk.learner import Interrupted, OnnxLearner, Trained
+from laconic.edge_sdk.learner import Interrupted, Learner, Measured, Trained
 from laconic.edge_sdk.work import seed_of
 from laconic.protocol.messages import Training
 from laconic.runtime import Trainer
-from laconic.schema import Vector
+from laconic.schema import Schema, Vector
 
 FEDERATION: Final = "federation"
 
@@ -29,9 +29,9 @@ class Losses:
         self._trained: dict[str, dict[int, NDArray[np.float32]]] = {}
         self.rows: list[LossRow] = []
 
-    def learner(self, device: str, part: Part) -> OnnxLearner:
+    def learner(self, device: str, learner: Learner) -> Learner:
         """A device's learner, whose losses are kept."""
-        return _Learner(self._trainer, part, self._trained.setdefault(device, {}))
+        return _Watched(learner, self._trained.setdefault(device, {}))
 
     def trained(self, device: str, number: int, task: str) -> None:
         """A device has trained in a round, for a task."""
@@ -46,16 +46,34 @@ class Losses:
         self.rows.append(LossRow(FEDERATION, number, "", 0, found.loss))
 
 
-class _Learner(OnnxLearner):
-    def __init__(self, trainer: Trainer, part: Part, kept: dict[int, NDArray[np.float32]]) -> None:
-        super().__init__(trainer, (part.x, part.y))
-        self._kept = kept
+class _Watched:
+    def __init__(self, learner: Learner, kept: dict[int, NDArray[np.float32]]) -> None:
+        self._learner, self._kept = learner, kept
+
+    @property
+    def schema(self) -> Schema:
+        return self._learner.schema
+
+    @property
+    def bundle(self) -> str:
+        return self._learner.bundle
+
+    @property
+    def initial(self) -> Vector:
+        return self._learner.initial
+
+    @property
+    def samples(self) -> int:
+        return self._learner.samples
 
     def train(
         self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
     ) -> Trained | Interrupted:
-        trained = super().train(weights, training, seed, private, checkpoint)
+        trained = self._learner.train(weights, training, seed, private, checkpoint)
         if isinstance(trained, Trained):
             # By seed: one that crashed may still be computing while the device trains for another task.
             self._kept[seed] = trained.losses
         return trained
+
+    def measure(self, weights: Vector, private: bytes) -> Measured | Interrupted:
+        return self._learner.measure(weights, private)

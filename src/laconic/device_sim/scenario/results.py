@@ -121,6 +121,26 @@ class BaselineRow(msgspec.Struct, frozen=True):
     """Trainings that have diverged so far; their models stayed as they were."""
 
 
+class ScoreRow(msgspec.Struct, frozen=True):
+    """The end's models on a device's own held-out examples. Accuracies are None where the loss is not one of
+    classification; all of a model is None that there is not."""
+
+    device: str
+    kind: str
+    samples: int
+    """How many examples are held out."""
+    federated_accuracy: float | None
+    """With the weights that never leave this device, if the model has such."""
+    federated_loss: float | None
+    shared_accuracy: float | None
+    """The same without them: with the bundle's own in their place. None for a model without such weights."""
+    shared_loss: float | None
+    alone_accuracy: float | None
+    alone_loss: float | None
+    pooled_accuracy: float | None
+    pooled_loss: float | None
+
+
 class LossRow(msgspec.Struct, frozen=True):
     """A loss of training."""
 
@@ -188,3 +208,4 @@ class Result(msgspec.Struct, frozen=True):
     steps: list[StepRow] = []
     baselines: list[BaselineRow] = []
     losses: list[LossRow] = []
+    scores: list[ScoreRow] = []

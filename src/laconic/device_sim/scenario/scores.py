@@ -1,21 +1,23 @@
-"""Scores models on held-out examples: the baselines' curves."""
+"""Scores models on held-out examples: the baselines' curves, and each device's models on its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from laconic.device_sim.learning.workshop import Workshop
 from laconic.device_sim.scenario.baselines import Model, Practice, practised
 from laconic.device_sim.scenario.examples import Examples, Part
-from laconic.device_sim.scenario.results import BaselineRow, LossRow
+from laconic.device_sim.scenario.results import BaselineRow, LossRow, ScoreRow
 from laconic.device_sim.scenario.settings import BaselinesSection
+from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.work import seed_of
-from laconic.runtime import Metrics, Trainer
+from laconic.runtime import Bundle, Metrics, Trainer
+from laconic.schema import Vector
 
 BATCH: Final = 256
 
@@ -29,6 +31,21 @@ class Baselines:
     alone: dict[str, Model] = field(default_factory=dict)
     """By device: those that were drawn."""
     pooled: Model | None = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a run has trained."""
+
+    bundle: Bundle
+    federated: Vector
+    """Weights of the newest version."""
+    private: dict[str, bytes]
+    """By device: what its learner keeps for itself, if anything (`OnnxLearner.local` reads the weights in
+    it)."""
+    alone: dict[str, Model]
+    """By device, those of `[baselines]`."""
+    pooled: Model | None
 
 
 def baselines(
@@ -81,6 +98,49 @@ def baselines(
         dict(zip(drawn, models[: len(drawn)], strict=True)),
         models[-1] if section.pooled else None,
     )
+
+
+def scored(
+    trainer: Trainer,
+    models: Models,
+    names: Sequence[str],
+    kinds: Mapping[str, tuple[str, int]],
+    own: Sequence[Part],
+    *,
+    threads: int,
+) -> list[ScoreRow]:
+    """A row for each device that has examples of its own held out: the end's models on them.
+
+    `kinds`: class of each device; `own`: in the order of `names`, or nothing.
+    """
+    initial = models.bundle.initial_local
+    shared = Model(models.federated, initial)
+    reader = OnnxLearner(trainer, (own[0].x, own[0].y)) if own else None
+
+    def row(place: int) -> ScoreRow | None:
+        name, part = names[place], own[place]
+        if reader is None or not len(part.y):
+            return None
+        local = reader.local(models.private.get(name, b""))
+        return ScoreRow(
+            device=name,
+            kind=kinds[name][0],
+            samples=len(part.y),
+            **_pair("federated", score(trainer, Model(models.federated, local), part)),
+            **_pair("shared", score(trainer, shared, part) if initial.size else None),
+            **_pair("alone", score(trainer, models.alone[name], part) if name in models.alone else None),
+            **_pair("pooled", score(trainer, models.pooled, part) if models.pooled else None),
+        )
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [r for r in pool.map(row, range(len(own))) if r is not None]
+
+
+def _pair(name: str, found: Metrics | None) -> dict[str, Any]:
+    return {
+        f"{name}_accuracy": found and found.accuracy,
+        f"{name}_loss": found and found.loss,
+    }
 
 
 def score(trainer: Trainer, model: Model, examples: Part) -> Metrics:

@@ -17,6 +17,7 @@ from laconic.device_sim.scenario.results import (
     LossRow,
     Result,
     RoundRow,
+    ScoreRow,
     StepRow,
 )
 from laconic.errors import ConfigError, DataError
@@ -29,6 +30,7 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "steps": StepRow,
     "baselines": BaselineRow,
     "losses": LossRow,
+    "scores": ScoreRow,
 }
 """The rows of `rounds` are in the JSON too."""
 
