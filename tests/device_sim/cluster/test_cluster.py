@@ -52,10 +52,12 @@ THREADED = STACKED.replaced({"model.built_in": "digits_cnn", "end.rounds": 2})
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two workers of this machine."""
-    with Cluster(workers=2) as cluster:
-        cluster.start()
-        yield cluster
+    """Two workers of this machine, which find the functions of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with Cluster(workers=2) as cluster:
+            cluster.start()
+            yield cluster
 
 
 def files(folder: Path) -> dict[str, bytes]:

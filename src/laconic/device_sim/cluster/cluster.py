@@ -153,7 +153,7 @@ class Cluster:
         # Copied: they lie in the object store, and whoever gets them may keep them, or write to them.
         done = unpacked(head, [b.copy() for b in buffers])
         if isinstance(done, Refused):
-            self.failure = ClusterError(f"a worker of the Ray cluster: {done.error}")
+            self.failure = ClusterError(f"a worker of the Ray cluster: {done.why}")
             raise self.failure
         if isinstance(done, Gave):
             return done.value

@@ -46,9 +46,9 @@ class Raised(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why this worker cannot do what it is asked, whatever that is."""
+    """It cannot be done by this worker, whatever comes of it elsewhere."""
 
-    error: LaconicError
+    why: str
 
 
 class Bench:
@@ -74,10 +74,10 @@ def do(here: Likeness, given: Given | None, head: bytes, *buffers: Buffer) -> Do
         check(here, _there(), "a worker")
         if given is not None:
             bench = (_bench(given),)
-    except LaconicError as e:
-        return packed(Refused(e))
-    try:
         function, arguments = unpacked(head, buffers)
+    except Exception as e:
+        return packed(Refused(str(e) if isinstance(e, LaconicError) else f"{type(e).__name__}: {e}"))
+    try:
         return packed(Gave(function(*bench, *arguments)))
     except Exception as e:
         return packed(Raised(e))
