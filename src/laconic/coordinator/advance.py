@@ -83,11 +83,15 @@ def advance(
         residual=commit(target, said),
         digest=weights_hash(new, schema),
         delta=delta,
-        full=full_frame(new, schema) if full else None,
+        full=full_frame(new, schema, codec) if full else None,
         score=evaluate(new),
     )
 
 
-def full_frame(weights: Vector, schema: Schema) -> bytes:
-    """A whole model as an update frame on zeros: bit for bit, for those who hold nothing to build on."""
-    return encode(weights, schema, PRESETS["lossless"], np.random.default_rng(0)).frame
+def full_frame(weights: Vector, schema: Schema, codec: CodecSettings | None = None) -> bytes:
+    """A whole model as an update frame on zeros: bit for bit, for those who hold nothing to build on.
+
+    Compressed without loss, unless the deltas, by `codec`, are float32 as they are: then it is, too.
+    """
+    plain = codec == PRESETS["exact"]
+    return encode(weights, schema, PRESETS["exact" if plain else "lossless"], np.random.default_rng(0)).frame

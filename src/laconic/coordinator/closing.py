@@ -87,7 +87,7 @@ class Closing:
                 evaluate=evaluate,
             )
             if version.full is None and must_be_whole(version):
-                version = replace(version, full=full_frame(version.weights, schema))
+                version = replace(version, full=full_frame(version.weights, schema, c.delta_codec))
             return replace(version, moments=moments, echo=sounding.after(mean, c.echo, number))
 
         return compute
