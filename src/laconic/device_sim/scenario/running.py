@@ -39,6 +39,9 @@ from laconic.schema import Vector
 _BACKBONE: Final = Connection(0.001, 1e8, 1e8)
 """The coordinator's own link."""
 _LOOK_EVENTS: Final = 256
+_LEAST_BATCH: Final = 32
+_SCORED_BYTES: Final = 1 << 22
+"""Of held-out examples in a batch: a tiny model's take less time than their calls otherwise."""
 
 
 class Progress(NamedTuple):
@@ -289,9 +292,10 @@ def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Cal
 
     def scorer() -> Evaluate:
         today = held_out()
+        batch_size = max(_LEAST_BATCH, _SCORED_BYTES // max(1, today.x[:1].nbytes))
 
         def evaluate(weights: Vector) -> Score:
-            found = trainer.evaluate(weights, today.x, today.y)
+            found = trainer.evaluate(weights, today.x, today.y, batch_size=batch_size)
             return Score(found.loss, found.accuracy)
 
         return evaluate
