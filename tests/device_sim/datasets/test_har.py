@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from laconic.device_sim.datasets import har
 from laconic.device_sim.datasets.labelled import Dataset
 from laconic.device_sim.datasets.npy import decode_npy
+from laconic.device_sim.scenario.own import set_apart
 from laconic.errors import ConfigError
 from often import examples
 
@@ -141,5 +142,9 @@ def test_the_real_people(shared_data: Path) -> None:
     assert found.held_out.x.shape == (2947, 6, 128)
     assert found.train.group is not None
     assert len(np.unique(found.train.group)) == 21
+    # What a phone keeps to score its model by has everything that its owner does.
+    owners = np.unique(found.train.group, return_inverse=True)[1]
+    apart = set_apart(owners, found.train.y, found.train.group, 0.2)
+    assert all(len(np.unique(found.train.y[apart & (owners == person)])) == 6 for person in range(21))
     # Gravity, about 1 g, is on the phone's first axis while somebody walks.
     assert 0.8 < found.train.x[found.train.y == 0, 0].mean() < 1.1
