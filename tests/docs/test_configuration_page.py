@@ -58,6 +58,9 @@ def sections(chapter: str) -> dict[str, list[Row]]:
 def words(hint: Any) -> str:
     """A type as the page writes it."""
     origin = getattr(hint, "__origin__", None)
+    plain = {str: "texts", int: "integers", float: "numbers"}.get(getattr(hint, "__args__", (None,))[0])
+    if origin in (list, tuple) and plain:
+        return f"list of {plain}"
     if origin in (list, tuple, dict):
         return "tables by name" if origin is dict else "tables"
     if origin is Literal:
@@ -73,6 +76,8 @@ def literal(value: Any) -> str:
         return "—"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        value = list(value)
     return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
 
 

@@ -12,7 +12,7 @@ import pytest
 from test_configuration_page import REPOSITORY, bounds, expected, is_section, rows
 
 from laconic.device_sim import Result, Scenario
-from laconic.device_sim.scenario.settings import DevicesSection, MediumSection, ScenarioSettings
+from laconic.device_sim.scenario.settings import DataSection, DevicesSection, MediumSection, ScenarioSettings
 from laconic.errors import ConfigError
 
 PAGE = (REPOSITORY / "docs" / "scenarios.md").read_text()
@@ -26,7 +26,7 @@ def structures() -> dict[str, type[msgspec.Struct]]:
     """Every table of a scenario whose keys are on the page, by its heading."""
     found: dict[str, type[msgspec.Struct]] = {"Top": ScenarioSettings, "media": MediumSection}
     found["devices"] = DevicesSection
-    for prefix, kind in (("", ScenarioSettings), ("devices.", DevicesSection)):
+    for prefix, kind in (("", ScenarioSettings), ("devices.", DevicesSection), ("data.", DataSection)):
         for name, hint in get_type_hints(kind).items():
             members = [m for m in getattr(hint, "__args__", (hint,)) if is_section(m)]
             if members and hasattr(members[0], "__struct_fields__") and name not in ("media", "devices"):
