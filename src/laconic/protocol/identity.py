@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -43,23 +43,35 @@ def selected(device: str, task: str, share: float) -> bool:
 
     A hash, so that devices select themselves from one retained message and the coordinator knows who did.
     """
-    return _draw(device, task) < share * 2**48
+    return next(_draws((device,), task)) < share * 2**48
+
+
+def all_selected(devices: Iterable[str], task: str, share: float) -> list[str]:
+    """Those of `devices` that are `selected`."""
+    names = list(devices)
+    return [name for name, draw in zip(names, _draws(names, task), strict=True) if draw < share * 2**48]
 
 
 def share_for(devices: Iterable[str], task: str, count: int) -> float:
     """The share with which `task` asks exactly `count` of `devices`; 1 if there are no more than that."""
-    drawn = sorted(_draw(device, task) for device in devices)
+    drawn = sorted(_draws(devices, task))
     return (drawn[count - 1] + 1) / 2**48 if 0 < count < len(drawn) else 1.0
 
 
-def _draw(device: str, task: str) -> int:
-    return int.from_bytes(_digest(device, task)[:6], "big")
+def _draws(devices: Iterable[str], task: str) -> Iterator[int]:
+    """`_digest(device, task)` for each, its first 48 bits: a coordinator draws for all in every round."""
+    rest = _framed(task)
+    for device in devices:
+        yield int.from_bytes(hashlib.sha256(_framed(device) + rest).digest()[:6], "big")
 
 
 def _digest(*parts: str) -> bytes:
-    # One call: a coordinator draws for every device in every round.
-    raws = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([len(raw).to_bytes(4, "little") + raw for raw in raws])).digest()
+    return hashlib.sha256(b"".join(map(_framed, parts))).digest()
+
+
+def _framed(part: str) -> bytes:
+    raw = part.encode()
+    return len(raw).to_bytes(4, "little") + raw
 
 
 def sign(manifest: Manifest, key: bytes | None) -> Manifest:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from laconic.coordinator.ledger import DeviceRecord
 from laconic.coordinator.selection.candidate import Candidate, Context
-from laconic.protocol.identity import selected
+from laconic.protocol.identity import all_selected
 
 
 def chosen(records: Iterable[DeviceRecord], task: str, share: float) -> list[str]:
     """The names among `records` whose hash with `task` falls into `share`: the devices find the same."""
-    return [r.name for r in records if selected(r.name, task, share)]
+    return all_selected((r.name for r in records), task, share)
 
 
 def uniform(candidates: Sequence[Candidate], count: int, context: Context) -> list[str]:
