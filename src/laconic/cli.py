@@ -130,9 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     model_command.add_arguments(model)
     model.set_defaults(command=model_command.run)
 
-    sim = commands.add_parser("sim", parents=[common], help="a fleet in the simulator: run, report, compare")
-    sim_command.add_arguments(sim)
-    sim.set_defaults(command=sim_command.run)
+    sim = commands.add_parser("sim", help="a fleet in the simulator: run, report, compare, advise")
+    sim_command.add_commands(sim, common)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The command `laconic sim`: run scenarios, report on them, compare two runs."""
+"""The commands of `laconic sim`: run scenarios, report on them, compare two runs, advise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from laconic import tables
+from laconic import advise_command, tables
 from laconic.errors import ConfigError
 from laconic.exit_codes import OK
 
@@ -21,60 +21,63 @@ if TYPE_CHECKING:
     from laconic.device_sim.scenario.sweep import Run
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything that `laconic sim` understands."""
-    parser.add_argument(
-        "action", choices=("run", "report", "compare"), help="run a scenario, or look at what runs have left"
-    )
-    parser.add_argument("path", type=Path, nargs="+", help="the scenario's file; or folders of runs")
-    parser.add_argument("--seed", type=int, help="instead of the scenario's")
-    parser.add_argument("--output", type=Path, help="folder for the results (default: laconic-sim/NAME)")
-    parser.add_argument(
+def add_commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """The commands of `laconic sim`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="action")
+
+    run = commands.add_parser("run", parents=[common], help="run a scenario, or a sweep of it")
+    _add_run_arguments(run)
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", parents=[common], help="make a page of a run, or of a sweep")
+    report.add_argument("folder", type=Path, help="of the results")
+    report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", parents=[common], help="what differs between two runs")
+    compare.add_argument("a", type=Path, help="folder of a run's results")
+    compare.add_argument("b", type=Path, help="of another one's")
+    compare.set_defaults(command=_compare)
+
+    advise = commands.add_parser("advise", parents=[common], help="is federation worth it for these data?")
+    advise_command.add_arguments(advise)
+    advise.set_defaults(command=advise_command.run)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("scenario", type=Path, help="its file")
+    add("--seed", type=int, help="instead of the scenario's")
+    add("--output", type=Path, help="folder for the results (default: laconic-sim/NAME)")
+    add(
         "--sweep",
         action="append",
         metavar="KEY=A,B,C",
         help="run with each of these values; repeatable: all combinations",
     )
-    parser.add_argument("--threads", type=int, help="computations at once (default: a thread for each core)")
-    parser.add_argument(
+    add("--threads", type=int, help="computations at once (default: a thread for each core)")
+    add(
         "--engine",
         choices=("local", "ray"),
+        default="local",
         help="where devices train: in this process (default), or on a Ray cluster, with the same result",
     )
-    parser.add_argument("--workers", type=int, help="of Ray: calls at once (default: one for each core)")
-    parser.add_argument(
+    add("--workers", type=int, help="of Ray: calls at once (default: one for each core)")
+    add(
         "--address",
-        help="of a Ray cluster that is there (default: what RAY_ADDRESS names, else started here)",
+        help="of a Ray cluster that is there (default: RAY_ADDRESS, else one is started)",
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what is asked; returns the exit code."""
-    paths: Sequence[Path] = options.path
-    wanted = 2 if options.action == "compare" else 1
-    if len(paths) != wanted:
-        raise ConfigError(f"paths for laconic sim {options.action}", value=len(paths), limit=wanted)
-    if options.action != "run":
-        for name in ("seed", "output", "sweep", "threads", "engine", "workers", "address"):
-            if getattr(options, name) is not None:
-                raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with run")
+def _run(options: argparse.Namespace) -> int:
     if options.engine != "ray":
         for name in ("workers", "address"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name}", value=getattr(options, name), limit="only with --engine ray")
-    if options.action == "run":
-        return _run(options, paths[0])
-    if options.action == "report":
-        return _report(paths[0], as_json=options.json)
-    return _compare(paths[0], paths[1], as_json=options.json)
-
-
-def _run(options: argparse.Namespace, path: Path) -> int:
     from laconic.device_sim.scenario.display import display
     from laconic.device_sim.scenario.scenario import Scenario
     from laconic.device_sim.scenario.sweep import run_all
 
-    scenario = Scenario.read(path)
+    scenario = Scenario.read(options.scenario)
     if options.seed is not None:
         scenario = scenario.replaced({"seed": options.seed})
     output = options.output or Path("laconic-sim") / scenario.settings.name
@@ -110,24 +113,25 @@ def _engine(options: argparse.Namespace) -> Iterator[Engine]:
         yield cluster
 
 
-def _report(folder: Path, *, as_json: bool) -> int:
+def _report(options: argparse.Namespace) -> int:
     from laconic.device_sim.scenario.sweep import runs_in
 
     try:
         from laconic.device_sim.scenario import report
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
-    page = report.write(runs_in(folder), folder)
-    print(json.dumps({"report": str(page)}) if as_json else f"report: {page}")
+    page = report.write(runs_in(options.folder), options.folder)
+    print(json.dumps({"report": str(page)}) if options.json else f"report: {page}")
     return OK
 
 
-def _compare(a: Path, b: Path, *, as_json: bool) -> int:
+def _compare(options: argparse.Namespace) -> int:
     from laconic.device_sim.scenario import comparing, storing
 
+    a, b = options.a, options.b
     left, right = storing.read(a), storing.read(b)
     found = {"settings": comparing.settings(left, right), "results": comparing.results(left, right)}
-    if as_json:
+    if options.json:
         print(json.dumps({k: [d._asdict() for d in v] for k, v in found.items()}, indent=2))
         return OK
     for what, differences in found.items():

@@ -92,6 +92,11 @@ def explained(plan: Plan, *, batch: int = 8) -> Explained:
     )
 
 
+def step_flops(step: bytes, batch: int) -> int:
+    """Multiplications and additions of a training step, as bundles have it, on `batch` samples."""
+    return _flops(_sized(step, batch).graph)
+
+
 def _sized(data: bytes, batch: int) -> ModelProto:
     """The graph with all axes known, and the shapes of all tensors that follow from that."""
     model = ModelProto()
