@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from laconic.device_sim.datasets.turning import turned
 from laconic.device_sim.scenario.examples import Examples
 from laconic.device_sim.scenario.settings import DriftSection
 from laconic.device_sim.signals import HOUR_S
+from laconic.edge_sdk.data import Arrays, Signature, Snapshot
 from laconic.edge_sdk.learner import Interrupted, Learner, Measured, OnnxLearner, Trained
 from laconic.errors import ConfigError
 from laconic.protocol.messages import Training
@@ -98,6 +100,24 @@ class Today:
         return self._kept[1]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A source of the examples of one step: they are made where and when they are learnt from."""
+
+    part: Part
+    drift: Drift
+    step: int
+    signature: Signature
+
+    @property
+    def samples(self) -> int:
+        return self.drift.samples(self.part, self.step)
+
+    def snapshot(self) -> Snapshot:
+        seen = self.drift.seen(self.part, self.step)
+        return Arrays(self.signature, seen.x, seen.y).snapshot()
+
+
 class DriftingLearner:
     """A device's learner whose examples drift: it learns from those of the moment at which a work begins."""
 
@@ -122,8 +142,8 @@ class DriftingLearner:
 
     def at(self, now: float) -> OnnxLearner:
         """The learner with the examples of a time."""
-        part = self._drift.seen(self._part, self._drift.step(now))
-        return OnnxLearner(self._trainer, (part.x, part.y))
+        signature = Signature.of(self._trainer.bundle.manifest)
+        return OnnxLearner(self._trainer, _Seen(self._part, self._drift, self._drift.step(now), signature))
 
     def train(
         self, weights: Vector, training: Training, seed: int, private: bytes, checkpoint: bytes = b""
