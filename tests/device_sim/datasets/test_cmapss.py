@@ -90,7 +90,7 @@ def test_what_is_no_record_is_refused(raw: bytes, told: str) -> None:
         decode(raw, "made up")
 
 
-@pytest.mark.parametrize("raw", [b"1\n2\n", b"1\n2\n-3\n", b"1 2 3", b"1\n2\n1e30\n"])
+@pytest.mark.parametrize("raw", [b"1\n2\n", b"1\n2\n-3\n", b"1 2 3", b"1\n2\n1e30\n", b"1\n2\n3.5\n"])
 def test_lives_that_are_left_must_fit(raw: bytes) -> None:
     with pytest.raises(ConfigError):
         decode_left(raw, "made up", 3)

@@ -92,6 +92,8 @@ def test_people_held_out_are_the_scenarios_choice(tmp_path: Path) -> None:
     ("changed", "told"),
     [
         ({"y": np.full(8, 6)}, "y in"),
+        ({"y": np.full(8, 0.5)}, "y in"),
+        ({"x": np.full((8, 128, 6), np.nan)}, "finite"),
         ({"y": np.zeros(7, int)}, "as many windows"),
         ({"subject": np.zeros(8, int)}, "people in"),
         ({"x": np.zeros((8, 128, 5))}, "shape of"),

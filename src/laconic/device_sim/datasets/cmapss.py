@@ -177,8 +177,8 @@ def decode(text: bytes, where: str) -> tuple[NDArray[np.float64], NDArray[np.int
 def decode_left(text: bytes, where: str, engines: int) -> NDArray[np.int64]:
     """Cycles that each test engine had left. Raises `ConfigError`."""
     table = _table(text, where)
-    if table.shape != (engines, 1) or (table < 0).any() or (table > 2**31).any():
-        raise ConfigError(f"lines of {where}", value=table.shape, limit=f"{engines} numbers, not negative")
+    if table.shape != (engines, 1) or not ((table >= 0) & (table < 2**31) & (table % 1 == 0)).all():
+        raise ConfigError(f"lines of {where}", value=table.shape, limit=f"{engines} counts of cycles")
     return table[:, 0].astype(np.int64)
 
 

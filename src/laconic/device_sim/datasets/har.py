@@ -121,14 +121,16 @@ def _arrays(folder: Path) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
 def _checked(
     x: Array, y: Array, person: Array, where: str
 ) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """The arrays, in dtypes of their own, of as many windows each; activities and people that there are."""
+    """The arrays, in dtypes of their own, of as many windows each; finite, with activities and people that there are."""
     if y.shape != (len(x),) or person.shape != (len(x),) or not len(x):
         raise ConfigError(
             f"shapes in {where}", value=(x.shape, y.shape, person.shape), limit="as many windows"
         )
     for what, values, least, most in (("y", y, 0, len(ACTIVITIES) - 1), ("people", person, 1, _PEOPLE)):
-        if not ((values >= least) & (values <= most)).all():
+        if not ((values >= least) & (values <= most) & (values % 1 == 0)).all():
             raise ConfigError(f"{what} in {where}", value=(values.min(), values.max()), limit=(least, most))
+    if not np.isfinite(x).all():
+        raise ConfigError(f"readings in {where}", limit="finite")
     return np.ascontiguousarray(x, np.float32), y.astype(np.int64), person.astype(np.int64)
 
 
