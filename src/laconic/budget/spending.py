@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from laconic.budget.calendar import day_of, month_of, zone_of
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True):
     """What a device has spent since `since`, when its counters began (seconds since 1970; 0: not known)."""
 
     up: int = 0
