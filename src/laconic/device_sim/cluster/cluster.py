@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _KEPT_SHARE: Final = 0.25
 """Of the object store, for what is kept in it."""
 _RETRIES: Final = 3
 """How often a call is done again whose worker has died: it gives the same, however often it is done."""
+_REACH_S: Final = 10.0
 _CHECK_S: Final = 120.0
 """Until when every machine of a cluster must have answered: its first worker starts meanwhile."""
 
@@ -40,6 +42,9 @@ class Cluster:
         if workers is not None and workers < 1:
             raise ConfigError("workers", value=workers, limit="1 or more")
         self._wanted, self._address = workers, address or os.environ.get("RAY_ADDRESS") or None
+        if self._address is not None and "://" in self._address:
+            # Over a client connection arrays would go through one process, and twice.
+            raise ConfigError("address of the Ray cluster", value=self._address, limit="HOST:PORT, or auto")
         self._ray: Any = None
         self._started = False
         self._folder: str | None = None
@@ -73,18 +78,25 @@ class Cluster:
         self._kept = Kept(ray.put, _KEPT_SHARE * size)
 
     def _connect(self, ray: Any) -> None:
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if not ray.is_initialized():
             self._started = True
             try:
                 if self._address is not None:
+                    _reach(self._address)
                     ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
                 else:
                     # Not TMPDIR: the paths of Ray's sockets must stay short.
                     self._folder = tempfile.mkdtemp(prefix="laconic-ray-", dir="/tmp")
-                    count = self._wanted or _cores()
-                    ray.init("local", num_cpus=count, _temp_dir=self._folder, **quiet)
+                    ray.init(
+                        "local",
+                        num_cpus=self._wanted or _cores(),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _node_ip_address="127.0.0.1",
+                        _temp_dir=self._folder,
+                    )
             except (ConnectionError, RuntimeError, ValueError, OSError) as e:
                 raise ConfigError(
                     "Ray cannot be started" if self._address is None else "Ray cluster",
@@ -175,6 +187,14 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reach(address: str) -> None:
+    """Raises `OSError` for a cluster that is not there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        with socket.create_connection((host, int(port)), timeout=_REACH_S):
+            pass
 
 
 def _cores() -> int:
