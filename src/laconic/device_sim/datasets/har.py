@@ -121,7 +121,7 @@ def _arrays(folder: Path) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
 def _checked(
     x: Array, y: Array, person: Array, where: str
 ) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """The arrays, in dtypes of their own, as many windows each, finite, of activities and people that there are."""
+    """The arrays in dtypes of their own: as many windows each, finite, of activities and people there are."""
     if y.shape != (len(x),) or person.shape != (len(x),) or not len(x):
         raise ConfigError(
             f"shapes in {where}", value=(x.shape, y.shape, person.shape), limit="as many windows"
