@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from _parts import Part, measure, merge
-from _sim import energy, events, experiments, learning, population, real
+from _sim import activity, energy, events, experiments, learning, population, real
 
 RESULTS = Path(__file__).parent / "results" / "sim.json"
 
@@ -15,6 +15,7 @@ PARTS = {
     "energy": Part(lambda pool: energy.measure(), energy.bars),
     "events": Part(lambda pool: events.measure(), events.bars),
     "mnist": Part(lambda pool: experiments.measure(), experiments.bars),
+    "activity": Part(activity.measure, activity.bars),
     "learning": Part(lambda pool: learning.measure(), learning.bars),
     "population": Part(lambda pool: population.measure(), population.bars),
     "real": Part(lambda pool: real.measure(), real.bars),
