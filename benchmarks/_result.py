@@ -16,7 +16,8 @@ class Bar:
     """A figure that must stay within a limit."""
 
     name: str
-    value: float
+    value: float | None
+    """None: there was nothing to measure, and the bar is not met."""
     limit: float
     ok: bool
 
@@ -29,6 +30,11 @@ def at_most(name: str, value: float, limit: float) -> Bar:
 def at_least(name: str, value: float, limit: float) -> Bar:
     """A bar for a value that must not be smaller."""
     return Bar(name, value, limit, value >= limit)
+
+
+def unmeasured(name: str, limit: float) -> Bar:
+    """A bar for what could not be measured: it is not met."""
+    return Bar(name, None, limit, False)
 
 
 def emit(bench: str, results: dict[str, Any], bars: list[Bar]) -> int:

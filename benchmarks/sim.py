@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from _parts import Part, measure, merge
-from _sim import activity, energy, events, experiments, learning, population, real
+from _sim import activity, cifar, energy, events, experiments, flute, learning, population, real
 
 RESULTS = Path(__file__).parent / "results" / "sim.json"
 
@@ -18,7 +18,10 @@ PARTS = {
     "activity": Part(activity.measure, activity.bars),
     "learning": Part(lambda pool: learning.measure(), learning.bars),
     "population": Part(lambda pool: population.measure(), population.bars),
+    "flute": Part(lambda pool: flute.measure(), flute.bars),
+    "cifar": Part(lambda pool: cifar.measure(), cifar.bars),
     "real": Part(lambda pool: real.measure(), real.bars),
+    "turbofan": Part(lambda pool: turbofan.measure(), turbofan.bars),
 }
 
 
