@@ -45,13 +45,9 @@ def test_without_ray_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 def test_options_that_make_no_sense_are_refused_before_anything_starts(
     options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario = tmp_path / "s.toml"
-    scenario.write_text(
-        'name = "s"\n[model]\nbuilt_in = "softmax"\n[[devices]]\nname = "d"\ncount = 2\nspeed.sample_s = 1.0\n'
-    )
-    assert (
-        cli.main(["sim", "run", str(scenario), "--output", str(tmp_path / "out"), *options]) == CONFIGURATION
-    )
+    scenario, out = tmp_path / "s.toml", tmp_path / "out"
+    scenario.write_text(SCENARIO)
+    assert cli.main(["sim", "run", str(scenario), "--output", str(out), *options]) == CONFIGURATION
     assert told in capsys.readouterr().err
     assert not out.exists()
 
