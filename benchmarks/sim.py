@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from _parts import Part, measure, merge
-from _sim import activity, cifar, energy, events, experiments, flute, learning, population, real
+from _sim import activity, cifar, energy, events, experiments, flute, learning, population, real, turbofan
 
 RESULTS = Path(__file__).parent / "results" / "sim.json"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from fleet import Fleet, Operator, lives_of
@@ -19,7 +19,7 @@ BOUNDS = ("preventive, all histories", "predictive, pooled", "all-knowing")
 class Setting:
     """How a fleet is operated."""
 
-    prices: Prices = Prices()
+    prices: Prices = field(default_factory=Prices)
     margin: float = 10.0
     """Cycles: an engine is serviced once a model gives it no more."""
     cycles: int = 50_000
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def compare(fleet: Fleet, setting: Setting, *, seed: int) -> dict[str, Outcome]:
-    """Each strategy in the same fleet: whatever it does, an operator's places get the same engines in turn."""
+    """Each strategy in the same fleet: whatever it does, a place gets the same engines in turn."""
     books: dict[str, list[Books]] = {name: [] for name in (*STRATEGIES, *BOUNDS)}
     for number, operator in enumerate(fleet.operators):
         rng = np.random.default_rng([seed, number])

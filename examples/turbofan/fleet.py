@@ -1,4 +1,4 @@
-"""A run's engines and models: who has seen which lives, and what each model says of the ones nobody learnt from."""
+"""A run's engines and models: who has seen which lives, and what models say of the engines kept apart."""
 
 from __future__ import annotations
 

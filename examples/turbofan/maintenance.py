@@ -1,7 +1,7 @@
 """Four ways to maintain turbofan engines: what each costs, with the models that a scenario has trained.
 
-`python maintenance.py` runs examples/scenarios/turbofan.toml with three seeds (or takes their results if they are
-there), lets twenty operators run engines for a long time, and prints what became of it.
+`python maintenance.py` runs examples/scenarios/turbofan.toml with three seeds, or takes their results if they
+are there, lets twenty operators run engines for a long time, and prints what became of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder of the runs (default: laconic-sim/NAME)")
     parser.add_argument("--data", type=Path, help="folder of C-MAPSS, instead of the scenario's")
     parser.add_argument("--seeds", default="0,1,2", help="runs of the scenario (default: %(default)s)")
-    parser.add_argument("--margin", type=float, help="service when a model gives so many cycles (default: 10)")
+    parser.add_argument("--margin", type=float, help="cycles at which a model has an engine serviced")
     parser.add_argument("--failure", type=float, help="dollars for a failure (default: 60,000)")
     parser.add_argument("--json", action="store_true", help="print JSON, and draw nothing")
     options = parser.parse_args()

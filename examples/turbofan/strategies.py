@@ -77,7 +77,7 @@ def best_interval(lives: Sequence[int], prices: Prices) -> int:
 
 
 def profit(stops: Sequence[Stop], prices: Prices) -> float:
-    """Dollars for each cycle of the calendar, standing still included, if engines end in service like this."""
+    """Dollars for each cycle of the calendar, standing still included, if engines end like this."""
     failures = sum(s.failed for s in stops)
     services = len(stops) - failures
     ran = sum(s.cycles for s in stops)
