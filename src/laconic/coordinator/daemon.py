@@ -26,6 +26,7 @@ from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.metrics_server import MetricsServer
 from laconic.coordinator.migrations import upgrade
 from laconic.coordinator.status import Live, Request, answer, chosen
+from laconic.coordinator.verdict import check_judge
 from laconic.errors import ConfigError, ModelError, RemoteProtocolError, WireError
 from laconic.node import Note
 from laconic.runtime import Bundle, Trainer, read_arrays
@@ -169,6 +170,7 @@ def subject_of(campaign: Campaign, section: CampaignSection, folder: Path) -> Su
     scaffold.checked(
         bundle.schema, rule=campaign.aggregation, lateness=campaign.lateness, echo_gain=campaign.echo.gain
     )
+    check_judge(campaign.models, held_out=section.held_out is not None, local=bundle.local_schema.size)
     return Subject(bundle.hash[:16], bundle.schema, bundle.initial, _evaluator(bundle, section, folder))
 
 

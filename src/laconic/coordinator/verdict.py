@@ -90,6 +90,19 @@ _RANGES = (
 )
 
 
+def check_judge(settings: ModelSettings, *, held_out: bool, local: int) -> None:
+    """Raises `ConfigError` where held-out data would judge versions without what belongs to them.
+
+    `local`: how many weights stay on the devices. The coordinator has but their initial values, with which a
+    version that serves every device well may look worse than the one before it.
+    """
+    if settings.judges and held_out and local:
+        raise ConfigError(
+            f"models.margin_loss or models.margin_accuracy, on held-out data without {local:,} local weights",
+            remedy="leave held_out out: devices judge with weights of their own; or leave out the margins",
+        )
+
+
 def worse_by_score(settings: ModelSettings, new: Score, reference: Score) -> str:
     """How `new` is worse than `reference` by more than a margin, in words; "" if it is not.
 

@@ -10,12 +10,17 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, ModelsSection, campaign_of
+from laconic.coordinator.daemon import subject_of
 from laconic.device_sim import Result, Scenario
 from laconic.device_sim.scenario.running import Models, play
 from laconic.edge_sdk.learner import OnnxLearner
 from laconic.errors import ConfigError, LaconicError
 from laconic.runtime import Trainer
+from laconic.training import prepare
+from laconic.training.models import digits_cnn
 
 PEOPLE, SAMPLES, CHANNELS, CLASSES = 4, 48, 4, 3
 FIRST = ["dense1.*"]
@@ -112,3 +117,20 @@ def test_a_bundle_says_itself_what_stays() -> None:
     table = {"name": "n", "model": {"bundle": "b", "local": FIRST}, "devices": []}
     with pytest.raises(ConfigError, match=r"model\.local"):
         Scenario.of(table)
+
+
+def test_held_out_data_judges_no_version_without_what_belongs_to_it(tmp_path: Path) -> None:
+    table = {
+        "name": "n",
+        "model": {"built_in": "softmax", "local": ["dense1.bias"]},
+        "coordinator": {"models": {"margin_accuracy": 0.1}},
+        "devices": [{"name": "d", "count": 1, "speed": {"sample_s": 0.1}}],
+    }
+    with pytest.raises(ConfigError, match="10 local weights"):
+        play(Scenario.of(table))
+    (tmp_path / "model").write_bytes(prepare(digits_cnn(), local=["dense2.*"]))
+    section = CampaignSection(bundle="model", models=ModelsSection(margin_loss=0.1))
+    campaign = campaign_of(CoordinatorConfig(bundle="model", models=section.models), tmp_path)
+    assert subject_of(campaign, section, tmp_path).schema.size
+    with pytest.raises(ConfigError, match="devices judge with weights of their own"):
+        subject_of(campaign, replace(section, held_out="data.npz"), tmp_path)

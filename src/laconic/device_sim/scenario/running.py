@@ -13,6 +13,7 @@ from laconic.coordinator.advance import Evaluate, Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.engine import CoordinatorEngine
+from laconic.coordinator.verdict import check_judge
 from laconic.device_sim.cluster import Engine, workshop_of
 from laconic.device_sim.scenario.baselines import Practice
 from laconic.device_sim.scenario.drift import Drift, Today
@@ -289,6 +290,7 @@ def _subject(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Cal
     scaffold.checked(
         bundle.schema, rule=campaign.aggregation, lateness=campaign.lateness, echo_gain=campaign.echo.gain
     )
+    check_judge(campaign.models, held_out=True, local=bundle.local_schema.size)
 
     def scorer() -> Evaluate:
         today = held_out()
