@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results" / "sim.json"
 PARTS = {
     "energy": Part(lambda pool: energy.measure(), energy.bars),
     "events": Part(lambda pool: events.measure(), events.bars),
-    "mnist": Part(lambda pool: experiments.measure(), experiments.bars),
+    "mnist": Part(experiments.measure, experiments.bars),
     "activity": Part(activity.measure, activity.bars),
     "learning": Part(lambda pool: learning.measure(), learning.bars),
     "population": Part(lambda pool: population.measure(), population.bars),
