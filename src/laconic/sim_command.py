@@ -31,6 +31,9 @@ def add_commands(parser: argparse.ArgumentParser, common: argparse.ArgumentParse
 
     report = commands.add_parser("report", parents=[common], help="make a page of a run, or of a sweep")
     report.add_argument("folder", type=Path, help="of the results")
+    report.add_argument(
+        "--round", type=int, help="whose line of time is drawn (default: the first, a middle one, the last)"
+    )
     report.set_defaults(command=_report)
 
     compare = commands.add_parser("compare", parents=[common], help="what differs between two runs")
@@ -120,7 +123,7 @@ def _report(options: argparse.Namespace) -> int:
         from laconic.device_sim.scenario import report
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
-    page = report.write(runs_in(options.folder), options.folder)
+    page = report.write(runs_in(options.folder), options.folder, number=options.round)
     print(json.dumps({"report": str(page)}) if options.json else f"report: {page}")
     return OK
 

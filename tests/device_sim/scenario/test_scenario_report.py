@@ -9,12 +9,18 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.scenario import figures, report, storing
+from laconic.device_sim.scenario import report, storing, timeline
 from laconic.device_sim.scenario.results import StepRow
+from laconic.device_sim.scenario.stepping import MOST_ROUNDS, Steps
+from laconic.device_sim.scenario.sweep import Run
+from laconic.device_sim.scenario.sweep_page import groups, sweep_page
+from laconic.quantities import format_joules, format_percent
 
 
 @functools.cache
@@ -36,7 +42,14 @@ def test_a_page_is_whole_and_always_the_same() -> None:
     html = report.run_page(played())
     whole(html)
     assert html == report.run_page(played())
-    for title in ("Accuracy by work", "Batteries", "Where energy went", "Who took part", "The last round"):
+    for title in (
+        "Accuracy by work",
+        "Batteries",
+        "Where energy went",
+        "Who took part",
+        "Round 1",
+        "Round 2",
+    ):
         assert f"<h2>{title}</h2>" in html
     assert 'scope="row">coordinator.gate.threshold</th><td>0.3' in html
     assert "coordinator.history" not in html
@@ -45,8 +58,8 @@ def test_a_page_is_whole_and_always_the_same() -> None:
 def test_a_hostile_name_stays_text() -> None:
     bad = "<script>alert(1)</script>"
     result = played()
-    settings = {**result.settings, "name": bad}
-    html = report.run_page(msgspec.structs.replace(result, settings=settings, digest=bad))
+    named = {**result.settings, "name": bad}
+    html = report.run_page(msgspec.structs.replace(result, settings=named, digest=bad))
     assert bad not in html
 
 
@@ -58,8 +71,7 @@ def test_a_fleet_without_batteries_rounds_or_steps_has_a_page() -> None:
 
 def test_a_round_is_stretches_of_time() -> None:
     steps = [(1, "a", "training"), (3, "a", "sending"), (4, "a", "committed"), (2, "b", "skipped")]
-    rows = [StepRow(float(t), who, what) for t, who, what in steps]
-    spans = figures.round_spans(msgspec.structs.replace(played(), steps=rows))
+    spans = timeline.spans([StepRow(1, float(t), who, what) for t, who, what in steps])
     assert spans["a"] == ([("fetch", 0.0, 1.0), ("train", 1.0, 3.0), ("send", 3.0, 4.0)], (4.0, ""))
     assert spans["b"] == ([], (2.0, "o"))
 
@@ -76,3 +88,81 @@ def test_the_command_writes_pages_and_pictures(tmp_path: Path, capsys: pytest.Ca
     whole(html)
     assert 'href="seed=1/report.html"' in html
     assert (tmp_path / "seed=1" / "report.html").exists()
+
+
+@functools.cache
+def compared(seed: int = 0) -> Result:
+    """With everything that a page may have."""
+    model = {"built_in": "mlp", "hidden": [6], "local": ["dense2.*"]}
+    baselines = {"alone": True, "pooled": True}
+    return run(
+        tiny(model=model, baselines=baselines, record__losses=True, data__own_held_out=0.25, end__rounds=3),
+        seed=seed,
+    )
+
+
+def test_a_page_shows_baselines_scores_and_losses() -> None:
+    result = compared()
+    html = report.run_page(result)
+    whole(html)
+    pooled = result.baselines[-1]
+    assert pooled.accuracy is not None
+    assert f"pooled <b>{format_percent(pooled.accuracy)}</b>" in html
+    for title in ("Scores by device", "Loss within rounds 1 to 3", "Loss by round", "Round 3"):
+        assert f"<h2>{title}</h2>" in html
+    better = sum((s.federated_accuracy or 0) > (s.alone_accuracy or 0) for s in result.scores)
+    assert f"for {better} of {len(result.scores)}" in html
+
+
+def test_a_regressions_page_shows_losses_in_the_place_of_accuracies() -> None:
+    result = compared()
+    rounds = [msgspec.structs.replace(r, accuracy=None) for r in result.rounds]
+    html = report.run_page(msgspec.structs.replace(result, rounds=rounds))
+    assert "<h2>Loss by bytes</h2>" in html
+    assert "<h2>Accuracy" not in html
+
+
+def test_the_round_that_is_asked_for_is_drawn() -> None:
+    result = compared()
+    html = report.run_page(result, number=2)
+    assert "<h2>Round 2</h2>" in html
+    assert "<h2>Round 1</h2>" not in html
+    assert timeline.shown(result, 99) == [3]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 4))
+def test_few_rounds_are_kept_of_many_the_first_and_the_last_among_them(count: int, devices: int) -> None:
+    steps = Steps()
+    for number in range(1, count + 1):
+        steps.open(number, 10.0 * number)
+        for device in range(devices):
+            steps.add(10.0 * number + device, str(device), "training")
+        steps.close()
+        # What a device says when the round is closed belongs to it still.
+        steps.add(10.0 * number + 9, "0", "committed")
+    kept = sorted({row.round for row in steps.rows})
+    assert kept[0] == 1
+    assert kept[-1] == count
+    assert min(count, MOST_ROUNDS // 2) <= len(kept) <= MOST_ROUNDS + 1
+    for number in kept:
+        rows = [row for row in steps.rows if row.round == number]
+        assert [row.seconds for row in rows] == [*map(float, range(devices)), 9.0]
+
+
+def test_a_sweep_over_seeds_has_means_and_ranges() -> None:
+    runs = [
+        Run(f"seed={s},data.division={d}", Path(), msgspec.structs.replace(compared(s), digest=d))
+        for d in ("uniform", "own_class")
+        for s in (0, 1)
+    ]
+    html = sweep_page(runs, "report.html")
+    whole(html)
+    (uniform, own_class) = groups(runs)
+    assert [(c.label, len(c.runs)) for c in (uniform, own_class)] == [
+        ("data.division=uniform", 2),
+        ("data.division=own_class", 2),
+    ]
+    joules = [r.totals.work_j for r in uniform.runs]
+    assert f"<td>{format_joules(sum(joules) / 2)}<br>" in html
+    assert html.count("<h2>Runs</h2>") == 1

@@ -1,22 +1,19 @@
-"""The figures of a run, or of several: accuracy by what it cost, energy, batteries, shares, one round."""
+"""The figures of a fleet: energy, batteries, bytes, who took part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from laconic.device_sim.scenario.results import DeviceRow, Result, RoundRow
+from laconic.device_sim.scenario.results import DeviceRow, Result
 from laconic.drawing import LIGHT, accuracy_axis
-from laconic.quantities import NBSP, format_bytes, format_joules, format_percent, format_seconds
+from laconic.quantities import NBSP, format_bytes, format_joules, format_percent
 
 COLOURS: Final = ("laconic", "fedavg", "pooled", "violet", "rose", "gold", "alone")
 _DASHES: Final = ("-", (0, (6, 2)), (0, (3, 1.5)), (0, (1, 1.4)))
-MOST_ROWS: Final = 48
-"""Devices in the line of time of a round."""
 PARTS: Final = {
     "idle_j": ("idle", "alone"),
     "user_j": ("user", "gold"),
@@ -34,46 +31,8 @@ OUTCOMES: Final = {
     "wasted_j": ("wasted", "fedavg"),
 }
 ORIGINS: Final = {"measured": "pooled", "published": "laconic", "derived": "gold", "assumed": "fedavg"}
-STEPS: Final = {"fetch": "laconic-soft", "train": "laconic", "send": "fedavg"}
 
 Draw = Callable[[Axes], None]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What accuracy is drawn against."""
-
-    title: str
-    of: Callable[[RoundRow], float]
-    label: str
-    form: Callable[[float], str] | None = None
-
-
-COSTS: Final = (
-    Cost("Accuracy by round", lambda r: r.round, "Round"),
-    Cost("Accuracy by hours", lambda r: r.hours, "Virtual hours"),
-    Cost("Accuracy by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", format_bytes),
-    Cost("Accuracy by work", lambda r: r.work_joules, "Joules of computing and transfers", format_joules),
-)
-
-
-def accuracy(cost: Cost, runs: Sequence[Result]) -> Draw:
-    """Accuracy on held-out data against a cost, a line for each run."""
-
-    def draw(axes: Axes) -> None:
-        for i, run in enumerate(runs):
-            points = [(cost.of(r), r.accuracy) for r in run.rounds if r.accuracy is not None]
-            if points:
-                colour, dashes = line_style(i)
-                axes.plot(*zip(*points, strict=True), linestyle=dashes, color=LIGHT[colour], linewidth=2.2,
-                          clip_on=False, zorder=3, marker="o" if len(points) < 3 else None)  # fmt: skip
-        accuracy_axis(axes)
-        axes.set_xlim(left=0)
-        axes.margins(x=0)
-        _numbers(axes, cost.form, whole=cost.label == "Round")
-        axes.set_xlabel(cost.label)
-
-    return draw
 
 
 def line_style(i: int) -> tuple[str, object]:
@@ -123,7 +82,7 @@ def bytes_by_class(run: Result) -> Draw:
             axes.barh(places, means, 0.36, color=LIGHT["laconic" + soft], zorder=3)
             _told(axes, places, means, format_bytes)
         _rows(axes, list(kinds))
-        _numbers(axes, format_bytes)
+        numbers(axes, format_bytes)
         axes.set_xlabel("Mean of the class's devices")
 
     return draw
@@ -142,7 +101,7 @@ def stacked(run: Result, parts: dict[str, tuple[str, str]]) -> Draw:
             left = [a + b for a, b in zip(left, means, strict=True)]
         _told(axes, list(range(len(kinds))), left, format_joules)
         _rows(axes, list(kinds))
-        _numbers(axes, format_joules)
+        numbers(axes, format_joules)
         axes.set_xlabel("Mean of the class's devices")
 
     return draw
@@ -186,60 +145,6 @@ def origins(run: Result) -> Draw:
     return draw
 
 
-def last_round(run: Result) -> Draw:
-    """What devices did in the last round, a row each: fetching, training, sending; how it ended."""
-
-    def draw(axes: Axes) -> None:
-        spans = round_spans(run)
-        names = list(spans)[:MOST_ROWS]
-        for y, name in enumerate(names):
-            for step, begin, end in spans[name][0]:
-                axes.barh([y], [end - begin], 0.6, left=begin, color=LIGHT[STEPS[step]], zorder=3)
-            at, end_mark = spans[name][1]
-            if end_mark:
-                axes.plot([at], [y], end_mark, color=LIGHT["ink"], markersize=6, zorder=4, clip_on=False,
-                          markerfacecolor="none")  # fmt: skip
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), names, fontsize=10 if len(names) <= 24 else 8)
-        axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_seconds(x)))
-        axes.set_xlabel("Since the round was opened")
-
-    return draw
-
-
-Spans = dict[str, tuple[list[tuple[str, float, float]], tuple[float, str]]]
-
-
-def round_spans(run: Result) -> Spans:
-    """Of each device in the last round: its stretches of time, and when and by which mark it ended."""
-    found: Spans = {}
-    since: dict[str, tuple[str, float]] = {}
-    for s in run.steps:
-        spans, end = found.setdefault(s.device, ([], (0.0, "")))
-        step, begin = since.get(s.device, ("fetch", 0.0))
-        match s.what:
-            case "training" | "training on" | "measuring":
-                if step == "fetch":
-                    spans.append(("fetch", begin, s.seconds))
-                since[s.device] = ("train", s.seconds)
-            case "sending" | "skipped" | "failed":
-                if step == "train":
-                    spans.append(("train", begin, s.seconds))
-                since[s.device] = ("send", s.seconds)
-                end = (s.seconds, {"skipped": "o", "failed": "x"}.get(s.what, ""))
-            case "committed" | "rejected":
-                if step == "send":
-                    spans.append(("send", begin, s.seconds))
-                end = (s.seconds, "" if s.what == "committed" else "x")
-        found[s.device] = (spans, end)
-    order = sorted(found, key=lambda d: (max((e for _, _, e in found[d][0]), default=found[d][1][0]), d))
-    return {device: found[device] for device in order}
-
-
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), list(names))
@@ -253,7 +158,8 @@ def _told(axes: Axes, places: Sequence[float], values: Sequence[float], form: Ca
     axes.set_xlim(0, max(values, default=0.0) * 1.2 or 1.0)
 
 
-def _numbers(axes: Axes, form: Callable[[float], str] | None, *, whole: bool = False) -> None:
+def numbers(axes: Axes, form: Callable[[float], str] | None, *, whole: bool = False) -> None:
+    """The x axis with few ticks, in the units of `form`."""
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
     if form is not None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: form(x)))

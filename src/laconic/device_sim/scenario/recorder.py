@@ -16,6 +16,7 @@ from laconic.device_sim.energy import Part, shares
 from laconic.device_sim.host import Host
 from laconic.device_sim.scenario.losses import Losses
 from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals
+from laconic.device_sim.scenario.stepping import Steps
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import World
 from laconic.errors import LocalProtocolError
@@ -117,10 +118,14 @@ class Recorder:
             self._of_class.setdefault(diary.kind, []).append(diary)
         self.rounds: list[RoundRow] = []
         self.classes: list[ClassRow] = []
-        self.steps: list[StepRow] = []
+        self._line = Steps()
         self._opened: dict[str, Any] = {}
         self._opened_s = 0.0
-        self._steps: list[StepRow] = []
+
+    @property
+    def steps(self) -> list[StepRow]:
+        """What happened in some of the rounds."""
+        return self._line.rows
 
     @property
     def hours(self) -> float:
@@ -144,16 +149,17 @@ class Recorder:
         f: Mapping[str, Any] = note.fields
         match note.kind:
             case "opened":
-                self._opened, self._opened_s, self._steps = dict(f), time_s, []
+                self._opened, self._opened_s = dict(f), time_s
+                self._line.open(f["round"], time_s)
                 self._tasks[f["round"]] = f["task"]
             case "committed":
                 diary = self._diaries[f["device"]]
                 diary.body.advance(time_s)
                 diary.committed += 1
                 diary.end("useful")
-                self._step(time_s, f["device"], "committed")
+                self._line.add(time_s, f["device"], "committed")
             case "closed":
-                self.steps = self._steps
+                self._line.close()
                 # A version is made, and said to be, before its round is.
                 if self.rounds and self.rounds[-1].round == f["round"]:
                     self.rounds[-1] = msgspec.structs.replace(
@@ -168,7 +174,7 @@ class Recorder:
         diary = self._diaries[name]
         if note.kind in _STEPS:
             diary.body.advance(time_s)
-            self._step(time_s, name, note.kind)
+            self._line.add(time_s, name, note.kind)
         if self._losses is not None and (note.kind == "sending" or note.fields.get("why") == "gate"):
             number: Any = note.fields["round"]
             self._losses.trained(name, number, self._tasks.get(number, ""))
@@ -181,9 +187,6 @@ class Recorder:
         elif note.kind in ("failed", "rejected"):
             diary.failed += 1
             diary.end("wasted")
-
-    def _step(self, time_s: float, device: str, what: str) -> None:
-        self._steps.append(StepRow(time_s - self._opened_s, device, what))
 
     def _row(self, time_s: float, f: Mapping[str, Any]) -> None:
         self._world.settle()

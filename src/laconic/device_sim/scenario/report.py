@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +10,14 @@ import msgspec
 
 from laconic import drawing
 from laconic.coordinator.configuration import CampaignSection
-from laconic.device_sim.scenario import figures
+from laconic.device_sim.scenario import cards, curves, figures, learning_sections, timeline
 from laconic.device_sim.scenario.comparing import flat
+from laconic.device_sim.scenario.curves import Curve
 from laconic.device_sim.scenario.figures import Draw
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.storing import put
 from laconic.device_sim.scenario.sweep import Run
+from laconic.device_sim.scenario.sweep_page import groups, sweep_page
 from laconic.errors import ConfigError
 from laconic.pages import element, escape, page
 from laconic.quantities import (
@@ -27,73 +29,47 @@ from laconic.quantities import (
 )
 
 PAGE: Final = "report.html"
-_WIDE, _HIGH = 520, 320
 
 
-def write(runs: Sequence[Run], folder: Path) -> Path:
+def write(runs: Sequence[Run], folder: Path, *, number: int | None = None) -> Path:
     """Write the page of a run; of a sweep a page of each and one of all. Returns the page's path.
 
-    The same runs give the same bytes. Raises `ConfigError` for a folder that cannot be written.
+    `number`: the round whose line of time is drawn, or the nearest that is kept; by default the first, one in
+    the middle and the last. The same runs give the same bytes. Raises `ConfigError` for a folder that cannot
+    be written.
     """
     try:
         for run in runs:
-            put(run.folder / PAGE, run_page(run.result, run.label).encode())
-            _pictures(run.result, run.folder)
+            put(run.folder / PAGE, run_page(run.result, run.label, number=number).encode())
+            for picture, draws in _pictures(run.result, number).items():
+                drawing.save_pictures(draws, run.folder / picture, columns=min(2, len(draws)))
         if len(runs) > 1 or runs[0].label:
-            put(folder / PAGE, sweep_page(runs).encode())
-            _accuracies([r.result for r in runs], folder)
+            put(folder / PAGE, sweep_page(runs, PAGE).encode())
+            drawing.save_pictures(_qualities(groups(runs)), folder / "accuracy.png", columns=2)
     except OSError as e:
         raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose another folder") from e
     return folder / PAGE
 
 
-def run_page(run: Result, label: str = "") -> str:
-    """The page of one run as HTML text."""
+def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
+    """The page of one run as HTML text; `number` as for `write`."""
     name = str(run.settings["name"])
+    measure = curves.measured([run])
     sections = [
         _head(run, name, label),
-        _accuracy_figures([run]),
-        _pair(_batteries(run), _bytes(run)),
-        _pair(_energy(run), _outcomes(run)),
-        _pair(_participation(run), _origins(run)),
-        _last_round(run),
+        learning_sections.qualities(run),
+        learning_sections.scores(run),
+        learning_sections.losses(run),
+        cards.pair(_batteries(run), _bytes(run)),
+        cards.pair(_energy(run), _outcomes(run)),
+        cards.pair(_participation(run), _origins(run)),
+        *(_round(run, n) for n in timeline.shown(run, number)),
         _classes_table(run),
         _settings_table(run),
         f"<footer>laconic {escape(run.version)}, run {escape(run.digest)}. Joules are modelled, not measured:"
         " docs/simulator.md has each formula, docs/profiles.md each constant.</footer>",
     ]
-    return page(f"{name}: {_percent(run.totals.accuracy)}", sections)
-
-
-def sweep_page(runs: Sequence[Run]) -> str:
-    """The page of a sweep as HTML text, with links to those of its runs."""
-    name = str(runs[0].result.settings["name"])
-    head = ("Rounds", "Hours", "Accuracy", "Up", "Down", "Work", "Wasted", "Jain")
-    rows = []
-    for i, r in enumerate(runs):
-        t = r.result.totals
-        cells = (
-            format_count(t.rounds),
-            f"{t.hours:.3g}",
-            _percent(t.accuracy),
-            format_bytes(t.bytes_up),
-            format_bytes(t.bytes_down),
-            format_joules(t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j),
-            format_joules(t.wasted_j),
-            f"{t.jain:.2f}",
-        )
-        link = f'<a href="{escape(r.label)}/{PAGE}" style="color:inherit">{escape(r.label)}</a>'
-        rows.append((f"{_line_key(i)} {link}", cells))
-    lead = f"{plural(len(runs), 'run')} of one scenario. The colours of the lines are those of the table."
-    return page(
-        f"{name}: a sweep",
-        [
-            '<p class="brand"><b>Laconic</b> · a sweep in the simulator</p>',
-            f'<h1>{escape(name)}</h1><p class="lead">{lead}</p>',
-            _table("Runs", "", ("Run", *head), rows),
-            _accuracy_figures([r.result for r in runs]),
-        ],
-    )
+    return page(f"{name}: {curves.told(curves.last(run, measure), measure)}", sections)
 
 
 # --- sections ----------------------------------------------------------------------------------------------
@@ -101,14 +77,14 @@ def sweep_page(runs: Sequence[Run]) -> str:
 
 def _head(run: Result, name: str, label: str) -> str:
     t = run.totals
-    work = t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j
+    measure = curves.measured([run])
     ended = "its rounds or goal" if t.ended == "finished" else "its hours"
     tiles = [
         (
-            "Accuracy, held-out examples",
-            _percent(t.accuracy),
+            f"{measure.capitalize()}, held-out examples",
+            curves.told(curves.last(run, measure), measure),
             f"{format_count(t.held_out)} examples",
-            f"best {_percent(t.best_accuracy)}",
+            f"best {curves.told(curves.best(run, measure), measure)}",
         ),
         (
             "Bytes, all devices",
@@ -118,7 +94,7 @@ def _head(run: Result, name: str, label: str) -> str:
         ),
         (
             "Work: computing and transfers",
-            format_joules(work),
+            format_joules(t.work_j),
             f"wasted {format_joules(t.wasted_j)}",
             f"of {format_joules(t.joules)} in all, idle and users too",
         ),
@@ -143,40 +119,34 @@ def _head(run: Result, name: str, label: str) -> str:
     )
 
 
-def _accuracy_figures(runs: Sequence[Result]) -> str:
-    cells = [
-        _card(cost.title, "", [], _svg(figures.accuracy(cost, runs), f"accuracy{i}", cost.title))
-        for i, cost in enumerate(figures.COSTS)
-    ]
-    return _pair(*cells[:2]) + _pair(*cells[2:])
-
-
 def _batteries(run: Result) -> str:
     kinds = [k for k, ds in figures.classes(run).items() if ds[0].battery_j is not None]
     if not kinds:
-        return _card("Batteries", "Every device is on mains.", [], "")
+        return cards.card("Batteries", "Every device is on mains.", [], "")
     order = list(figures.classes(run))
     keys = [(figures.COLOURS[order.index(k) % len(figures.COLOURS)], k, "") for k in kinds]
     says = "Mean charge of a class, within the band from the least to the most."
-    return _card(
-        "Batteries", says, keys, _svg(figures.batteries(run), "batteries", "Charge by class and hour")
+    return cards.card(
+        "Batteries", says, keys, cards.svg(figures.batteries(run), "batteries", "Charge by class and hour")
     )
 
 
 def _bytes(run: Result) -> str:
     keys = [("laconic", "up", ""), ("laconic-soft", "down", "")]
-    return _card("Bytes by class", "", keys, _svg(figures.bytes_by_class(run), "bytes", "Bytes by class"))
+    return cards.card(
+        "Bytes by class", "", keys, cards.svg(figures.bytes_by_class(run), "bytes", "Bytes by class")
+    )
 
 
 def _energy(run: Result) -> str:
     by_part = {name: sum(getattr(d, name) for d in run.devices) for name in figures.PARTS}
     keys = [(c, w, format_joules(by_part[n])) for n, (w, c) in figures.PARTS.items() if by_part[n]]
     says = "All that devices took, whether the fleet was the reason or not."
-    return _card(
+    return cards.card(
         "Where energy went",
         says,
         keys,
-        _svg(figures.stacked(run, figures.PARTS), "energy", "Joules by class"),
+        cards.svg(figures.stacked(run, figures.PARTS), "energy", "Joules by class"),
     )
 
 
@@ -189,11 +159,11 @@ def _outcomes(run: Result) -> str:
         "Computing and transfers. Wasted: no update was committed. Silent: the gate was shut. Upkeep: models,"
         " offers, pings."
     )
-    return _card(
+    return cards.card(
         "What work became",
         says,
         keys,
-        _svg(figures.stacked(run, figures.OUTCOMES), "outcomes", "Work by class"),
+        cards.svg(figures.stacked(run, figures.OUTCOMES), "outcomes", "Work by class"),
     )
 
 
@@ -201,35 +171,34 @@ def _participation(run: Result) -> str:
     keys = _class_keys(run)
     skipped = ", ".join(f"{why} {n}" for why, n in run.totals.skipped.items()) or "none"
     says = f"A bar for each device. Rounds that devices skipped: {skipped}."
-    return _card("Who took part", says, keys, _svg(figures.participation(run), "part", "Updates by device"))
+    return cards.card(
+        "Who took part", says, keys, cards.svg(figures.participation(run), "part", "Updates by device")
+    )
 
 
 def _origins(run: Result) -> str:
     shares = run.totals.joules_by_origin
     keys = [(c, n, format_percent(shares.get(n, 0.0))) for n, c in figures.ORIGINS.items()]
     says = "Shares of all joules by the worst known figure behind them. What the scenario sets is assumed."
-    return _card(
+    return cards.card(
         "What the joules rest on",
         says,
         keys,
-        _svg(figures.origins(run), "origins", "Joules by origin", height=110),
+        cards.svg(figures.origins(run), "origins", "Joules by origin", height=110),
     )
 
 
-def _last_round(run: Result) -> str:
-    spans = figures.round_spans(run)
-    if not spans:
-        return ""
-    rows = min(len(spans), figures.MOST_ROWS)
+def _round(run: Result, number: int) -> str:
+    spans = timeline.of_round(run, number)
+    rows = min(len(spans), timeline.MOST_ROWS)
     many = f" The first {rows} of {len(spans)} devices that ended." if len(spans) > rows else ""
-    last = max((row.round for row in run.rounds), default=0)
-    says = f"Round {last}. A ring: the device stayed silent; a cross: it failed or was refused.{many}"
-    keys = [(c, w, "") for w, c in figures.STEPS.items()]
+    says = f"A ring: the device stayed silent; a cross: it failed or was refused.{many}"
+    keys = [(c, w, "") for w, c in timeline.STEPS.items()]
     height = 90 + rows * (22 if rows <= 24 else 15)
-    drawn = _svg(
-        figures.last_round(run), "round", "Line of time of the last round", width=1080, height=height
+    drawn = cards.svg(
+        timeline.line(spans), f"round{number}", f"Line of time of round {number}", width=1080, height=height
     )
-    return _card("The last round", says, keys, drawn, alone=True)
+    return cards.card(f"Round {number}", says, keys, drawn, alone=True)
 
 
 def _classes_table(run: Result) -> str:
@@ -260,7 +229,7 @@ def _classes_table(run: Result) -> str:
             format_count(sum(not d.on for d in ds)),
         )
         rows.append((escape(kind), cells))
-    return _table(
+    return cards.table(
         "Classes", "Sums over the devices of a class; the charge is their mean at the end.", head, rows
     )
 
@@ -279,46 +248,6 @@ def _settings_table(run: Result) -> str:
     )
 
 
-# --- their parts -------------------------------------------------------------------------------------------
-
-
-def _card(
-    title: str, says: str, keys: Iterable[tuple[str, str, str]], drawn: str, *, alone: bool = False
-) -> str:
-    legend = "".join(
-        f"<li>{_block_key(colour)}{escape(words)}{f' <b>{escape(value)}</b>' if value else ''}</li>"
-        for colour, words, value in keys
-    )
-    return (
-        f'<figure class="card{" alone" if alone else ""}">{element("h2", title)}'
-        + (f'<p class="says">{escape(says)}</p>' if says else "")
-        + (f'<ul class="legend">{legend}</ul>' if legend else "")
-        + f"{drawn}</figure>"
-    )
-
-
-def _pair(*cards: str) -> str:
-    return f'<div class="pair">{"".join(cards)}</div>'
-
-
-def _svg(draw: Draw, name: str, label: str, *, width: int = _WIDE, height: int = _HIGH) -> str:
-    return drawing.svg(draw, name=name, label=label, width=width, height=height)
-
-
-def _table(title: str, says: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """`rows`: the first cell as HTML, the others as text."""
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(element("td", c) for c in cells)}</tr>'
-        for first, cells in rows
-    )
-    return (
-        f'<section class="card alone">{element("h2", title)}<p class="says">{escape(says)}</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="' + escape(title) + '"><table>'
-        "<thead><tr>" + "".join(f'<th scope="col">{escape(w)}</th>' for w in head) + "</tr></thead>"
-        f"<tbody>{body}</tbody></table></div></section>"
-    )
-
-
 def _class_keys(run: Result) -> list[tuple[str, str, str]]:
     return [
         (figures.line_style(i)[0], kind, format_count(sum(d.committed for d in ds)))
@@ -326,41 +255,34 @@ def _class_keys(run: Result) -> list[tuple[str, str, str]]:
     ]
 
 
-def _block_key(colour: str) -> str:
-    return (
-        '<svg width="14" height="14" aria-hidden="true">'
-        f'<rect width="14" height="14" rx="3" fill="var(--{colour})"/></svg>'
-    )
-
-
-def _line_key(i: int) -> str:
-    colour, dashes = figures.line_style(i)
-    pattern = " ".join(f"{2.2 * d:g}" for d in dashes[1]) if isinstance(dashes, tuple) else "none"
-    return (
-        '<svg width="30" height="10" aria-hidden="true"><path d="M0 5H30" fill="none"'
-        f' style="stroke:var(--{colour});stroke-width:2.4;stroke-dasharray:{pattern}"/></svg>'
-    )
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else format_percent(share)
-
-
 def _value(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def _pictures(run: Result, folder: Path) -> None:
-    _accuracies([run], folder)
-    energy = [
-        ("Where energy went", figures.stacked(run, figures.PARTS)),
-        ("What work became", figures.stacked(run, figures.OUTCOMES)),
-        ("Batteries", figures.batteries(run)),
-        ("Who took part", figures.participation(run)),
-    ]
-    drawing.save_pictures(energy, folder / "energy.png", columns=2)
+def _qualities(grouped: Sequence[Curve]) -> list[tuple[str, Draw]]:
+    measure = curves.measured([run for curve in grouped for run in curve.runs]).capitalize()
+    one = len(grouped) == 1
+    return [(f"{measure} {c.title}", curves.quality(c, grouped, baselines=one)) for c in curves.COSTS]
 
 
-def _accuracies(runs: Sequence[Result], folder: Path) -> None:
-    draws = [(cost.title, figures.accuracy(cost, runs)) for cost in figures.COSTS]
-    drawing.save_pictures(draws, folder / "accuracy.png", columns=2)
+def _pictures(run: Result, number: int | None) -> dict[str, list[tuple[str, Draw]]]:
+    """Every figure as a picture, by the file's name."""
+    found = {
+        "accuracy.png": _qualities([Curve("federated", [run])]),
+        "energy.png": [
+            ("Where energy went", figures.stacked(run, figures.PARTS)),
+            ("What work became", figures.stacked(run, figures.OUTCOMES)),
+            ("Batteries", figures.batteries(run)),
+            ("Who took part", figures.participation(run)),
+        ],
+    }
+    if run.losses:
+        found["losses.png"] = [
+            ("Loss within rounds", curves.teeth(run)[0]),
+            ("Loss by round", curves.losses(run)),
+        ]
+    if run.scores:
+        found["scores.png"] = [("Scores by device", curves.scores(run.scores))]
+    if rounds := timeline.shown(run, number):
+        found["rounds.png"] = [(f"Round {n}", timeline.line(timeline.of_round(run, n))) for n in rounds]
+    return found

@@ -1,4 +1,4 @@
-"""What a run leaves: totals, and a row for each round, device, class and step of the last round."""
+"""What a run leaves: totals, and a row for each round, device, class and step of some rounds."""
 
 from __future__ import annotations
 
@@ -95,8 +95,9 @@ class DeviceRow(msgspec.Struct, frozen=True):
 
 
 class StepRow(msgspec.Struct, frozen=True):
-    """Something that happened in the last round that was closed."""
+    """Something that happened in one of the rounds that are kept (`laconic.device_sim.scenario.stepping`)."""
 
+    round: int
     seconds: float
     """Since the round was opened."""
     device: str
@@ -193,6 +194,11 @@ class Totals(msgspec.Struct, frozen=True):
     imbalance: float
     """The worst device's: what its energy is off by, relative to what has passed through it."""
     events: int
+
+    @property
+    def work_j(self) -> float:
+        """Computing and transfers, whatever came of them."""
+        return self.useful_j + self.silent_j + self.wasted_j + self.upkeep_j
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -129,7 +129,20 @@ _SHOWS: Final = frozenset(
         "pages.py",
         "quantities.py",
         "tables.py",
-        *(f"device_sim/scenario/{name}.py" for name in ("comparing", "display", "figures", "report")),
+        *(
+            f"device_sim/scenario/{name}.py"
+            for name in (
+                "cards",
+                "comparing",
+                "curves",
+                "display",
+                "figures",
+                "learning_sections",
+                "report",
+                "sweep_page",
+                "timeline",
+            )
+        ),
     }
 )
 """Parts of the package that show results and have none."""

@@ -1,0 +1,77 @@
+"""The parts that pages of runs are made of: cards with figures, tables, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from laconic import drawing
+from laconic.device_sim.scenario import figures
+from laconic.device_sim.scenario.figures import Draw
+from laconic.pages import element, escape
+
+_WIDE: Final = 520
+_HIGH: Final = 320
+
+
+def card(
+    title: str, says: str, keys: Iterable[tuple[str, str, str]], drawn: str, *, alone: bool = False
+) -> str:
+    """A figure with its title and legend; `keys`: colour, words, value."""
+    legend = "".join(
+        f"<li>{_block_key(colour)}{escape(words)}{f' <b>{escape(value)}</b>' if value else ''}</li>"
+        for colour, words, value in keys
+    )
+    return (
+        f'<figure class="card{" alone" if alone else ""}">{element("h2", title)}'
+        + (f'<p class="says">{escape(says)}</p>' if says else "")
+        + (f'<ul class="legend">{legend}</ul>' if legend else "")
+        + f"{drawn}</figure>"
+    )
+
+
+def pair(*cards: str) -> str:
+    """Cards side by side; nothing without any."""
+    there = [c for c in cards if c]
+    return f'<div class="pair">{"".join(there)}</div>' if there else ""
+
+
+def svg(draw: Draw, name: str, label: str, *, width: int = _WIDE, height: int = _HIGH) -> str:
+    """A drawing as it stands in a card."""
+    return drawing.svg(draw, name=name, label=label, width=width, height=height)
+
+
+def table(title: str, says: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """`rows`: the first cell as HTML, the others as text, of which a second line is small."""
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(map(_cell, cells))}</tr>' for first, cells in rows
+    )
+    return (
+        f'<section class="card alone">{element("h2", title)}<p class="says">{escape(says)}</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="' + escape(title) + '"><table>'
+        "<thead><tr>" + "".join(f'<th scope="col">{escape(w)}</th>' for w in head) + "</tr></thead>"
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _cell(text: str) -> str:
+    first, _, second = text.partition("\n")
+    small = f'<br><small style="color:var(--muted)">{escape(second)}</small>' if second else ""
+    return f"<td>{escape(first)}{small}</td>"
+
+
+def _block_key(colour: str) -> str:
+    return (
+        '<svg width="14" height="14" aria-hidden="true">'
+        f'<rect width="14" height="14" rx="3" fill="var(--{colour})"/></svg>'
+    )
+
+
+def line_key(i: int) -> str:
+    """The i-th line's colour and dashes."""
+    colour, dashes = figures.line_style(i)
+    pattern = " ".join(f"{2.2 * d:g}" for d in dashes[1]) if isinstance(dashes, tuple) else "none"
+    return (
+        '<svg width="30" height="10" aria-hidden="true"><path d="M0 5H30" fill="none"'
+        f' style="stroke:var(--{colour});stroke-width:2.4;stroke-dasharray:{pattern}"/></svg>'
+    )

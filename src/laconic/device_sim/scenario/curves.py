@@ -1,0 +1,284 @@
+"""The figures of learning: how good the model is by what it cost, beside the baselines; losses; scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from laconic.device_sim.scenario.figures import Draw, line_style, numbers
+from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
+from laconic.drawing import LIGHT, accuracy_axis
+from laconic.quantities import format_bytes, format_joules, format_percent
+
+KINDS: Final = {"alone": "alone", "pooled": "pooled"}
+"""Colours of the baselines."""
+SCORES: Final = {
+    "federated": "laconic",
+    "shared": "laconic-soft",
+    "alone": "alone",
+    "pooled": "pooled",
+}
+TOOTH_ROUNDS: Final = 6
+"""Rounds whose steps are drawn."""
+MOST_LINES: Final = 6
+"""Devices whose steps are drawn."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model's quality is drawn against."""
+
+    title: str
+    of: Callable[[RoundRow], float]
+    label: str
+    form: Callable[[float], str] | None = None
+    known: bool = False
+    """Whether training without communication has it, too: its rounds are when the federation's are."""
+
+
+COSTS: Final = (
+    Cost("by round", lambda r: r.round, "Round", known=True),
+    Cost("by hours", lambda r: r.hours, "Virtual hours", known=True),
+    Cost("by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", format_bytes),
+    Cost("by work", lambda r: r.work_joules, "Joules of computing and transfers", format_joules),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: of a run, or of several that differ by seed."""
+
+    label: str
+    runs: Sequence[Result]
+
+
+class _Point(NamedTuple):
+    x: float
+    mean: float
+    least: float
+    most: float
+
+
+def measured(runs: Sequence[Result]) -> str:
+    """What models are measured by: accuracy, or loss where no version has an accuracy."""
+    known = any(r.accuracy is not None for run in runs for r in run.rounds)
+    return "accuracy" if known or not any(run.rounds for run in runs) else "loss"
+
+
+def told(value: float | None, measure: str) -> str:
+    """An accuracy or a loss in words."""
+    if value is None:
+        return "–"
+    return format_percent(value) if measure == "accuracy" else f"{value:.4g}"
+
+
+def last(run: Result, measure: str, kind: str | None = None) -> float | None:
+    """The last accuracy or loss of a run, or of one of its baselines."""
+    if kind is None:
+        value = run.totals.accuracy if measure == "accuracy" else run.totals.loss
+    else:
+        rows = [r for r in run.baselines if r.kind == kind]
+        value = getattr(rows[-1], measure) if rows else None
+    return value
+
+
+def best(run: Result, measure: str) -> float | None:
+    """The best accuracy or loss of a version."""
+    if measure == "accuracy":
+        return run.totals.best_accuracy
+    return min((r.loss for r in run.rounds if r.loss is not None and r.version is not None), default=None)
+
+
+def kinds(runs: Sequence[Result]) -> list[str]:
+    """The baselines that runs have."""
+    return [k for k in KINDS if any(r.kind == k for run in runs for r in run.baselines)]
+
+
+def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> Draw:
+    """Accuracy or loss on held-out data against a cost, with baselines where they have that cost.
+
+    Of several runs their mean, in the band from the least to the most.
+    """
+    runs = [run for curve in curves for run in curve.runs]
+    measure = measured(runs)
+
+    def draw(axes: Axes) -> None:
+        if baselines and cost.known:
+            for kind in kinds(runs):
+                _line(axes, list(_baseline(cost, runs, kind, measure)), KINDS[kind], "-", kind)
+        for i, curve in enumerate(curves):
+            colour, dashes = line_style(i)
+            _line(axes, list(_points(cost, curve.runs, measure)), colour, dashes, curve.label)
+        if measure == "accuracy":
+            accuracy_axis(axes)
+        else:
+            _losses(axes)
+        axes.set_xlim(left=0)
+        axes.margins(x=0)
+        numbers(axes, cost.form, whole=cost.label == "Round")
+        axes.set_xlabel(cost.label)
+
+    return draw
+
+
+def _points(cost: Cost, runs: Sequence[Result], measure: str) -> Iterator[_Point]:
+    """Of the rounds that all runs have."""
+    by_run = [{r.round: r for r in run.rounds if getattr(r, measure) is not None} for run in runs]
+    for number in sorted(set.intersection(*map(set, by_run))):
+        rows = [found[number] for found in by_run]
+        values = [getattr(r, measure) for r in rows]
+        x = sum(map(cost.of, rows)) / len(rows)
+        yield _Point(x, sum(values) / len(values), min(values), max(values))
+
+
+def _baseline(cost: Cost, runs: Sequence[Result], kind: str, measure: str) -> Iterator[_Point]:
+    """Of the rounds that all runs with this baseline have."""
+    by_run = []
+    for run in runs:
+        at = {r.round: cost.of(r) for r in run.rounds}
+        there = [r for r in run.baselines if r.kind == kind and getattr(r, measure) is not None]
+        if there:
+            by_run.append({r.round: (at[r.round], r) for r in there if r.round in at})
+    for number in sorted(set.intersection(*map(set, by_run))):
+        xs, rows = zip(*(found[number] for found in by_run), strict=True)
+        yield _Point(
+            sum(xs) / len(xs),
+            sum(getattr(r, measure) for r in rows) / len(rows),
+            min(getattr(r, f"{measure}_least") for r in rows),
+            max(getattr(r, f"{measure}_most") for r in rows),
+        )
+
+
+def _line(axes: Axes, points: Sequence[_Point], colour: str, dashes: object, label: str) -> None:
+    if not points:
+        return
+    x, mean, least, most = zip(*points, strict=True)
+    if least != most:
+        axes.fill_between(x, least, most, color=LIGHT[colour], alpha=0.15, linewidth=0)
+    axes.plot(x, mean, linestyle=dashes, color=LIGHT[colour], linewidth=2.2, label=label,
+              clip_on=False, zorder=3, marker="o" if len(points) < 3 else None)  # fmt: skip
+
+
+def _losses(axes: Axes) -> None:
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.05)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(visible=False, axis="x")
+
+
+# --- losses of training
+
+
+def teeth(run: Result) -> tuple[Draw, list[str], list[int]]:
+    """Losses within the first rounds: a line for each device that trains in the fleet, one for a device that
+    is alone, and the federation's at each round's end. With it, the devices and rounds that are drawn."""
+    numbered = sorted({r.round for r in run.losses if r.kind != "federation"})[:TOOTH_ROUNDS]
+    trained = {r.device for r in run.losses if r.kind == "device"}
+    devices = [d.name for d in run.devices if d.name in trained][:MOST_LINES]
+    alone = next((r.device for r in run.losses if r.kind == "alone"), None)
+    steps: dict[tuple[str, str], dict[int, list[LossRow]]] = {}
+    for r in run.losses:
+        if r.round in numbered and r.device in (devices if r.kind == "device" else (alone,)):
+            steps.setdefault((r.kind, r.device), {}).setdefault(r.round, []).append(r)
+    versions = [(r.round, r.loss) for r in run.losses if r.kind == "federation"]
+
+    def draw(axes: Axes) -> None:
+        for (kind, device), by_round in sorted(steps.items(), key=lambda item: item[0][0]):
+            colour = "alone" if kind == "alone" else line_style(devices.index(device))[0]
+            said = False
+            for number, rows in by_round.items():
+                x = [number - 1 + r.step / len(rows) for r in rows]
+                axes.plot(x, [r.loss for r in rows], color=LIGHT[colour],
+                          linewidth=2.0 if kind == "alone" else 1.4,
+                          linestyle=(0, (3, 1.5)) if kind == "alone" else "-",
+                          label=None if said else f"{device} alone" if kind == "alone" else device,
+                          marker="o" if len(rows) == 1 else None, markersize=4)  # fmt: skip
+                said = True
+        begin = numbered[0] - 1 if numbered else 0
+        points = [(n, loss) for n, loss in versions if numbered and begin <= n <= numbered[-1]]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=LIGHT["ink"], linewidth=2.4, zorder=4,
+                      marker="o", markersize=5, label="the federation, all examples")  # fmt: skip
+        _losses(axes)
+        axes.grid(visible=True, axis="x")
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("Round: its steps from left to right")
+        axes.set_ylabel("Loss")
+
+    return draw, devices, numbered
+
+
+def losses(run: Result) -> Draw:
+    """Mean loss of training by round: devices in the fleet, devices alone, and the federation."""
+
+    def draw(axes: Axes) -> None:
+        for kind, colour, label in (
+            ("alone", "alone", "alone"),
+            ("device", "laconic", "devices, while they train"),
+            ("federation", "ink", "the federation, all examples"),
+        ):
+            by_round: dict[int, dict[str, list[float]]] = {}
+            for r in run.losses:
+                if r.kind == kind:
+                    by_round.setdefault(r.round, {}).setdefault(r.device, []).append(r.loss)
+            points = []
+            for number, found in sorted(by_round.items()):
+                means = [sum(v) / len(v) for v in found.values()]
+                points.append(_Point(number, sum(means) / len(means), min(means), max(means)))
+            _line(axes, points, colour, "-", label)
+        _losses(axes)
+        axes.set_xlim(left=0)
+        axes.margins(x=0)
+        numbers(axes, None, whole=True)
+        axes.set_xlabel("Round")
+        axes.set_ylabel("Loss")
+
+    return draw
+
+
+# --- each device's own
+
+
+def of_model(rows: Sequence[ScoreRow], model: str, measure: str) -> list[float]:
+    """The scores of those devices for which there is such a model."""
+    found = [getattr(r, f"{model}_{measure}") for r in rows]
+    return [v for v in found if v is not None]
+
+
+def score_measure(rows: Sequence[ScoreRow]) -> str:
+    """What scores are: accuracy, or loss where there is none."""
+    return "accuracy" if any(r.federated_accuracy is not None for r in rows) else "loss"
+
+
+def scores(rows: Sequence[ScoreRow]) -> Draw:
+    """A dot for each device on its own held-out examples, by model; a stroke at the mean."""
+    measure = score_measure(rows)
+
+    def draw(axes: Axes) -> None:
+        models = [m for m in SCORES if of_model(rows, m, measure)]
+        for y, model in enumerate(models):
+            values = of_model(rows, model, measure)
+            # Dots that would hide one another are spread by a sequence that fills its interval evenly.
+            places = [y - 0.28 + 0.56 * (0.618034 * i % 1) for i in range(len(values))]
+            size = 7 if len(values) < 50 else 4
+            axes.plot(values, places, "o", color=LIGHT[SCORES[model]], markersize=size, alpha=0.7,
+                      markeredgewidth=0, zorder=3, clip_on=False)  # fmt: skip
+            mean = sum(values) / len(values)
+            axes.plot([mean, mean], [y - 0.36, y + 0.36], color=LIGHT["ink"], linewidth=2.4, zorder=4)
+        axes.set_ylim(len(models) - 0.4, -0.6)
+        axes.set_yticks(range(len(models)), models)
+        axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
+        axes.grid(visible=False, axis="y")
+        if measure == "accuracy":
+            axes.set_xlim(0, 1)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_percent(x, 0)))
+        else:
+            axes.set_xlim(left=0)
+        axes.set_xlabel(f"{measure.capitalize()} on a device's own held-out examples")
+
+    return draw
