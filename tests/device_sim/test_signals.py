@@ -35,6 +35,7 @@ signals = st.one_of(
     st.builds(Synthetic, keys, st.floats(0, 1), st.floats(60, 1e6)),
     st.builds(Solar, st.floats(0, 20), keys, st.floats(0, 1), st.floats(0, DAY_S)),
     st.just(Recorded((0.0, 10.0, 17.5), (1.0, 0.0, 3.0), 20.0)),
+    st.floats(-20.0, 0.0).map(Recorded((0.0, 10.0, 17.5), (1.0, 0.0, 3.0), 20.0).begun),
 )
 
 
@@ -113,6 +114,15 @@ def test_a_trace_repeats() -> None:
         (3.0, 40.0),
     ]
     assert trace.mean == pytest.approx((10 + 7.5) / 20)
+
+
+def test_a_trace_that_was_begun_before_is_as_far_ahead() -> None:
+    trace = Recorded((0.0, 10.0, 17.5), (1.0, 0.0, 3.0), 20.0)
+    ahead = trace.begun(-16.0)
+    for t in (0.0, 1.0, 1.5, 3.0, 4.0, 17.0, 100.0):
+        value, until = trace.at(t + 16)
+        assert ahead.at(t) == (value, until - 16)
+    assert (ahead.mean, ahead.most) == (trace.mean, trace.most)
 
 
 @pytest.mark.parametrize(

@@ -194,24 +194,38 @@ class Solar:
 class Recorded:
     """A trace: the value from each of its times to the next, again and again."""
 
-    __slots__ = ("_times", "_values", "most", "period_s")
+    __slots__ = ("_times", "_values", "most", "origin_s", "period_s")
 
-    def __init__(self, times: Sequence[float], values: Sequence[float], period_s: float) -> None:
-        """`times` from 0, rising; the trace begins again at `period_s`. Raises `ConfigError`."""
+    def __init__(
+        self, times: Sequence[float], values: Sequence[float], period_s: float, origin_s: float = 0.0
+    ) -> None:
+        """`times` from 0, rising; the trace begins at `origin_s`, and again after each `period_s`.
+
+        Raises `ConfigError`.
+        """
         rising = all(a < b for a, b in pairwise(times))
         if len(times) != len(values) or not times or times[0] != 0 or not rising:
             raise ConfigError("times of a trace", value=len(times), limit="from 0, rising, one a value")
         if not (times[-1] < period_s < inf and all(isfinite(v) and v >= 0 for v in values)):
             raise ConfigError("values of a trace", value=period_s, limit="finite, not negative; a later end")
-        self._times, self._values, self.period_s = tuple(times), tuple(values), period_s
+        self._times, self._values = tuple(times), tuple(values)
+        self.period_s, self.origin_s = period_s, origin_s
         self.most: float = max(values)
 
+    def begun(self, origin_s: float) -> Recorded:
+        """The same trace, begun at another time, in the same memory."""
+        other = object.__new__(Recorded)
+        other._times, other._values, other.most = self._times, self._values, self.most
+        other.period_s, other.origin_s = self.period_s, origin_s
+        return other
+
     def at(self, t: float) -> tuple[float, float]:
-        k, end = cycle(t, 0.0, self.period_s)
-        i = bisect_right(self._times, t - k * self.period_s) - 1
-        while i + 1 < len(self._times) and k * self.period_s + self._times[i + 1] <= t:
+        k, end = cycle(t, self.origin_s, self.period_s)
+        begin = self.origin_s + k * self.period_s
+        i = bisect_right(self._times, t - begin) - 1
+        while i + 1 < len(self._times) and begin + self._times[i + 1] <= t:
             i += 1
-        later = k * self.period_s + self._times[i + 1] if i + 1 < len(self._times) else end
+        later = begin + self._times[i + 1] if i + 1 < len(self._times) else end
         return self._values[max(i, 0)], later
 
     @property

@@ -1,7 +1,12 @@
-"""Recorded bandwidth: files of lines "seconds Mbit/s", as the 3G and Oboe traces are."""
+"""Recorded bandwidth: files of lines "seconds Mbit/s", as the 3G and Oboe traces are, alone or many."""
 
 from __future__ import annotations
 
+import tarfile
+import zlib
+from fnmatch import fnmatchcase
+from glob import escape, glob
+from lzma import LZMAError
 from math import isfinite
 from pathlib import Path
 from typing import Final
@@ -11,8 +16,34 @@ from laconic.device_sim.signals import Recorded
 from laconic.errors import ConfigError
 
 _LIMIT_BYTES: Final = 16 << 20
+_LIMIT_TRACES: Final = 10_000
+_LIMIT_ARCHIVE_BYTES: Final = 256 << 20
 _LIMIT_LINES: Final = 1_000_000
 _BYTES_PER_MBIT: Final = 125_000.0
+
+
+def files(folder: Path, named: str) -> list[Path]:
+    """The files that a scenario in `folder` names: one, those of a folder or a pattern, or an archive.
+
+    Raises `ConfigError` for a folder or pattern without files.
+    """
+    archive, _ = _divided(named)
+    path = folder / (archive or named)
+    if archive is None and not path.is_file() and (path.is_dir() or _is_pattern(named)):
+        pattern = f"{escape(named)}/*" if path.is_dir() else named
+        found = sorted(p for p in map(Path, glob(str(Path(escape(str(folder))) / pattern))) if p.is_file())
+        if not 1 <= len(found) <= _LIMIT_TRACES:
+            raise ConfigError(f"traces in {path}", value=len(found), limit=f"1 to {_LIMIT_TRACES}")
+        return found
+    return [path]
+
+
+def all_of(folder: Path, named: str) -> list[Recorded]:
+    """Every trace that a scenario in `folder` names, in the order of their names. Raises `ConfigError`."""
+    archive, pattern = _divided(named)
+    if archive is not None:
+        return _members(folder / archive, pattern)
+    return [bandwidth(path) for path in files(folder, named)]
 
 
 def bandwidth(path: Path) -> Recorded:
@@ -21,7 +52,45 @@ def bandwidth(path: Path) -> Recorded:
     Raises `ConfigError` that names file, line and value for whatever is not two numbers, times that do not
     rise, rates that are negative or all 0, and a file that is too long.
     """
-    raw = read_file(path, "trace", limit_bytes=_LIMIT_BYTES)
+    return _recorded(read_file(path, "trace", limit_bytes=_LIMIT_BYTES), str(path))
+
+
+def _divided(named: str) -> tuple[str | None, str]:
+    """An archive and the pattern for its members; None for what is no archive."""
+    archive, colon, pattern = named.rpartition(":")
+    return (archive, pattern) if colon and ".t" in Path(archive).name else (None, "")
+
+
+def _is_pattern(named: str) -> bool:
+    return any(c in named for c in "*?[")
+
+
+def _members(archive: Path, pattern: str) -> list[Recorded]:
+    """Traces of an archive that is nobody's friend: nothing of it is written, and not all is read."""
+    found: dict[str, bytes] = {}
+    size = 0
+    try:
+        with tarfile.open(archive) as tar:
+            for number, member in enumerate(tar):
+                size += member.size
+                if number >= _LIMIT_TRACES or size > _LIMIT_ARCHIVE_BYTES:
+                    raise ConfigError(
+                        f"members and bytes of the archive {archive}",
+                        value=(number + 1, size),
+                        limit=(_LIMIT_TRACES, _LIMIT_ARCHIVE_BYTES),
+                    )
+                name = member.name.removeprefix("./")
+                if member.isreg() and fnmatchcase(name, pattern):
+                    file = tar.extractfile(member)
+                    found[name] = file.read() if file is not None else b""
+    except (tarfile.TarError, OSError, EOFError, LZMAError, zlib.error) as e:
+        raise ConfigError(f"cannot read the archive {archive} ({e})", remedy="check the path") from e
+    if not found:
+        raise ConfigError(f"traces in {archive}", value=pattern, limit="a pattern that some member has")
+    return [_recorded(found[name], f"{archive}:{name}") for name in sorted(found)]
+
+
+def _recorded(raw: bytes, path: str) -> Recorded:
     lines = raw.decode("ascii", errors="replace").split("\n", _LIMIT_LINES)
     if len(lines) > _LIMIT_LINES:
         raise ConfigError(f"lines of the trace {path}", value=len(lines), limit=_LIMIT_LINES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import cos as cosine
 from math import exp, log, pi, sqrt
@@ -22,13 +22,23 @@ from laconic.device_sim.scenario.settings import (
     SpeedSection,
     counts,
 )
-from laconic.device_sim.signals import HOUR_S, Constant, Daily, Nightly, Sessions, Signal, Solar, Synthetic
+from laconic.device_sim.signals import (
+    HOUR_S,
+    Constant,
+    Daily,
+    Nightly,
+    Recorded,
+    Sessions,
+    Signal,
+    Solar,
+    Synthetic,
+)
 from laconic.device_sim.wire import Tls, Wire
 from laconic.edge_sdk.settings import DeviceSettings
 from laconic.errors import ConfigError
 from laconic.profiles import Board, board, radio
 
-_CHARGE, _CHARGER, _PRESENCE, _START, _PACE = 11, 12, 13, 14, 15
+_CHARGE, _CHARGER, _PRESENCE, _START, _PACE, _TRACE, _PHASE = 11, 12, 13, 14, 15, 16, 17
 _BYTES_PER_MBIT = 125_000
 _PING_BYTES, _TLS_RECORD_BYTES = 4, 22
 """A ping with its answer, and what TLS 1.3 adds to each of the two."""
@@ -71,7 +81,9 @@ class _Kind:
         self._start_s = s.start_hour * HOUR_S
         profile = board(d.board)
         self._build = _build(d, profile)
-        self._connection = _connection(d, media, folder)
+        self._connection = _connection(d, media)
+        c = d.connection
+        self._up, self._down = (traces.all_of(folder, t) if t else () for t in (c.up_trace, c.down_trace))
         self._speed = _speed(d.speed, profile, d.cores)
         f = d.failures
         self._failures = Failures(f.drop_out, f.away_s, f.crash, f.slow)
@@ -109,7 +121,7 @@ class _Kind:
             name=name,
             kind=d.name,
             settings=replace(self._settings, name=name),
-            connection=self._connection,
+            connection=self._linked(drawn(_TRACE), drawn(_PHASE)),
             speed=speed,
             body=body,
             presence=_presence(d.presence, chance.key(seed, _PRESENCE, number)),
@@ -117,6 +129,20 @@ class _Kind:
             metered=Constant(float(d.metered)),
             start_s=self._start_s + d.start_spread_s * drawn(_START),
         )
+
+    def _linked(self, which: float, phase: float) -> Connection:
+        """A device's link: of both lists of traces the one at the same place, at the same phase."""
+        if not (self._up or self._down):
+            return self._connection
+        own = self._d.connection.trace_phase == "own"
+
+        def one(recorded: Sequence[Recorded]) -> Recorded | None:
+            if not recorded:
+                return None
+            trace = recorded[int(which * len(recorded))]
+            return trace.begun(-phase * trace.period_s) if own else trace
+
+        return replace(self._connection, up_trace=one(self._up), down_trace=one(self._down))
 
 
 def _build(d: DevicesSection, profile: Board) -> Build:
@@ -133,7 +159,7 @@ def _build(d: DevicesSection, profile: Board) -> Build:
     return build(profile, radio(d.radio) if d.radio else None, cores=d.cores, battery=battery)
 
 
-def _connection(d: DevicesSection, media: dict[str, Medium], folder: Path) -> Connection:
+def _connection(d: DevicesSection, media: dict[str, Medium]) -> Connection:
     c = d.connection
     power = compiled(radio(d.radio)) if d.radio else None
 
@@ -146,8 +172,6 @@ def _connection(d: DevicesSection, media: dict[str, Medium], folder: Path) -> Co
         down_bytes_per_s=rate(c.down_mbps, power.down_bytes_per_s if power else 0.0),
         jitter_s=c.jitter_s,
         loss=c.loss,
-        up_trace=traces.bandwidth(folder / c.up_trace) if c.up_trace else None,
-        down_trace=traces.bandwidth(folder / c.down_trace) if c.down_trace else None,
         wire=Wire(Tls(c.tls), c.keep_alive_s),
         medium=media[c.medium] if c.medium else None,
     )

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from laconic.config import read_file
+from laconic.device_sim import traces
 from laconic.device_sim.datasets import har
 from laconic.device_sim.scenario.settings import ScenarioSettings, check
 from laconic.errors import ConfigError
@@ -89,9 +90,10 @@ class Scenario:
         """Every file that the scenario names."""
         s = self.settings
         named = [s.model.bundle, s.model.onnx, s.data.path if s.data.source == "npz" else None]
-        for d in s.devices:
-            named += [d.connection.up_trace, d.connection.down_trace]
         files = [self.folder / name for name in named if name is not None]
+        for d in s.devices:
+            for name in (d.connection.up_trace, d.connection.down_trace):
+                files += traces.files(self.folder, name) if name is not None else []
         # Those of other data sets have the digests that they must have.
         return files + (har.files(self.folder / (s.data.path or "")) if s.data.source == "har" else [])
 

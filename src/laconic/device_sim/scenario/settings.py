@@ -24,6 +24,7 @@ DRIFTS: Final = ("none", "turn", "sensor", "classes")
 DIVISIONS: Final = ("uniform", "own_class", "dirichlet", "group")
 CHARGERS: Final = ("none", "always", "nightly", "solar")
 PRESENCES: Final = ("always", "sessions", "synthetic")
+PHASES: Final = ("own", "start")
 TLS: Final = ("none", "server", "mutual", "resumed")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -138,6 +139,7 @@ class ConnectionSection(Section, frozen=True):
     loss: float = 0.0
     up_trace: str | None = None
     down_trace: str | None = None
+    trace_phase: str = "own"
     medium: str | None = None
     tls: str = "none"
     keep_alive_s: float = 60.0
@@ -340,6 +342,7 @@ def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) 
         if rate is not None or d.radio is None:
             within(f"{where}.connection.{key}", inf if rate is None else rate, 1e-6, 1e6)
     _one_of(f"{where}.connection.tls", c.tls, TLS)
+    _one_of(f"{where}.connection.trace_phase", c.trace_phase, PHASES)
     if c.medium is not None:
         _one_of(f"{where}.connection.medium", c.medium, media or ["none: there are no [[media]]"])
     if b is not None:
