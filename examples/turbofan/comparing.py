@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from fleet import Fleet, Operator, lives_of
 from operation import Books, draws, operate
+from operators import Fleet, Operator, lives_of
 from strategies import Prices, Stop, at_interval, best_interval, by_prediction, run_to_failure
 
 STRATEGIES = ("run to failure", "preventive", "predictive, alone", "predictive, federated")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from comparing import Outcome, Setting, compare
-from fleet import Fleet, fleet_of
+from operators import Fleet, fleet_of
 
 from laconic.device_sim.scenario.scenario import Scenario
 from laconic.device_sim.scenario.sweep import Run

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
+import tomllib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.device_sim.datasets import cmapss
+from laconic.device_sim.scenario.scenario import Scenario
+from laconic.device_sim.scenario.sweep import run_all
+from laconic.errors import ConfigError
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "turbofan"
 sys.path.insert(0, str(EXAMPLE))
 
+import maintenance  # noqa: E402
 import operation  # noqa: E402
+import operators  # noqa: E402
 import strategies  # noqa: E402
 from strategies import Prices  # noqa: E402
 
@@ -110,3 +121,91 @@ def test_the_same_seed_gives_all_strategies_the_same_engines() -> None:
     a: Any = operation.draws(5, 3, 1000, np.random.default_rng(4))
     b: Any = operation.draws(5, 3, 1000, np.random.default_rng(4))
     assert (a == b).all()
+
+
+def made_up(folder: Path, lives: list[int]) -> None:
+    """Files in the form of C-MAPSS' of engines whose sensors move as they wear."""
+    rng = np.random.default_rng(0)
+
+    def table(cycles: list[int]) -> str:
+        rows = []
+        for engine, (life, known) in enumerate(zip(lives, cycles, strict=True), 1):
+            for cycle in range(1, known + 1):
+                wear = np.exp(-(life - cycle) / 10)
+                values = wear * np.linspace(-1, 1, 24) + 0.05 * rng.standard_normal(24)
+                rows.append(" ".join([str(engine), str(cycle), *(f"{v:.4f}" for v in values)]))
+        return "\n".join(rows)
+
+    (folder / "train_FD001.txt").write_text(table(lives))
+    (folder / "test_FD001.txt").write_text(table([life - 8 for life in lives]))
+    (folder / "RUL_FD001.txt").write_text("8\n" * len(lives))
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command's, for the scenario shrunk to two operators with three made-up engines each."""
+    lives = [30, 34, 38, 42, 46, 50]
+    made_up(tmp_path, lives)
+    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.glob("*FD001.txt")}
+    monkeypatch.setattr(cmapss, "SHA256", digests)
+    table = tomllib.loads(maintenance.SCENARIO.read_text())
+    changes = {
+        "end.rounds": 3,
+        "data.path": str(tmp_path),
+        "data.download": False,
+        "data.own_held_out": 0.34,
+        "data.cmapss.window": 4,
+        "coordinator.rounds.min_devices": 2,
+        "coordinator.rounds.min_reports": 1,
+        "devices.operator.count": 2,
+    }
+    monkeypatch.setattr(
+        maintenance.Scenario, "read", staticmethod(lambda path: Scenario.of(table).replaced(changes))
+    )
+    return ["maintenance.py", "--output", str(tmp_path / "runs"), "--seeds", "0,1"]
+
+
+def test_the_command_compares_the_strategies_with_the_runs_models(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
+    assert maintenance.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seeds"] == [0, 1]
+    main = found["main"]
+    assert main["run to failure"]["failed"] == [1.0, 1.0]
+    assert main["run to failure"]["wasted"] == [0.0, 0.0]
+    assert main["all-knowing"]["failed"] == [0.0, 0.0]
+    assert main["all-knowing"]["wasted"] == [1.0, 1.0]
+    for name, of in main.items():
+        for seed in (0, 1):
+            assert of["worst"][seed] <= of["profit"][seed] <= main["all-knowing"]["profit"][seed], name
+    # A model may be good or bad after three rounds, but never more certain for a larger margin.
+    margins = [of["predictive, federated"]["failed"] for of in found["by_margin"].values()]
+    assert all(sum(a) >= sum(b) for a, b in pairwise(margins))
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert maintenance.main() == 0
+    assert "predictive, federated" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "maintenance.png").stat().st_size > 10_000
+
+
+def test_a_fleet_has_every_engine_once(arguments: list[str], tmp_path: Path) -> None:
+    scenario = maintenance.Scenario.read(maintenance.SCENARIO)
+    [run] = run_all(scenario, tmp_path / "one")
+    found = operators.fleet_of(scenario, run)
+    assert [len(o.seen) for o in found.operators] == [2, 2]
+    assert len(found.lives) == 2
+    assert sorted(operators.lives_of(found.operators) + found.lives) == [30, 34, 38, 42, 46, 50]
+    for said in (*found.predicted["federated"], *found.operators[0].predicted):
+        assert len(said) in found.lives
+        assert np.isnan(said).sum() == 3
+
+
+def test_a_scenario_that_keeps_no_engine_apart_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    scenario = maintenance.Scenario.read(maintenance.SCENARIO)
+    [run] = run_all(scenario, tmp_path / "one")
+    with pytest.raises(ConfigError, match="own_held_out"):
+        operators.fleet_of(scenario.replaced({"data.own_held_out": 0.0}), run)
