@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -103,12 +104,16 @@ class Residual:
         return replace(self, values=commit(self.values, sent))
 
 
+@lru_cache(8)
 def no_residual(size: int) -> Vector:
-    """The residual of a device that has nothing to carry: zeros, float32, shape `(size,)`.
+    """The residual of a device that has nothing to carry: zeros, float32, shape `(size,)`, read-only.
 
-    Start again from here when the schema or the lineage of the model changes.
+    Start again from here when the schema or the lineage of the model changes. It is the same array for all
+    who ask: where thousands of devices live in one process, those who carry nothing take no memory for it.
     """
-    return np.zeros(size, np.float32)
+    nothing = np.zeros(size, np.float32)
+    nothing.flags.writeable = False
+    return nothing
 
 
 def norm(vector: Vector) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from laconic.protocol.messages import Offer
 
 _REMEMBERED = 32
@@ -17,8 +15,9 @@ class Offers:
         self.current: Offer | None = None
         self.waiting: Offer | None = None
         self._newest = answered
-        self._older: deque[str] = deque(maxlen=_REMEMBERED)
-        self._answered: deque[str] = deque([answered], maxlen=_REMEMBERED)
+        # Tuples: an empty deque takes half a kilobyte, and a simulator has a hundred thousand devices.
+        self._older: tuple[str, ...] = ()
+        self._answered: tuple[str, ...] = (answered,)
 
     def displaced(self, task: str, *, direct: bool) -> bool:
         """Whether a task has had a successor: a duplicate that comes late must not be worked on again.
@@ -30,7 +29,7 @@ class Offers:
             return False
         if task in (self._answered if direct else self._older):
             return True
-        self._older.append(self._newest)
+        self._older = (*self._older, self._newest)[-_REMEMBERED:]
         self._newest = task
         return False
 
@@ -40,7 +39,7 @@ class Offers:
 
     def answered(self, task: str) -> None:
         """A task has been answered, by an update or a skip."""
-        self._answered.append(task)
+        self._answered = (*self._answered, task)[-_REMEMBERED:]
 
     def late_is_taken(self) -> bool:
         """Whether an update of the task at work is still of use, now that another offer waits."""
