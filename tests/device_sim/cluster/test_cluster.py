@@ -31,6 +31,8 @@ STACKED = Scenario.of(
         "end": {"rounds": 3, "hours": 12},
         "model": {"built_in": "softmax"},
         "data": {"division": "own_class", "samples": 12, "held_out": 0.9},
+        "baselines": {"alone": True, "pooled": True},
+        "record": {"losses": True},
         "coordinator": {
             "rounds": {"min_devices": 2, "min_reports": 1, "deadline_s": 120.0},
             "training": {"learning_rate": 0.05},
@@ -72,6 +74,7 @@ def test_a_run_on_workers_leaves_the_files_of_one_on_this_machine(
     here, there = run(scenario, threads=2), run(scenario, engine=cluster)
     assert here.totals.way == way
     assert here.totals.committed > 0
+    assert {r.kind for r in here.losses} >= {"device", "alone"}
     storing.write(here, tmp_path / "here")
     storing.write(there, tmp_path / "there")
     assert files(tmp_path / "here") == files(tmp_path / "there")
@@ -156,10 +159,7 @@ def dies() -> None:
 
 
 def test_workers_that_die_again_and_again_end_the_run(cluster: Cluster) -> None:
-    """A device would else be told that its training has failed, and the run would go on, with another result.
-
-    The last test of the module: a cluster that has failed is of no use any more.
-    """
+    """A device would else be told that its training has failed, and the run would go on to other results."""
 
     def watch(progress: Progress) -> None:
         if cluster.failure is None:
@@ -170,3 +170,5 @@ def test_workers_that_die_again_and_again_end_the_run(cluster: Cluster) -> None:
         run(STACKED, engine=cluster, watch=watch)
     with pytest.raises(ClusterError):
         cluster.call(os.getpid)
+    # It starts anew for whoever comes next, in whatever order.
+    cluster.close()

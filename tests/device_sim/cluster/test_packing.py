@@ -19,7 +19,7 @@ ARRAYS = hnp.arrays(
 )
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(60))
 @given(st.lists(ARRAYS, max_size=4), st.dictionaries(st.text(max_size=3), st.binary(max_size=9), max_size=3))
 def test_what_is_unpacked_is_what_was_packed_in_whatever_memory(
     arrays: list[Any], rest: dict[str, bytes]

@@ -54,13 +54,14 @@ class Cluster:
         """Why calls are not done any more: nothing that was asked since can be relied on."""
 
     def start(self) -> None:
-        """Start it, or connect to it.
+        """Start it, or connect to it, also when it has been closed.
 
         Raises `ConfigError` if Ray is not installed, the cluster is not there, or one of its machines has
         another laconic, numpy, onnxruntime, zstandard or architecture: its results would be others.
         """
         if self._ray is not None:
             return
+        self.failure = None
         try:
             import ray
         except ModuleNotFoundError as e:
