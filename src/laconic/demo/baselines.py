@@ -36,13 +36,14 @@ def train_curves(bundle: Bundle, split: Split, settings: Settings, seed: int) ->
         return 1000 * seed + (place if place < devices else 999) + 100_000 * (number - 1)
 
     curves = Curves([], [])
+    parts = [*split.devices, split.pooled()]
     with Workshop(bundle) as workshop:
 
         def accuracy(weights: Vector) -> float:
             held_out = split.held_out
             return workshop.trainer.evaluate(weights, held_out.x, held_out.y).values["accuracy"]
 
-        for models in practised(workshop, [*split.devices, split.pooled()], practice, seeded):
+        for models in practised(workshop, len(parts), lambda number: parts, practice, seeded):
             *alone, pooled = [accuracy(m.weights) for m in models]
             curves.alone.append(sum(alone) / devices)
             curves.pooled.append(pooled)

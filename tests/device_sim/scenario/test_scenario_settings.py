@@ -28,7 +28,6 @@ from laconic.errors import ConfigError
         ("data.cmapss.channels", ["s1", "s22"], "s22"),
         ("data.drift.kind", "wind", "none, turn, sensor, classes"),
         ("data.drift.steps", 0, "data.drift.steps"),
-        ("data", {"own_held_out": 0.2, "drift": {"kind": "turn"}}, "data that drift"),
         ("model.hidden", [8, 0], "model.hidden"),
         ("coordinator.bundle", "b", "coordinator.bundle"),
         ("coordinator.rounds.deadline", 3, "deadline"),

@@ -54,21 +54,26 @@ class Model:
 
 
 def practised(
-    workshop: Workshop, parts: Sequence[Labelled], practice: Practice, seed: Callable[[int, int], int]
+    workshop: Workshop,
+    count: int,
+    parts: Callable[[int], Sequence[Labelled]],
+    practice: Practice,
+    seed: Callable[[int, int], int],
 ) -> Iterator[list[Model]]:
-    """Train a model on each part for itself; the models after round 0, 1 and so on, in the parts' order.
+    """Train `count` models, each on its own part; the models after round 0, 1 and so on, in the parts' order.
 
-    A round is `epochs` passes through the part, from the weights of the round before. There is no proximal
-    term, which would hold a model to that of others, and no control variate. `seed`: of the place in `parts`
-    and the round, from 1. Raises `ConfigError` for data that the bundle does not take.
+    A round, from 1, is `epochs` passes through the parts of that round, from the weights of the round before;
+    a part may be empty. There is no proximal term, which would hold a model to that of others, and no control
+    variate. `seed`: of the place in the parts and the round. Raises `ConfigError` for data that the bundle
+    does not take.
     """
     bundle = workshop.trainer.bundle
-    models = [Model(bundle.initial, bundle.initial_local) for _ in parts]
+    models = [Model(bundle.initial, bundle.initial_local) for _ in range(count)]
     yield models
     for number in range(1, practice.rounds + 1):
         rate = practice.learning_rate * practice.learning_rate_decay ** (number - 1)
-        jobs = [
-            Job(
+        jobs = {
+            place: Job(
                 m.weights,
                 part.x,
                 part.y,
@@ -79,12 +84,13 @@ def practised(
                 local=m.local,
                 optimizer=m.optimizer if practice.keep_optimizer else None,
             )
-            for place, (m, part) in enumerate(zip(models, parts, strict=True))
-        ]
+            for place, (m, part) in enumerate(zip(models, parts(number), strict=True))
+            if len(part.y)
+        }
         # The longest first: threads that have done with the others do not wait for it.
-        order = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].x))
+        order = sorted(jobs, key=lambda i: -len(jobs[i].x))
         outcomes = dict(zip(order, workshop.train([jobs[i] for i in order]), strict=True))
-        models = [_after(bundle, models[i], outcomes[i]) for i in range(len(jobs))]
+        models = [_after(bundle, m, outcomes[i]) if i in jobs else m for i, m in enumerate(models)]
         yield models
 
 

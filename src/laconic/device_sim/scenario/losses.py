@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -24,8 +24,9 @@ class Losses:
     """Keeps what learners lose until their devices say that they have trained: what a crash ended is not
     counted."""
 
-    def __init__(self, trainer: Trainer, parts: Sequence[Part]) -> None:
-        self._trainer, self._all = trainer, pooled(parts)
+    def __init__(self, trainer: Trainer, parts: Sequence[Part], seen: Callable[[Part], Part]) -> None:
+        """`seen`: what examples look like now."""
+        self._trainer, self._all, self._seen = trainer, pooled(parts), seen
         self._trained: dict[str, dict[int, NDArray[np.float32]]] = {}
         self.rows: list[LossRow] = []
 
@@ -42,7 +43,8 @@ class Losses:
 
     def version(self, number: int, weights: Vector) -> None:
         """A round has made a version."""
-        found = self._trainer.evaluate(weights, self._all.x, self._all.y, batch_size=BATCH)
+        now = self._seen(self._all)
+        found = self._trainer.evaluate(weights, now.x, now.y, batch_size=BATCH)
         self.rows.append(LossRow(FEDERATION, number, "", 0, found.loss))
 
 

@@ -124,7 +124,9 @@ def play(
             start_s=world.now,
         )
         names = [device.name for device in fleet]
-        losses = Losses(trainer, examples.devices) if s.record.losses else None
+        losses = None
+        if s.record.losses:
+            losses = Losses(trainer, examples.devices, lambda part: drift.seen(part, drift.step(world.now)))
         kinds = {}
         for device, part in zip(fleet, examples.devices, strict=True):
             learner = drift.learner(trainer, part, lambda: world.now)
@@ -133,12 +135,14 @@ def play(
         recorder = Recorder(world, kinds, losses)
         ended = _played(world, recorder, s, campaign, watch)
         recorder.look()
+        steps = _steps(drift, recorder, s.start_hour)
         found = baselines(
             s.baselines,
             workshop,
             names,
             examples,
             _practice(campaign, recorder.rounds[-1].round if recorder.rounds else 0),
+            seen=lambda part, number: drift.seen(part, steps[number]),
             seed=s.seed,
             threads=threads,
             with_losses=s.record.losses,
@@ -151,7 +155,8 @@ def play(
             found.alone,
             found.pooled,
         )
-        scores = scored(trainer, models, names, kinds, examples.own, threads=threads)
+        own = [drift.seen(part, drift.step(world.now)) for part in examples.own]
+        scores = scored(trainer, models, names, kinds, own, threads=threads)
     devices = recorder.devices()
     result = Result(
         digest=scenario.digest(),
@@ -183,6 +188,15 @@ def _private(world: World, names: Sequence[str], bundle: Bundle) -> dict[str, by
         name: restore(store, bundle.schema, bundle=bundle.hash[:16], initial=bundle.initial).private
         for name, store in stores.items()
     }
+
+
+def _steps(drift: Drift, recorder: Recorder, start_hour: float) -> list[int]:
+    """In which step of the drift each round was when its version was made, from round 0."""
+    at = {r.round: drift.step((start_hour + r.hours) * HOUR_S) for r in recorder.rounds}
+    found = [drift.step(start_hour * HOUR_S)]
+    for number in range(1, max(at, default=0) + 1):
+        found.append(at.get(number, found[-1]))
+    return found
 
 
 def _practice(campaign: Campaign, rounds: int) -> Practice:
@@ -229,10 +243,12 @@ def _played(
         nonlocal looks
         looks += 1
         # Whatever is said is looked at before anything else happens: bodies are still at that moment.
-        new = recorder.look() if world.notes else False
+        said = bool(world.notes)
+        new = recorder.look() if said else False
         if watch is not None and (new or looks % _LOOK_EVENTS == 0):
             watch(_progress(campaign, recorder, s))
-        return new and finished()
+        # A last round in which everybody was silent makes no version.
+        return said and finished()
 
     until_s = world.now + s.end.hours * HOUR_S
     world.run(until_s, stop=stop)

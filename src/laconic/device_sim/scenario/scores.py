@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -55,6 +56,7 @@ def baselines(
     examples: Examples,
     practice: Practice,
     *,
+    seen: Callable[[Part, int], Part],
     seed: int,
     threads: int,
     with_losses: bool,
@@ -62,8 +64,8 @@ def baselines(
 ) -> Baselines:
     """Train what the section asks for on the devices' examples; score it on those that are held out.
 
-    `names`: of the devices. `seed` draws some of them; their own seeds are those of name and round. `watch`
-    is told of each round that has been done.
+    `names`: of the devices. `seen`: what examples look like in a round. `seed` draws some devices; their own
+    seeds are those of name and round. `watch` is told of each round that has been done.
     """
     places = _drawn(len(names), section.alone_devices, seed) if section.alone else []
     trained = [examples.devices[i] for i in places]
@@ -79,11 +81,17 @@ def baselines(
     rows: list[BaselineRow] = []
     losses: list[LossRow] = []
     models: Sequence[Model] = []
+
+    def parts(number: int) -> list[Part]:
+        return [seen(part, number) for part in trained]
+
     with ThreadPoolExecutor(threads) as pool:
-        for number, models in enumerate(practised(workshop, trained, practice, seeded)):
+        for number, models in enumerate(practised(workshop, len(trained), parts, practice, seeded)):
             alone = models[: len(drawn)]
             if number % section.every == 0 or number == practice.rounds:
-                found = list(pool.map(lambda m: score(workshop.trainer, m, examples.held_out), models))
+                held_out = seen(examples.held_out, number)
+                scorer = partial(score, workshop.trainer, examples=held_out)
+                found = list(pool.map(scorer, models))
                 if drawn:
                     rows.append(_row("alone", number, found[: len(drawn)], alone))
                 if section.pooled:
