@@ -41,7 +41,8 @@ def source_of(data: Examples, manifest: Manifest) -> Source:
 
 
 def _source(data: object, signature: Signature, *, may_ask: bool) -> Source:
-    if isinstance(data, Bindable):
+    # Asking a protocol takes as long as the rest of a learner, and a simulator makes thousands of them.
+    if type(data) is not tuple and isinstance(data, Bindable):
         return data.bind(signature)
     if callable(getattr(type(data), "snapshot", None)):
         return data  # type: ignore[return-value]
