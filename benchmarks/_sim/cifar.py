@@ -27,7 +27,7 @@ from _sim.peers_arrays import write_arrays
 
 SCENARIO = peers.HERE / "cifar.toml"
 SHAPE = (3, 32, 32)
-CLIENTS, COHORT, SAMPLES, HELD_OUT, ROUNDS, BATCH, LEARNING_RATE = 1000, 50, 50, 506, 6, 10, 0.1
+CLIENTS, COHORT, SAMPLES, HELD_OUT, ROUNDS, BATCH, LEARNING_RATE = 1000, 50, 50, 506, 6, 10, 0.02
 CLASSES, COARSE = 10, 4
 """Each class has a pattern of `COARSE` x `COARSE` patches of one colour each, under noise."""
 SIGNAL = 0.5
@@ -155,9 +155,20 @@ def _prepared(folder: Path) -> Path:
     x = rng.standard_normal((count, *SHAPE), np.float32)
     x += pattern[y]
     np.savez(folder / "images.npz", x=x, y=y)
-    network = _network(SHAPE, COHORT_NETWORK)
-    (folder / "network.onnx").write_bytes(network)
-    kept = onnx.load_from_string(network).graph.initializer
-    weights: dict[str, Any] = {t.name: numpy_helper.to_array(t) for t in kept if t.name[0] in "wb"}
+    model = onnx.load_from_string(_network(SHAPE, COHORT_NETWORK))
+    weights: dict[str, Any] = {}
+    for kept in model.graph.initializer:
+        if kept.name.startswith("w"):
+            kept.CopyFrom(numpy_helper.from_array(_glorot(rng, tuple(kept.dims)), kept.name))
+        if kept.name[0] in "wb":
+            weights[kept.name] = numpy_helper.to_array(kept)
+    (folder / "network.onnx").write_bytes(model.SerializeToString())
     np.savez(folder / "initial.npz", **weights)
     return Path(shutil.copy(SCENARIO, folder))
+
+
+def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """As pfl-research's benchmark begins: Glorot and Bengio, AISTATS 2010, formula 16."""
+    field = int(np.prod(shape[2:]))
+    most = np.sqrt(6 / (field * (shape[0] + shape[1])))
+    return rng.uniform(-most, most, shape).astype(np.float32)
