@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from laconic.device_sim.scenario.figures import Draw, line_style, numbers
 from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
@@ -24,6 +24,8 @@ SCORES: Final = {
 }
 TOOTH_ROUNDS: Final = 6
 """Rounds whose steps are drawn."""
+_FAR: Final = 20.0
+_FARTHEST: Final = 1e4
 MOST_LINES: Final = 6
 """Devices whose steps are drawn."""
 
@@ -164,10 +166,19 @@ def _line(axes: Axes, points: Sequence[_Point], colour: str, dashes: object, lab
 
 
 def _losses(axes: Axes) -> None:
+    """The y axis for losses that are drawn: by powers where they go far apart."""
+    least, most = axes.dataLim.minposy, axes.dataLim.y1
+    axes.grid(visible=False, axis="x")
+    if axes.has_data() and 0 < least < most / _FAR:
+        axes.set_yscale("log")
+        axes.set_ylim(max(least, most / _FARTHEST) / 1.15, most * 1.15)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
     axes.set_ylim(bottom=0)
     axes.margins(y=0.05)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.grid(visible=False, axis="x")
 
 
 # --- losses of training
