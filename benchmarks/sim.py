@@ -7,7 +7,19 @@ import sys
 from pathlib import Path
 
 from _parts import Part, measure, merge
-from _sim import activity, cifar, energy, events, experiments, flute, learning, population, real, turbofan
+from _sim import (
+    activity,
+    cifar,
+    energy,
+    events,
+    experiments,
+    flute,
+    learning,
+    population,
+    real,
+    rounds,
+    turbofan,
+)
 
 RESULTS = Path(__file__).parent / "results" / "sim.json"
 
@@ -18,6 +30,7 @@ PARTS = {
     "activity": Part(activity.measure, activity.bars),
     "learning": Part(lambda pool: learning.measure(), learning.bars),
     "population": Part(lambda pool: population.measure(), population.bars),
+    "rounds": Part(lambda pool: rounds.measure(), rounds.bars),
     "flute": Part(lambda pool: flute.measure(), flute.bars),
     "cifar": Part(lambda pool: cifar.measure(), cifar.bars),
     "real": Part(lambda pool: real.measure(), real.bars),

@@ -228,3 +228,11 @@ def test_the_rule_of_age_in_figures():
 def test_feedback_settings_out_of_range_are_refused(bad):
     with pytest.raises(ConfigError):
         FeedbackSettings(**bad)
+
+
+def test_devices_that_carry_nothing_share_the_memory_of_it() -> None:
+    nothing = no_residual(1000)
+    assert nothing is no_residual(1000)
+    assert not nothing.any()
+    with pytest.raises(ValueError, match="read-only"):
+        nothing[0] = 1.0
