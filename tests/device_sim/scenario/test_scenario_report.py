@@ -166,3 +166,7 @@ def test_a_sweep_over_seeds_has_means_and_ranges() -> None:
     joules = [r.totals.work_j for r in uniform.runs]
     assert f"<td>{format_joules(sum(joules) / 2)}<br>" in html
     assert html.count("<h2>Runs</h2>") == 1
+    own = [[row.alone_accuracy or 0.0 for row in compared(s).scores] for s in (0, 1)]
+    means = [sum(values) / len(values) for values in own]
+    assert 'scope="col">Own: alone</th>' in html
+    assert f"<td>{format_percent(sum(means) / 2)}<br>" in html

@@ -95,11 +95,27 @@ def _columns(runs: Sequence[Result]) -> Iterator[Column]:
     yield measure.capitalize(), lambda r: curves.last(r, measure), told
     for kind in curves.kinds(runs):
         yield kind.capitalize(), partial(curves.last, measure=measure, kind=kind), told
+    yield from _own(runs)
     yield "Up", lambda r: r.totals.bytes_up, format_bytes
     yield "Down", lambda r: r.totals.bytes_down, format_bytes
     yield "Work", lambda r: r.totals.work_j, format_joules
     yield "Wasted", lambda r: r.totals.wasted_j, format_joules
     yield "Jain", lambda r: r.totals.jain, lambda x: f"{x:.2f}"
+
+
+def _own(runs: Sequence[Result]) -> Iterator[Column]:
+    """Means over the devices of what models are worth on their own held-out examples."""
+    rows = [row for run in runs for row in run.scores]
+    measure = curves.score_measure(rows)
+    for model in curves.SCORES:
+        if curves.of_model(rows, model, measure):
+            mean = partial(_mean, model=model, measure=measure)
+            yield f"Own: {model}", mean, partial(curves.told, measure=measure)
+
+
+def _mean(run: Result, *, model: str, measure: str) -> float | None:
+    values = curves.of_model(run.scores, model, measure)
+    return sum(values) / len(values) if values else None
 
 
 def _told(values: Sequence[float | None], form: Callable[[float], str]) -> str:
