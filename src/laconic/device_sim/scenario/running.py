@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -101,7 +103,11 @@ def play(
         raise ConfigError(
             f"{scenario.where}: coordinator.{e.thing}", value=e.value, limit=e.limit, remedy=e.remedy
         ) from e
-    examples = examples_of(s.data, sum(counts(s)), s.seed, scenario.folder)
+    with ThreadPoolExecutor(1) as beside:
+        if s.model.bundle is None:
+            # What makes bundles takes half a second to load; files are unpacked without the interpreter.
+            beside.submit(import_module, "laconic.training")
+        examples = examples_of(s.data, sum(counts(s)), s.seed, scenario.folder)
     bundle = bundle_of(
         s.model,
         examples,
