@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("scenario", type=Path, nargs="?", default=SCENARIO)
     parser.add_argument("--output", type=Path, help="folder of the runs (default: laconic-sim/NAME)")
     parser.add_argument("--data", type=Path, help="folder of C-MAPSS, instead of the scenario's")
-    parser.add_argument("--seeds", default="0,1,2", help="runs of the scenario (default: %(default)s)")
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="of the runs (default: 0,1,2)")
     parser.add_argument("--margin", type=float, help="cycles at which a model has an engine serviced")
     parser.add_argument("--failure", type=float, help="dollars for a failure (default: 60,000)")
     parser.add_argument("--json", action="store_true", help="print JSON, and draw nothing")
@@ -49,15 +49,18 @@ def main() -> int:
     return 0
 
 
+def _seeds(text: str) -> list[int]:
+    return [int(seed) for seed in text.split(",")]
+
+
 def _study(options: argparse.Namespace) -> Study:
     scenario = Scenario.read(options.scenario)
     if options.data:
         scenario = scenario.replaced({"data.path": str(options.data.resolve())})
     output = options.output or Path("laconic-sim") / scenario.settings.name
-    seeds = [int(text) for text in options.seeds.split(",")]
     with display(watched=sys.stderr.isatty() and not options.json) as view:
         threads = os.cpu_count() or 1
-        runs = run_all(scenario, output, sweep={"seed": seeds}, threads=threads, begin=view.begin)
+        runs = run_all(scenario, output, sweep={"seed": options.seeds}, threads=threads, begin=view.begin)
     setting = Setting()
     if options.margin is not None:
         setting = replace(setting, margin=options.margin)
