@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from laconic.device_sim import Result, Scenario, run
@@ -18,25 +17,24 @@ def result() -> Result:
     return run(Scenario.read(SCENARIO))
 
 
-def epochs(result: Result, kind: str, node: str, number: int) -> list[float]:
-    """Mean losses of the two steps of each of a round's epochs."""
-    found = [r.loss for r in result.losses if (r.kind, r.device, r.round) == (kind, node, number)]
-    return np.reshape(found, (-1, 2)).mean(axis=1).tolist()
+def losses(result: Result, kind: str, node: str, number: int) -> list[float]:
+    """Of a round's epochs, each of one step."""
+    return [r.loss for r in result.losses if (r.kind, r.device, r.round) == (kind, node, number)]
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_losses_are_a_saw(result: Result, number: int) -> None:
     """All fall within the round; of one node the mean of all may be the better line, even on its stretch."""
-    here, after = ([epochs(result, "device", node, n) for node in NODES] for n in (number, number + 1))
-    assert all(losses[-1] < losses[0] for losses in here)
+    here, after = ([losses(result, "device", node, n) for node in NODES] for n in (number, number + 1))
+    assert all(of[-1] < of[0] for of in here)
     assert sum(then[0] > before[-1] for before, then in zip(here, after, strict=True)) >= len(NODES) - 1
 
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_node_that_never_communicates_is_content(result: Result, node: str) -> None:
     """Its loss on its own stretch goes on from where it was."""
-    first, then = (epochs(result, "alone", node, n) for n in (1, 2))
-    assert then[0] < 1.2 * first[-1]
+    first, then = (losses(result, "alone", node, n) for n in (1, 2))
+    assert then[0] <= first[-1]
 
 
 def test_the_federation_is_right_where_lone_nodes_are_not(result: Result) -> None:
