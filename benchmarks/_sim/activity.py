@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 
 from laconic.device_sim import Result, Scenario
 from laconic.device_sim.datasets import har
-from laconic.device_sim.scenario.examples import Part, examples_of
+from laconic.device_sim.learning import Workshop
+from laconic.device_sim.scenario.baselines import Practice, practised
+from laconic.device_sim.scenario.examples import Examples, Part, examples_of
+from laconic.device_sim.scenario.model import bundle_of
 from laconic.device_sim.scenario.own import set_apart
 from laconic.device_sim.scenario.running import Models, play
+from laconic.device_sim.scenario.scores import pooled
 from laconic.edge_sdk.learner import OnnxLearner
 from laconic.runtime import Trainer
 from laconic.schema import Vector
@@ -32,80 +36,105 @@ SCENARIO: Final = ROOT / "examples" / "scenarios" / "activity.toml"
 SEEDS: Final = (0, 1, 2)
 LOCAL: Final = {"first": ("conv1.*",), "shared": (), "last": ("head.*",)}
 """Which layers stay on a phone."""
+KINDS: Final = (*LOCAL, "alone", "pooled")
 PEOPLE: Final = 21
 FEW: Final = 5
 """Windows of each activity that somebody new has labelled."""
-EPOCHS, RATE, BATCH = 20, 0.02, 16
-"""Of training a federated model further on one person's own windows."""
-
-Accuracies = Sequence[float]
+EPOCHS, RATE = 20, 0.02
+"""Of training a model further on one person's own windows."""
+FRESH: Final = (80, 0.05)
+"""The same of a model that has seen nothing yet."""
+ROUNDS: Final = 21
+"""Alone and pooled take as many rounds' worth: in so many of its forty a phone takes part, on average."""
 
 
 def measure(pool: Executor) -> dict[str, Any]:
     """Accuracies of every way for each seed, and what it costs a person a day."""
-    jobs = [(seed, kind) for kind in LOCAL for seed in SEEDS]
-    found = list(pool.map(_run, jobs))
-    kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in LOCAL}
-    for (_, kind), row in zip(jobs, found, strict=True):
-        kinds[kind].append(row)
-    return {"seeds": list(SEEDS), **kinds}
+    jobs = [(seed, kind) for kind in KINDS for seed in SEEDS]
+    found: dict[str, Any] = {"seeds": list(SEEDS)} | {kind: [] for kind in KINDS}
+    for (_, kind), row in zip(jobs, pool.map(_measured, jobs), strict=True):
+        found[kind].append(row)
+    return found
 
 
 def bars(found: dict[str, Any]) -> list[Bar]:
-    """A layer of one's own is worth more than training alone, and that no less than one model for all."""
-    mean = {kind: fmean(row["own"]["mean"] for row in found[kind]) for kind in LOCAL}
-    alone, pooled = (fmean(row[kind]["mean"] for row in found["shared"]) for kind in ("alone", "pooled"))
-    new = fmean(row["new"]["federated"]["mean"] for row in found["shared"])
+    """A layer of one's own is worth more than training alone, and than one model for all."""
+    mean = {kind: fmean(row["own"]["mean"] for row in found[kind]) for kind in KINDS}
+    new = {
+        kind: fmean(row["new"]["as it is"]["mean"] for row in found[kind]) for kind in ("shared", "pooled")
+    }
     return [
         at_least("activity, own first layer: accuracy", mean["first"], 0.97),
-        at_least("activity, own first layer over alone", mean["first"] - alone, 0.0),
+        at_least("activity, own first layer over alone", mean["first"] - mean["alone"], 0.0),
         at_least("activity, own first layer over one model for all", mean["first"] - mean["shared"], 0.03),
-        at_least("activity, pooled: accuracy", pooled, 0.9),
-        at_least("activity, new people, one federated model: accuracy", new, 0.8),
+        at_least("activity, new people, federated: accuracy", new["shared"], 0.75),
+        at_least("activity, new people, pooled: accuracy", new["pooled"], 0.85),
     ]
 
 
-def _run(job: tuple[int, str]) -> dict[str, Any]:
+def _measured(job: tuple[int, str]) -> dict[str, Any]:
     seed, kind = job
-    baselines = {"alone": kind == "shared", "pooled": kind == "shared", "alone_devices": 0, "every": 1000}
     scenario = Scenario.read(SCENARIO).replaced(
         {
             "seed": seed,
-            "model.local": list(LOCAL[kind]),
+            "model.local": list(LOCAL.get(kind, ())),
             "data.path": str(FOLDER),
             "data.download": False,
-            "baselines": baselines,
+            "baselines": {},
         }
     )
+    examples = examples_of(scenario.settings.data, PEOPLE, seed, scenario.folder)
+    return _federated(scenario, examples) if kind in LOCAL else _lone(scenario, examples, kind)
+
+
+def _federated(scenario: Scenario, examples: Examples) -> dict[str, Any]:
     result, models = play(scenario)
     trainer = Trainer(models.bundle)
-    examples = examples_of(scenario.settings.data, PEOPLE, seed, scenario.folder)
     out: dict[str, Any] = {
         "own": _summary([s.federated_accuracy or 0.0 for s in result.scores]),
-        "own_without_overlap": _summary(_without_overlap(trainer, models, examples.own)),
+        "own_without_overlap": _summary(_without_overlap(trainer, result, models, examples)),
         "rounds": result.totals.rounds,
         "hours": result.totals.hours,
         "parameters": result.totals.parameters,
         "committed": [d.committed for d in result.devices],
         "costs": {k: _costs(result, k) for k in ("wifi", "lte")},
     }
-    if kind == "shared":
+    if not models.bundle.local_schema.size:
         tuned = [
-            _accuracy(trainer, _tuned(trainer, models.federated, mine, seed), own)
+            _accuracy(trainer, _tuned(trainer, models.federated, mine), own)
             for mine, own in zip(examples.devices, examples.own, strict=True)
         ]
-        out["tuned"] = _summary(tuned)
-        out["alone"] = _summary([s.alone_accuracy or 0.0 for s in result.scores])
-        out["pooled"] = _summary([s.pooled_accuracy or 0.0 for s in result.scores])
-        out["new"] = _new_people(trainer, models, seed)
+        out |= {"tuned": _summary(tuned), "new": _new_people(trainer, models.federated)}
     return out
 
 
-def _without_overlap(trainer: Trainer, models: Models, own: Sequence[Part]) -> list[float]:
+def _lone(scenario: Scenario, examples: Examples, kind: str) -> dict[str, Any]:
+    """Without communication: each person by themselves, or all windows in one place."""
+    s = scenario.settings
+    t = s.coordinator.training
+    bundle = bundle_of(s.model, examples, seed=s.seed, proximal=False, folder=scenario.folder)
+    parts = examples.devices if kind == "alone" else [pooled(examples.devices)]
+    practice = Practice(ROUNDS, t.epochs, t.batch_size, t.learning_rate, t.learning_rate_decay)
+    with Workshop(bundle) as workshop:
+        *_, models = practised(
+            workshop, len(parts), lambda number: parts, practice, lambda place, number: 1000 * s.seed + number
+        )
+    trainer = Trainer(bundle)
+    own = [
+        _accuracy(trainer, models[place if kind == "alone" else 0].weights, part)
+        for place, part in enumerate(examples.own)
+    ]
+    first = bundle.initial if kind == "alone" else models[0].weights
+    how = FRESH if kind == "alone" else (EPOCHS, RATE)
+    return {"own": _summary(own), "new": _new_people(trainer, first, *how)}
+
+
+def _without_overlap(trainer: Trainer, result: Result, models: Models, examples: Examples) -> list[float]:
     """Without the first held-out window of each activity, half of which may be in the last one learnt."""
     found = []
-    for private, part in zip(models.private.values(), own, strict=True):
-        local = OnnxLearner(trainer, (part.x, part.y)).local(private)
+    for device, part in zip(result.devices, examples.own, strict=True):
+        # Whoever has never trained keeps nothing.
+        local = OnnxLearner(trainer, (part.x, part.y)).local(models.private.get(device.name, b""))
         first = np.unique(part.y, return_index=True)[1]
         rest = part.at(np.delete(np.arange(len(part.y)), first))
         accuracy = trainer.evaluate(models.federated, rest.x, rest.y, batch_size=256, local=local).accuracy
@@ -113,21 +142,19 @@ def _without_overlap(trainer: Trainer, models: Models, own: Sequence[Part]) -> l
     return found
 
 
-def _new_people(trainer: Trainer, models: Models, seed: int) -> dict[str, Any]:
-    """Those whom nobody has learnt from: with the models as they are, and, on the last quarter of their
-    windows, with a model of their own that has learnt from the first few of each activity."""
-    assert models.pooled is not None
-    ways = {"federated": models.federated, "pooled": models.pooled.weights}
-    every: dict[str, list[float]] = {f"{n}, all windows": [] for n in ways}
-    last: dict[str, list[float]] = {n: [] for n in (*ways, *(f"{n}, then tuned" for n in ways), "few alone")}
+def _new_people(
+    trainer: Trainer, weights: Vector, epochs: int = EPOCHS, rate: float = RATE
+) -> dict[str, Any]:
+    """Those whom nobody has learnt from: with a model as it is, on all their windows and the last quarter of
+    them, and there once it has learnt from the first few of each activity."""
+    found: dict[str, list[float]] = {"as it is": [], "at the end": [], "tuned, at the end": []}
     for few, end, whole in _newcomers():
-        for name, weights in ways.items():
-            every[f"{name}, all windows"].append(_accuracy(trainer, weights, whole))
-            last[name].append(_accuracy(trainer, weights, end))
-            last[f"{name}, then tuned"].append(_accuracy(trainer, _tuned(trainer, weights, few, seed), end))
-        alone = _tuned(trainer, trainer.bundle.initial, few, seed, epochs=4 * EPOCHS, rate=0.05)
-        last["few alone"].append(_accuracy(trainer, alone, end))
-    return {name: _summary(found) for name, found in (every | last).items()}
+        found["as it is"].append(_accuracy(trainer, weights, whole))
+        found["at the end"].append(_accuracy(trainer, weights, end))
+        found["tuned, at the end"].append(
+            _accuracy(trainer, _tuned(trainer, weights, few, epochs, rate), end)
+        )
+    return {name: _summary(accuracies) for name, accuracies in found.items()}
 
 
 def _newcomers() -> list[tuple[Part, Part, Part]]:
@@ -149,13 +176,10 @@ def _first(part: Part, y: NDArray[np.generic]) -> Part:
     return part.at(chosen)
 
 
-def _tuned(
-    trainer: Trainer, weights: Vector, part: Part, seed: int, *, epochs: int = EPOCHS, rate: float = RATE
-) -> Vector:
-    found = trainer.train(
-        weights, part.x, part.y, epochs=epochs, batch_size=BATCH, learning_rate=rate, seed=seed
-    )
-    return found.weights
+def _tuned(trainer: Trainer, weights: Vector, part: Part, epochs: int = EPOCHS, rate: float = RATE) -> Vector:
+    return trainer.train(
+        weights, part.x, part.y, epochs=epochs, batch_size=16, learning_rate=rate, seed=1
+    ).weights
 
 
 def _accuracy(trainer: Trainer, weights: Vector, part: Part) -> float:
@@ -164,7 +188,7 @@ def _accuracy(trainer: Trainer, weights: Vector, part: Part) -> float:
     return found
 
 
-def _summary(found: Accuracies) -> dict[str, float]:
+def _summary(found: Sequence[float]) -> dict[str, float]:
     return {"mean": fmean(found), "least": min(found)}
 
 
