@@ -15,7 +15,7 @@ from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.scenario import report, storing, timeline
+from laconic.device_sim.scenario import learning_sections, report, storing, timeline
 from laconic.device_sim.scenario.results import StepRow
 from laconic.device_sim.scenario.stepping import MOST_ROUNDS, Steps
 from laconic.device_sim.scenario.sweep import Run
@@ -101,15 +101,18 @@ def compared(seed: int = 0) -> Result:
     )
 
 
-def test_a_page_shows_baselines_scores_and_losses() -> None:
+def test_a_page_shows_baselines_scores_losses_and_the_round_that_is_asked_for() -> None:
     result = compared()
-    html = report.run_page(result)
+    html = report.run_page(result, number=2)
     whole(html)
     pooled = result.baselines[-1]
     assert pooled.accuracy is not None
     assert f"pooled <b>{format_percent(pooled.accuracy)}</b>" in html
-    for title in ("Scores by device", "Loss within rounds 1 to 3", "Loss by round", "Round 3"):
+    for title in ("Scores by device", "Loss within rounds 1 to 3", "Loss by round", "Round 2"):
         assert f"<h2>{title}</h2>" in html
+    assert "<h2>Round 1</h2>" not in html
+    assert timeline.shown(result) == [1, 2, 3]
+    assert timeline.shown(result, 99) == [3]
     better = sum((s.federated_accuracy or 0) > (s.alone_accuracy or 0) for s in result.scores)
     assert f"for {better} of {len(result.scores)}" in html
 
@@ -117,17 +120,9 @@ def test_a_page_shows_baselines_scores_and_losses() -> None:
 def test_a_regressions_page_shows_losses_in_the_place_of_accuracies() -> None:
     result = compared()
     rounds = [msgspec.structs.replace(r, accuracy=None) for r in result.rounds]
-    html = report.run_page(msgspec.structs.replace(result, rounds=rounds))
+    html = learning_sections.qualities(msgspec.structs.replace(result, rounds=rounds))
     assert "<h2>Loss by bytes</h2>" in html
     assert "<h2>Accuracy" not in html
-
-
-def test_the_round_that_is_asked_for_is_drawn() -> None:
-    result = compared()
-    html = report.run_page(result, number=2)
-    assert "<h2>Round 2</h2>" in html
-    assert "<h2>Round 1</h2>" not in html
-    assert timeline.shown(result, 99) == [3]
 
 
 @settings(max_examples=30, deadline=None)
