@@ -120,10 +120,10 @@ def _report(options: argparse.Namespace) -> int:
     from laconic.device_sim.scenario.sweep import runs_in
 
     try:
-        from laconic.device_sim.scenario import report
+        from laconic.device_sim.report.writing import write
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
-    page = report.write(runs_in(options.folder), options.folder, number=options.round)
+    page = write(runs_in(options.folder), options.folder, number=options.round)
     print(json.dumps({"report": str(page)}) if options.json else f"report: {page}")
     return OK
 

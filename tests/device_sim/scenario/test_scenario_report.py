@@ -15,11 +15,13 @@ from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.scenario import learning_sections, report, storing, timeline
+from laconic.device_sim.report import learning, timeline
+from laconic.device_sim.report.run_page import run_page
+from laconic.device_sim.report.sweep_page import groups, sweep_page
+from laconic.device_sim.scenario import storing
 from laconic.device_sim.scenario.results import StepRow
 from laconic.device_sim.scenario.stepping import MOST_ROUNDS, Steps
 from laconic.device_sim.scenario.sweep import Run
-from laconic.device_sim.scenario.sweep_page import groups, sweep_page
 from laconic.quantities import format_joules, format_percent
 
 
@@ -39,9 +41,9 @@ def whole(html: str) -> None:
 
 
 def test_a_page_is_whole_and_always_the_same() -> None:
-    html = report.run_page(played())
+    html = run_page(played())
     whole(html)
-    assert html == report.run_page(played())
+    assert html == run_page(played())
     for title in (
         "Accuracy by work",
         "Batteries",
@@ -59,14 +61,14 @@ def test_a_hostile_name_stays_text() -> None:
     bad = "<script>alert(1)</script>"
     result = played()
     named = {**result.settings, "name": bad}
-    html = report.run_page(msgspec.structs.replace(result, settings=named, digest=bad))
+    html = run_page(msgspec.structs.replace(result, settings=named, digest=bad))
     assert bad not in html
 
 
 def test_a_fleet_without_batteries_rounds_or_steps_has_a_page() -> None:
     result = run(tiny(end__rounds=1, devices__phone__count=0))
-    assert "Every device is on mains." in report.run_page(result)
-    whole(report.run_page(msgspec.structs.replace(result, rounds=[], classes=[], steps=[])))
+    assert "Every device is on mains." in run_page(result)
+    whole(run_page(msgspec.structs.replace(result, rounds=[], classes=[], steps=[])))
 
 
 def test_a_round_is_stretches_of_time() -> None:
@@ -103,7 +105,7 @@ def compared(seed: int = 0) -> Result:
 
 def test_a_page_shows_baselines_scores_losses_and_the_round_that_is_asked_for() -> None:
     result = compared()
-    html = report.run_page(result, number=2)
+    html = run_page(result, number=2)
     whole(html)
     pooled = result.baselines[-1]
     assert pooled.accuracy is not None
@@ -120,7 +122,7 @@ def test_a_page_shows_baselines_scores_losses_and_the_round_that_is_asked_for() 
 def test_a_regressions_page_shows_losses_in_the_place_of_accuracies() -> None:
     result = compared()
     rounds = [msgspec.structs.replace(r, accuracy=None) for r in result.rounds]
-    html = learning_sections.qualities(msgspec.structs.replace(result, rounds=rounds))
+    html = learning.qualities(msgspec.structs.replace(result, rounds=rounds))
     assert "<h2>Loss by bytes</h2>" in html
     assert "<h2>Accuracy" not in html
 

@@ -131,20 +131,9 @@ _SHOWS: Final = frozenset(
         "pages.py",
         "quantities.py",
         "tables.py",
-        *(
-            f"device_sim/scenario/{name}.py"
-            for name in (
-                "cards",
-                "comparing",
-                "curves",
-                "display",
-                "figures",
-                "learning_sections",
-                "report",
-                "sweep_page",
-                "timeline",
-            )
-        ),
+        "device_sim/report",
+        "device_sim/scenario/comparing.py",
+        "device_sim/scenario/display.py",
     }
 )
 """Parts of the package that show results and have none."""

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from laconic.device_sim.scenario.figures import Draw, line_style, numbers
+from laconic.device_sim.report.figures import Draw, line_style, numbers
 from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
 from laconic.drawing import LIGHT, accuracy_axis
 from laconic.quantities import format_bytes, format_joules, format_percent

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from laconic.device_sim.scenario import cards, curves
-from laconic.device_sim.scenario.curves import Curve
+from laconic.device_sim.report import cards, curves
+from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.sweep import Run
 from laconic.pages import escape, page

@@ -1,24 +1,15 @@
-"""A run's page, or a sweep's: one HTML file that needs nothing else, and its figures as PNG beside it."""
+"""The page of one run as HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from laconic import drawing
 from laconic.coordinator.configuration import CampaignSection
-from laconic.device_sim.scenario import cards, curves, figures, learning_sections, timeline
+from laconic.device_sim.report import cards, curves, figures, learning, timeline
 from laconic.device_sim.scenario.comparing import flat
-from laconic.device_sim.scenario.curves import Curve
-from laconic.device_sim.scenario.figures import Draw
 from laconic.device_sim.scenario.results import Result
-from laconic.device_sim.scenario.storing import put
-from laconic.device_sim.scenario.sweep import Run
-from laconic.device_sim.scenario.sweep_page import groups, sweep_page
-from laconic.errors import ConfigError
 from laconic.pages import element, escape, page
 from laconic.quantities import (
     format_bytes,
@@ -28,38 +19,20 @@ from laconic.quantities import (
     plural,
 )
 
-PAGE: Final = "report.html"
-
-
-def write(runs: Sequence[Run], folder: Path, *, number: int | None = None) -> Path:
-    """Write the page of a run; of a sweep a page of each and one of all. Returns the page's path.
-
-    `number`: the round whose line of time is drawn, or the nearest that is kept; by default the first, one in
-    the middle and the last. The same runs give the same bytes. Raises `ConfigError` for a folder that cannot
-    be written.
-    """
-    try:
-        for run in runs:
-            put(run.folder / PAGE, run_page(run.result, run.label, number=number).encode())
-            for picture, draws in _pictures(run.result, number).items():
-                drawing.save_pictures(draws, run.folder / picture, columns=min(2, len(draws)))
-        if len(runs) > 1 or runs[0].label:
-            put(folder / PAGE, sweep_page(runs, PAGE).encode())
-            drawing.save_pictures(_qualities(groups(runs)), folder / "accuracy.png", columns=2)
-    except OSError as e:
-        raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose another folder") from e
-    return folder / PAGE
-
 
 def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
-    """The page of one run as HTML text; `number` as for `write`."""
+    """The page of one run as HTML text.
+
+    `number`: the round whose line of time is drawn, or the nearest that is kept; None: the first, one in the
+    middle and the last.
+    """
     name = str(run.settings["name"])
     measure = curves.measured([run])
     sections = [
         _head(run, name, label),
-        learning_sections.qualities(run),
-        learning_sections.scores(run),
-        learning_sections.losses(run),
+        learning.qualities(run),
+        learning.scores(run),
+        learning.losses(run),
         cards.pair(_batteries(run), _bytes(run)),
         cards.pair(_energy(run), _outcomes(run)),
         cards.pair(_participation(run), _origins(run)),
@@ -257,32 +230,3 @@ def _class_keys(run: Result) -> list[tuple[str, str, str]]:
 
 def _value(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _qualities(grouped: Sequence[Curve]) -> list[tuple[str, Draw]]:
-    measure = curves.measured([run for curve in grouped for run in curve.runs]).capitalize()
-    one = len(grouped) == 1
-    return [(f"{measure} {c.title}", curves.quality(c, grouped, baselines=one)) for c in curves.COSTS]
-
-
-def _pictures(run: Result, number: int | None) -> dict[str, list[tuple[str, Draw]]]:
-    """Every figure as a picture, by the file's name."""
-    found = {
-        "accuracy.png": _qualities([Curve("federated", [run])]),
-        "energy.png": [
-            ("Where energy went", figures.stacked(run, figures.PARTS)),
-            ("What work became", figures.stacked(run, figures.OUTCOMES)),
-            ("Batteries", figures.batteries(run)),
-            ("Who took part", figures.participation(run)),
-        ],
-    }
-    if run.losses:
-        found["losses.png"] = [
-            ("Loss within rounds", curves.teeth(run)[0]),
-            ("Loss by round", curves.losses(run)),
-        ]
-    if run.scores:
-        found["scores.png"] = [("Scores by device", curves.scores(run.scores))]
-    if rounds := timeline.shown(run, number):
-        found["rounds.png"] = [(f"Round {n}", timeline.line(timeline.of_round(run, n))) for n in rounds]
-    return found

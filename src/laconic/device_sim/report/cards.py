@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from laconic import drawing
-from laconic.device_sim.scenario import figures
-from laconic.device_sim.scenario.figures import Draw
+from laconic.device_sim.report import figures
+from laconic.device_sim.report.figures import Draw
 from laconic.pages import element, escape
 
 _WIDE: Final = 520

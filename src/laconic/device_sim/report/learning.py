@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from laconic.device_sim.scenario import cards, curves, figures
-from laconic.device_sim.scenario.curves import Curve
+from laconic.device_sim.report import cards, curves, figures
+from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import escape
 from laconic.quantities import format_count, plural

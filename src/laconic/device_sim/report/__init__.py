@@ -1,0 +1,1 @@
+"""Pages and pictures of what runs of scenarios have left: `laconic sim report`."""
