@@ -58,7 +58,7 @@ def measure(pool: Executor) -> dict[str, Any]:
 
 
 def bars(found: dict[str, Any]) -> list[Bar]:
-    """One model for all, tuned, is no worse than training alone; a first layer of one's own better than none."""
+    """One model for all, tuned, is no worse than alone; a first layer of one's own better than that."""
     mean = {kind: fmean(row["own"]["mean"] for row in found[kind]) for kind in KINDS}
     new = {
         kind: fmean(row["new"]["as it is"]["mean"] for row in found[kind]) for kind in ("shared", "pooled")
