@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from stat import S_ISBLK, S_ISCHR
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -55,7 +56,7 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str)
     text = read_file(path, "configuration").decode(errors="replace")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise ConfigError(f"{path} is not TOML ({e})", remedy="see docs/configuration.md") from e
     for name, keys, string in _variables(kind, ()):
         name = _PREFIX + (name if len(keys) > 1 else f"{who}_{name}").upper()
@@ -70,15 +71,21 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str)
 def read_file(path: Path, what: str, *, limit_bytes: int = 2**31) -> bytes:
     """The content of a file that a configuration or an argument names.
 
-    Raises `ConfigError` when it cannot be read or is larger than `limit_bytes`.
+    Raises `ConfigError` when it cannot be read, is larger than `limit_bytes`, or is a device, which may never
+    end.
     """
     try:
-        size = path.stat().st_size
-        if size > limit_bytes:
-            raise ConfigError(f"size of the {what} {path} in bytes", value=size, limit=limit_bytes)
+        found = path.stat()
+        if S_ISCHR(found.st_mode) or S_ISBLK(found.st_mode):
+            raise ConfigError(f"{what} {path}", value="a device", limit="a file", remedy="check the path")
+        if found.st_size > limit_bytes:
+            raise ConfigError(f"size of the {what} {path} in bytes", value=found.st_size, limit=limit_bytes)
         return path.read_bytes()
     except OSError as e:
         raise ConfigError(f"cannot read the {what} {path} ({e.strerror})", remedy="check the path") from e
+    except ValueError as e:
+        # A path with a zero byte, which no file has.
+        raise ConfigError(f"path of the {what}", value=str(path), limit="no zero bytes") from e
 
 
 def read_secret(path: Path, what: str) -> bytes:

@@ -20,6 +20,10 @@ _LIMIT_TRACES: Final = 10_000
 _LIMIT_ARCHIVE_BYTES: Final = 256 << 20
 _LIMIT_LINES: Final = 1_000_000
 _BYTES_PER_MBIT: Final = 125_000.0
+# A transfer is followed from interval to interval: no file may make it take for ever.
+_LEAST_INTERVAL_S: Final = 1e-3
+_MOST_S: Final = 1e9
+_LEAST_MBPS: Final = 1e-3
 
 
 def files(folder: Path, named: str) -> list[Path]:
@@ -50,7 +54,7 @@ def bandwidth(path: Path) -> Recorded:
     """Bytes a second by the clock; each line's rate holds until the next, the last for the mean interval.
 
     Raises `ConfigError` that names file, line and value for whatever is not two numbers, times that do not
-    rise, rates that are negative or all 0, and a file that is too long.
+    rise by a millisecond, rates that are negative or next to nothing, and a file that is too long.
     """
     return _recorded(read_file(path, "trace", limit_bytes=_LIMIT_BYTES), str(path))
 
@@ -106,12 +110,17 @@ def _recorded(raw: bytes, path: str) -> Recorded:
             raise ConfigError(where, value=line.strip(), limit="two numbers: seconds and Mbit/s") from e
         if not (isfinite(t) and isfinite(mbps) and mbps >= 0):
             raise ConfigError(where, value=line.strip(), limit="finite, and a rate of at least 0")
-        if times and t <= times[-1]:
-            raise ConfigError(f"{where}: seconds", value=t, limit=f"above {times[-1]}")
+        if abs(t) > _MOST_S or (times and t - times[-1] < _LEAST_INTERVAL_S):
+            limit = f"{_LEAST_INTERVAL_S} s above {times[-1] if times else -_MOST_S}, at most {_MOST_S:g}"
+            raise ConfigError(f"{where}: seconds", value=t, limit=limit)
         times.append(t)
         rates.append(mbps * _BYTES_PER_MBIT)
     if len(times) < 2 or not any(rates):
         raise ConfigError(f"trace {path}", value=f"{len(times)} lines", limit="two lines, a rate above 0")
     first, last = times[0], times[-1]
     period = last - first + (last - first) / (len(times) - 1)
-    return Recorded([t - first for t in times], rates, period)
+    recorded = Recorded([t - first for t in times], rates, period)
+    if recorded.mean < _LEAST_MBPS * _BYTES_PER_MBIT:
+        mean = recorded.mean / _BYTES_PER_MBIT
+        raise ConfigError(f"mean of the trace {path} in Mbit/s", value=mean, limit=f"at least {_LEAST_MBPS}")
+    return recorded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import cos as cosine
-from math import exp, log, pi, sqrt
+from math import exp, inf, log, pi, sqrt
 from pathlib import Path
 
 from laconic.device_sim import chance, traces
@@ -40,6 +40,8 @@ from laconic.profiles import Board, board, radio
 
 _CHARGE, _CHARGER, _PRESENCE, _START, _PACE, _TRACE, _PHASE = 11, 12, 13, 14, 15, 16, 17
 _BYTES_PER_MBIT = 125_000
+_LEAST_LIFE_S = 0.1
+_LEAST_JOB_S = 1e-3
 _PING_BYTES, _TLS_RECORD_BYTES = 4, 22
 """A ping with its answer, and what TLS 1.3 adds to each of the two."""
 
@@ -65,10 +67,14 @@ def devices_of(s: ScenarioSettings, folder: Path) -> Iterator[Device]:
     media = {m.name: Medium(m.up_mbps * _BYTES_PER_MBIT, m.down_mbps * _BYTES_PER_MBIT) for m in s.media}
     number = 0
     for d, count in zip(s.devices, counts(s), strict=True):
-        kind = _Kind(s, d, media, folder)
-        for i in range(count):
-            yield kind.device(f"{d.name}-{i}", number)
-            number += 1
+        try:
+            kind = _Kind(s, d, media, folder)
+            for i in range(count):
+                yield kind.device(f"{d.name}-{i}", number)
+                number += 1
+        except ConfigError as e:
+            thing = e.thing if e.thing.startswith("devices.") else f"devices.{d.name}: {e.thing}"
+            raise ConfigError(thing, value=e.value, limit=e.limit, remedy=e.remedy) from e
 
 
 class _Kind:
@@ -87,6 +93,14 @@ class _Kind:
         self._speed = _speed(d.speed, profile, d.cores)
         f = d.failures
         self._failures = Failures(f.drop_out, f.away_s, f.crash, f.slow)
+        job_s = (self._speed.job_s + self._speed.sample_s) * f.slow
+        if (f.crash or (f.drop_out and f.away_s < _LEAST_JOB_S)) and job_s < _LEAST_JOB_S:
+            # What fails as soon as it has begun, and begins again at once, makes events without end.
+            raise ConfigError(
+                f"devices.{d.name}.speed.job_s",
+                value=self._speed.job_s,
+                limit=f"{_LEAST_JOB_S} s for a job of a sample, where jobs fail and are begun again at once",
+            )
         records = 2 * _TLS_RECORD_BYTES if d.connection.tls != "none" else 0
         self._settings = DeviceSettings(
             d.name,
@@ -156,7 +170,18 @@ def _build(d: DevicesSection, profile: Board) -> Build:
                 f"devices.{d.name}.battery.mah", limit=f"a number: {d.board} has no battery in its profile"
             )
         battery = cell(mah)
-    return build(profile, radio(d.radio) if d.radio else None, cores=d.cores, battery=battery)
+    found = build(profile, radio(d.radio) if d.radio else None, cores=d.cores, battery=battery)
+    if d.battery is not None and battery is not None and d.battery.charger != "none":
+        # A host that starts and runs empty again in no time makes events without end.
+        most_w = found.most_w + max(d.battery.user_w, default=0.0)
+        lasts_s = battery.restart * battery.capacity_j / most_w if most_w else inf
+        if lasts_s < _LEAST_LIFE_S:
+            raise ConfigError(
+                f"devices.{d.name}.battery.mah",
+                value=f"{mah:g}, {lasts_s:.2g} s from a start until it is empty",
+                limit=f"{_LEAST_LIFE_S} s under full load and user_w",
+            )
+    return found
 
 
 def _connection(d: DevicesSection, media: dict[str, Medium]) -> Connection:

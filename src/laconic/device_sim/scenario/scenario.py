@@ -41,7 +41,7 @@ class Scenario:
         text = read_file(path, "scenario", limit_bytes=1 << 20).decode(errors="replace")
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as e:
+        except (tomllib.TOMLDecodeError, RecursionError) as e:
             raise ConfigError(f"{path} is not TOML ({e})", remedy=REMEDY) from e
         return cls.of(table, path.resolve().parent, where=str(path))
 
@@ -71,6 +71,9 @@ class Scenario:
     def swept(self, more: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Scenario]]:
         """Every combination of the sweep's values, with a label; a single one with none if there is none."""
         sweep: dict[str, Sequence[Any]] = {**self.settings.sweep, **more}
+        for key in sweep:
+            if key.split(".")[0] == "sweep":
+                raise ConfigError(f"{self.where}: key of the sweep", value=key, limit="a key of a run")
         alone = {k: v for k, v in self.table.items() if k != "sweep"}
         base = Scenario(alone, self.settings, self.folder, self.where)
         for chosen in itertools.product(*sweep.values()):

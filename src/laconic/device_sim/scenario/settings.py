@@ -346,15 +346,25 @@ def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) 
         within(f"{where}.battery.charge_least", b.charge_least, 1e-6, b.charge_most)
         within(f"{where}.battery.charger_w", b.charger_w, 0.0, 1e6)
         within(f"{where}.battery.mah", 1.0 if b.mah is None else b.mah, 1e-3, 1e9)
+        within(f"{where}.battery.begin_hour", b.begin_hour, -24.0, 24.0)
+        within(f"{where}.battery.hours", b.hours, 0.0, 24.0)
+        within(f"{where}.battery.jitter_hours", b.jitter_hours, 0.0, 24.0)
         for watts in b.user_w:
             within(f"{where}.battery.user_w", watts, 0.0, 1e6)
     _one_of(f"{where}.presence.kind", d.presence.kind, PRESENCES)
     within(f"{where}.cores", d.cores, 1, 1024)
     check_zone(d.time_zone, f"{where}.time_zone")
+    within(f"{where}.presence.mean", d.presence.mean, 1e-9, 1.0)
+    within(f"{where}.presence.peak_hour", d.presence.peak_hour, -24.0, 24.0)
     within(f"{where}.presence.swing", d.presence.swing, 1.0, 1e9)
     within(f"{where}.presence.share", d.presence.share, 0.0, 1.0)
-    for key, most in (("drop_out", 1.0), ("crash", 1.0), ("away_s", 1e9), ("slow", 1e9)):
-        within(f"{where}.failures.{key}", getattr(d.failures, key), 0.0, most)
+    for key, least, most in (
+        ("drop_out", 0.0, 1.0),
+        ("crash", 0.0, 1.0),
+        ("away_s", 0.0, 1e9),
+        ("slow", 1e-9, 1e9),
+    ):
+        within(f"{where}.failures.{key}", getattr(d.failures, key), least, most)
     within(f"{where}.presence.period_hours", d.presence.period_hours, 1e-3, MOST_HOURS)
     for key in ("sample_s", "flops", "efficiency", "job_s"):
         within(f"{where}.speed.{key}", getattr(v, key) or 0.0, 0.0, 1e18)

@@ -54,6 +54,19 @@ def write(result: Result, folder: Path) -> None:
         raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose --output") from e
 
 
+def make(folder: Path) -> None:
+    """A folder for a run's files. Raises `ConfigError` where none can be made, or nothing be written."""
+    probe = folder / f"{RUN}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise ConfigError(f"cannot write to {folder} ({e.strerror})", remedy="choose --output") from e
+    except ValueError as e:
+        raise ConfigError("path of the results", value=str(folder), limit="no zero bytes") from e
+
+
 def read(folder: Path) -> Result:
     """A run from its files. Raises `ConfigError` if there are none, `DataError` for what cannot be read."""
     try:

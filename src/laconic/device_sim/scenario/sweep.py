@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,10 @@ def run_all(
     So a sweep that was interrupted goes on with what lacks. `begin` is told of each run that begins: its
     label, its number and of how many. Raises `ConfigError`, `ModelError`, `DataError` or `ClusterError`.
     """
+    number = prod(map(len, {**scenario.settings.sweep, **(sweep or {})}.values()))
+    if number > _MOST_RUNS:
+        raise ConfigError("runs of the sweep", value=number, limit=_MOST_RUNS)
     combinations = list(scenario.swept(sweep or {}))
-    if len(combinations) > _MOST_RUNS:
-        raise ConfigError("runs of the sweep", value=len(combinations), limit=_MOST_RUNS)
     labels = [label for label, _ in combinations]
     if len(set(labels)) < len(labels):
         raise ConfigError("values of the sweep", value=labels, limit="each once")
@@ -61,6 +63,8 @@ def run_all(
         if cached := storing.digest_in(folder) == digest:
             result = storing.read(folder)
         else:
+            # What cannot be written is said before hours of computing, not after them.
+            storing.make(folder)
             watch = begin(label, number, len(combinations))
             result, models = play(one, threads=threads, engine=engine, watch=watch)
             if one.settings.record.models:

@@ -1,0 +1,109 @@
+"""Traces of faults: scenarios that once ended in a traceback, or never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_scenario import tiny
+
+from laconic.config import read_file
+from laconic.device_sim import Scenario
+from laconic.device_sim.scenario.fleet import devices_of
+from laconic.device_sim.scenario.running import Progress
+from laconic.device_sim.scenario.sweep import run_all
+from laconic.device_sim.traces import bandwidth
+from laconic.errors import ConfigError
+
+PHONE = "devices.phone"
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf, 1e300])
+@pytest.mark.parametrize(
+    "key",
+    ["battery.begin_hour", "battery.hours", "battery.jitter_hours", "presence.peak_hour", "presence.mean"],
+)
+def test_hours_that_are_no_hours_are_refused_by_their_key(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=key):
+        tiny().replaced({f"{PHONE}.{key}": value})
+
+
+@pytest.mark.parametrize("jitter_hours", [-1.0, 8.0])
+def test_a_night_that_jitters_away_is_refused_by_its_class(jitter_hours: float) -> None:
+    with pytest.raises(ConfigError, match="phone"):
+        list(devices_of(tiny(devices__phone__battery__jitter_hours=jitter_hours).settings, Path()))
+
+
+def test_jobs_that_take_no_time_at_all_are_refused_by_their_key() -> None:
+    with pytest.raises(ConfigError, match=r"phone\.failures\.slow"):
+        tiny(devices__phone__failures__slow=0.0)
+
+
+def test_a_battery_that_is_empty_as_soon_as_it_starts_is_refused() -> None:
+    # Its host once started and ran empty a hundred thousand times a second.
+    battery = {"mah": 1e-3, "charger": "always", "user_w": [1e6]}
+    with pytest.raises(ConfigError, match=r"phone\.battery\.mah"):
+        list(devices_of(tiny(devices__phone__battery=battery).settings, Path()))
+    list(devices_of(tiny(devices__phone__battery=battery | {"charger": "none"}).settings, Path()))
+
+
+@pytest.mark.parametrize("failures", [{"crash": 1.0}, {"drop_out": 1.0, "away_s": 0.0}])
+def test_jobs_that_fail_in_no_time_and_begin_again_are_refused(failures: dict[str, float]) -> None:
+    scenario = tiny(devices__phone__speed={"sample_s": 0.0, "job_s": 0.0}, devices__phone__failures=failures)
+    with pytest.raises(ConfigError, match=r"phone\.speed\.job_s"):
+        list(devices_of(scenario.settings, Path()))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["0 1\n1e-300 1\n", "0 1e-300\n1 1e-300\n", "0 0\n1e-9 1\n", "0 1\n1e308 1\n", "-1e308 1\n1e308 1\n"],
+)
+def test_traces_that_a_transfer_would_follow_for_ever_are_refused(lines: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_text(lines)
+    with pytest.raises(ConfigError, match="trace"):
+        bandwidth(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "[sweep]\nseed = " + "[" * 5000 + "]" * 5000])
+def test_brackets_without_end_are_no_toml(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "scenario.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="not TOML"):
+        Scenario.read(path)
+
+
+def test_devices_and_names_that_no_file_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a device"):
+        read_file(Path("/dev/zero"), "model")
+    with pytest.raises(ConfigError, match="zero bytes"):
+        read_file(Path("a\0b"), "model")
+
+
+def test_a_sweep_of_more_runs_than_fit_into_memory_is_refused_at_once(tmp_path: Path) -> None:
+    keys = ("seed", "end.rounds", "start_hour", "data.samples", "baselines.every", "end.hours")
+    with pytest.raises(ConfigError, match="runs of the sweep"):
+        run_all(tiny(), tmp_path, sweep={key: range(1, 1001) for key in keys})
+
+
+def test_a_sweep_does_not_sweep_itself() -> None:
+    # The key became part of a folder's name, and the results lay outside of the output.
+    with pytest.raises(ConfigError, match="key of the sweep"):
+        list(tiny().swept({"sweep.a/../../x": [[1]]}))
+
+
+def _never(label: str, number: int, of: int) -> Callable[[Progress], Any] | None:
+    raise AssertionError("a run has begun")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        run_all(tiny(), tmp_path / "file", begin=_never)
+    long = {f"devices.{name}.failures.{key}": [0.123456789012] for name in ("phone", "pi") for key in
+            ("drop_out", "crash", "slow", "away_s")}  # fmt: skip
+    with pytest.raises(ConfigError, match="too long"):
+        run_all(tiny(), tmp_path, sweep=long, begin=_never)
