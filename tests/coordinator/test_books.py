@@ -24,7 +24,7 @@ from laconic.edge_sdk.records import Held
 from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed, StorageError
 from laconic.node import Send
 from laconic.protocol import topics
-from laconic.protocol.identity import selected, short, weights_hash
+from laconic.protocol.identity import selected, weights_hash
 from laconic.protocol.messages import Allowance, Eligibility, Fin, Manifest, State, Telemetry
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, TensorSpec, Vector
@@ -358,7 +358,7 @@ def test_whoever_is_behind_can_take_what_leads_to_the_newest_version(
     r = registry(store, keep=keep, schema=schema, chunk=1 << 16)
     made = [grow(r, store, broker, codec=codec, schema=schema) for _ in range(versions)]
     for version in range(versions):
-        held = Held(version, short(made[version].digest), made[version].weights)
+        held = Held(version, made[version].digest, made[version].weights)
         download = Download(
             target=r.current.name, held=held.name, held_version=version, bundle=HASH, key=None,
             limit_bytes=download_limit_bytes(schema),

@@ -25,7 +25,7 @@ from laconic.edge_sdk.records import (
 )
 from laconic.edge_sdk.salvage import KEPT, open_store
 from laconic.errors import StorageError
-from laconic.protocol.identity import short, weights_hash
+from laconic.protocol.identity import weights_hash
 from laconic.schema import Schema, TensorSpec
 from laconic.storage import SqliteStore
 
@@ -43,7 +43,7 @@ def filled(path: Path) -> dict[str, bytes]:
     """A device's store with an update on its way."""
     entries = {
         "diary": msgspec.msgpack.encode(DIARY),
-        "model": save_held(Held(3, short(weights_hash(WEIGHTS, SCHEMA)), WEIGHTS), SCHEMA),
+        "model": save_held(Held(3, weights_hash(WEIGHTS, SCHEMA), WEIGHTS)),
         "residual": save_vector(RESIDUAL),
         "private": save_private(b"mine" * 50),
         "outbox": msgspec.msgpack.encode(OUTBOX),

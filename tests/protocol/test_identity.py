@@ -142,3 +142,22 @@ def test_no_flipped_bit_of_a_signed_manifest_is_accepted(data: st.DataObject) ->
         return
     with pytest.raises(ChecksumMismatch):
         verify(manifest, KEY)
+
+
+def test_only_arrays_that_nobody_can_write_to_are_hashed_once() -> None:
+    memory = np.zeros(SCHEMA.size, np.float32)
+    view = memory[:]
+    view.flags.writeable = False
+    before = weights_hash(view, SCHEMA)
+    memory[0] = 1
+    assert weights_hash(view, SCHEMA) != before
+    fixed = memory.copy()
+    assert weights_hash(fixed, SCHEMA) == weights_hash(view, SCHEMA)
+    fixed[0] = 0
+    fixed.flags.writeable = False
+    assert weights_hash(fixed, SCHEMA) == weights_hash(fixed, SCHEMA) == before
+    other = Schema((TensorSpec("v", (SCHEMA.size,)),))
+    assert weights_hash(fixed, other) == hashlib.sha256(other.digest + fixed.tobytes()).digest()
+    fixed.flags.writeable = True
+    fixed[0] = 1
+    assert weights_hash(fixed, SCHEMA) == weights_hash(view, SCHEMA)

@@ -13,7 +13,7 @@ import numpy as np
 
 from laconic.budget.costs import MANIFEST_BYTES, download_bytes, message_bytes
 from laconic.compression import decode as decode_frame
-from laconic.edge_sdk.records import Held
+from laconic.edge_sdk.records import Held, save_held
 from laconic.errors import ChecksumMismatch, LaconicError, LimitExceeded, RemoteProtocolError, WireError
 from laconic.node import StoreView
 from laconic.protocol import topics
@@ -44,6 +44,8 @@ class Fetched:
     def apply(self, held: Held, schema: Schema) -> Held:
         """The version that the frames make of the one that is held: the sum that the coordinator made too.
 
+        Its weights are read-only.
+
         Raises a `WireError` for a frame that cannot be decoded, `ChecksumMismatch` when the sum is not what
         the manifest promises.
         """
@@ -57,7 +59,31 @@ class Fetched:
                 value=digest.hex(),
                 limit=self.manifest.weights.hex(),
             )
-        return Held(self.manifest.version, short(digest), weights)
+        weights.flags.writeable = False
+        return Held(self.manifest.version, digest, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A version that has been fetched, and its entry of the store."""
+
+    held: Held
+    saved: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """The last step of a fetch as a call, for drivers that want to know what they call: where many devices
+    live in one process, its arguments are often equal, and then so are its results."""
+
+    fetched: Fetched
+    held: Held
+    schema: Schema
+
+    def __call__(self) -> Whole:
+        """Raises as `Fetched.apply` does."""
+        held = self.fetched.apply(self.held, self.schema)
+        return Whole(held, save_held(held))
 
 
 def saved_pieces(store: StoreView, address: str) -> Iterator[tuple[int, bytes]]:

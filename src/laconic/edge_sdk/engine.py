@@ -17,6 +17,7 @@ from typing import Final
 from laconic.edge_sdk.backoff import Backoff
 from laconic.edge_sdk.bookkeeping import Bookkeeping
 from laconic.edge_sdk.delivery import Delivery
+from laconic.edge_sdk.download import Whole
 from laconic.edge_sdk.fetching import Arrival, Fetching
 from laconic.edge_sdk.learner import Learner, Measured
 from laconic.edge_sdk.listening import Listening
@@ -307,7 +308,7 @@ class DeviceEngine:
     def _applied(self, result: object, now: float) -> list[Effect]:
         offer, overtaken = self._offers.current, self._offers.waiting is not None
         assert offer is not None
-        if isinstance(result, Held):
+        if isinstance(result, Whole):
             effects = [*self._fetching.hold(result), *self._listening.found()]
             return effects + (self._idle(now) if overtaken or not offer.work else self._train(offer, now))
         effects = self._fetching.discard(result)

@@ -6,15 +6,15 @@ from enum import Enum
 
 from laconic.edge_sdk.backoff import Backoff
 from laconic.edge_sdk.bookkeeping import Bookkeeping
-from laconic.edge_sdk.download import Download, download_limit_bytes, saved_pieces
+from laconic.edge_sdk.download import Download, Sum, Whole, download_limit_bytes, saved_pieces
 from laconic.edge_sdk.learner import Learner
 from laconic.edge_sdk.notes import dropped
 from laconic.edge_sdk.purse import Need
-from laconic.edge_sdk.records import Held, save_held
+from laconic.edge_sdk.records import Held
 from laconic.edge_sdk.screening import Screening
 from laconic.errors import LaconicError
 from laconic.node import Compute, Effect, Note, Save, StoreView, Subscribe, Unsubscribe
-from laconic.protocol.identity import short, weights_hash
+from laconic.protocol.identity import weights_hash
 from laconic.protocol.messages import Offer
 
 
@@ -43,7 +43,7 @@ class Fetching:
         """`key`: the fleet's, with which manifests are signed."""
         self._schema, self._bundle, self._key = learner.schema, learner.bundle, key
         self._backoff, self._books, self._screening = backoff, books, screening
-        self.held = Held(0, short(weights_hash(learner.initial, learner.schema)), learner.initial)
+        self.held = Held(0, weights_hash(learner.initial, learner.schema), learner.initial)
         """The newest whole model on the device."""
         self.subscribed: tuple[str, ...] = ()
         """Topics of pieces, on this connection."""
@@ -125,14 +125,13 @@ class Fetching:
                 effects += self._books.book(Need(download.left_bytes), now)
         if fetched is None:
             return effects + self._follow(now), Arrival.MORE
-        held, schema = self.held, self._schema
-        summed = Compute("apply", lambda: fetched.apply(held, schema))
+        summed = Compute("apply", Sum(fetched, self.held, self._schema))
         return [*effects, *self.stop(now), summed], Arrival.WHOLE
 
-    def hold(self, held: Held) -> list[Effect]:
+    def hold(self, whole: Whole) -> list[Effect]:
         """The sum is what was promised: it is the model from here on."""
-        self.held = held
-        saved = Save({"model": save_held(held, self._schema), **self._no_pieces()})
+        self.held = held = whole.held
+        saved = Save({"model": whole.saved, **self._no_pieces()})
         return [saved, Note("model", {"version": held.version, "model": held.name})]
 
     def discard(self, error: object) -> list[Effect]:

@@ -104,8 +104,14 @@ class Held:
     """The model version on this device."""
 
     version: int
-    name: str
+    digest: bytes
+    """SHA-256 of the weights: `laconic.protocol.identity.weights_hash`."""
     weights: Vector
+
+    @property
+    def name(self) -> str:
+        """By which messages name it."""
+        return short(self.digest)
 
 
 class _HeldHeader(msgspec.Struct, frozen=True):
@@ -130,15 +136,16 @@ class Restored:
     """What the store holds is of another bundle, or of none that is known: clear it with `forget`."""
 
 
-def save_held(held: Held, schema: Schema) -> bytes:
+def save_held(held: Held) -> bytes:
     """A held model as bytes, with its own hash."""
-    header = msgspec.msgpack.encode(_HeldHeader(held.version, weights_hash(held.weights, schema)))
-    return len(header).to_bytes(2, "little") + header + held.weights.astype("<f4").tobytes()
+    header = msgspec.msgpack.encode(_HeldHeader(held.version, held.digest))
+    weights = np.ascontiguousarray(held.weights, "<f4")
+    return b"".join((len(header).to_bytes(2, "little"), header, weights.data))
 
 
 def save_vector(vector: Vector) -> bytes:
     """A vector as bytes."""
-    return vector.astype("<f4").tobytes()
+    return vector.astype("<f4", copy=False).tobytes()
 
 
 def note_of(echo: Echo) -> EchoNote | None:
@@ -164,7 +171,7 @@ def restore(store: StoreView, schema: Schema, *, bundle: str, initial: Vector) -
 
     diary = _struct(store.get("diary"), Diary, damaged, "diary") or Diary()
     booked = _struct(store.get("booked"), Booked, damaged, "booked") or Booked(0)
-    fresh = Held(0, short(weights_hash(initial, schema)), initial)
+    fresh = Held(0, weights_hash(initial, schema), initial)
     empty = Residual(no_residual(schema.size))
     if diary.bundle != bundle:
         if diary.bundle:
@@ -220,7 +227,7 @@ def _held(raw: bytes | None, schema: Schema, damaged: list[str]) -> Held | None:
     if len(raw) - end == 4 * schema.size:
         weights = np.frombuffer(raw, "<f4", offset=end).astype(np.float32)
         if weights_hash(weights, schema) == header.weights:
-            return Held(header.version, short(header.weights), weights)
+            return Held(header.version, header.weights, weights)
     damaged.append("model")
     return None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import weakref
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,12 +17,38 @@ from laconic.schema import Schema, Vector
 
 SIGNATURE_ALGORITHM = "hmac-sha256"
 
+_hashed: Final[dict[int, tuple[weakref.ref[Vector], Schema, bytes]]] = {}
+"""Hashes of arrays that cannot change, by their ids, as long as they live: a thousand virtual devices begin
+with one array."""
+
 
 def weights_hash(weights: Vector, schema: Schema) -> bytes:
-    """SHA-256 (32 bytes) of a schema's digest and its weights as little-endian float32."""
+    """SHA-256 (32 bytes) of a schema's digest and its weights as little-endian float32.
+
+    Of a read-only array it is computed once: who made it so does not write to it any more.
+    """
+    found = _hashed.get(id(weights))
+    if found is not None and found[0]() is weights and found[1] == schema and not weights.flags.writeable:
+        return found[2]
     h = hashlib.sha256(schema.digest)
     h.update(np.ascontiguousarray(weights, "<f4").data)
-    return h.digest()
+    digest = h.digest()
+    if _is_constant(weights):
+        key = id(weights)
+        _hashed[key] = weakref.ref(weights, lambda gone: _forget(key, gone)), schema, digest
+    return digest
+
+
+def _is_constant(weights: Vector) -> bool:
+    """Whether nobody can write to an array, through another one that shares its memory either."""
+    return not weights.flags.writeable and (weights.base is None or isinstance(weights.base, bytes))
+
+
+def _forget(key: int, gone: weakref.ref[Vector]) -> None:
+    found = _hashed.get(key)
+    # Another array may have the id by now.
+    if found is not None and found[0] is gone:
+        del _hashed[key]
 
 
 def short(sha256: bytes) -> str:
