@@ -10,6 +10,7 @@ from types import TracebackType
 from laconic.device_sim.learning.choice import Way, stacks_of, way_by_size
 from laconic.device_sim.learning.gathering import GatheredTrainer, Gathering
 from laconic.device_sim.learning.job import Job, Outcome, Ready
+from laconic.device_sim.learning.sharing import Sharing
 from laconic.device_sim.learning.stack import Stacks
 from laconic.errors import ConfigError, LaconicError
 from laconic.runtime import Bundle, Trainer
@@ -42,6 +43,7 @@ class Workshop:
                 raise ConfigError("way of training", value=way, limit="threads", remedy="leave `way` away")
         self._pool = ThreadPoolExecutor(threads or _cores())
         self._gathering = None if self._stacks is None else Gathering(self.train)
+        self._executor = Sharing(self._gathering or self._pool)
         kind = Trainer if self._stacks is None else GatheredTrainer
         # Nobody stops a run: it hands over as much at once as has room.
         self.trainer = kind(bundle, chunk_bytes=CHUNK_BYTES, stretch_s=STRETCH_S)
@@ -50,7 +52,7 @@ class Workshop:
     @property
     def executor(self) -> Executor:
         """To be given to a world."""
-        return self._gathering or self._pool
+        return self._executor
 
     def train(self, jobs: Sequence[Job]) -> list[Outcome]:
         """What the jobs give, in their order.
