@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from laconic.device_sim.datasets.labelled import Dataset, Labelled
 from laconic.errors import ConfigError
-from laconic.runtime import read_arrays
+from laconic.runtime.arrays import named_arrays, read_arrays
 
 
 def load(path: Path) -> Dataset:
     """The examples of a file: `x`, `y`, and `group`, integers `(samples,)`, if there is one.
 
     Labels of a real dtype mean regression, and are read as float32. Examples of a group below 0 are nobody's:
-    if there are any, they are what the file holds out. Raises `ConfigError`.
+    if there are any, they are what the file holds out. Raises `ConfigError`, for NaN and infinity, too.
     """
     x, y = read_arrays(path)
     if np.issubdtype(y.dtype, np.floating):
-        y = y.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            y = y.astype(np.float32, copy=False)
+    for name, array in (("x", x), ("y", y)):
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            raise ConfigError(f"{name} in {path}", value="NaN or infinity", limit="finite float32")
     every = Labelled(x, y, group := _group(path, len(y)))
     if group is None or (group >= 0).all():
         return Dataset(every)
@@ -31,11 +33,7 @@ def load(path: Path) -> Dataset:
 
 
 def _group(path: Path, samples: int) -> NDArray[np.int64] | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            group: NDArray[Any] | None = arrays.get("group")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        raise ConfigError(f"cannot read group from {path} ({e})", limit="integers") from e
+    group = named_arrays(path, "group").get("group")
     if group is None:
         return None
     if group.shape != (samples,) or not np.issubdtype(group.dtype, np.integer):

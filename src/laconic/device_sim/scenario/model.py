@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import prod
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +14,10 @@ from laconic.device_sim.scenario.examples import Array, Examples
 from laconic.device_sim.scenario.settings import ModelSection
 from laconic.errors import ConfigError, ModelError, WireError
 from laconic.runtime import Bundle
+
+_MOST_CLASSES: Final = 65_536
+_MOST_PARAMETERS: Final = 1 << 26
+"""Of a built-in model: a fleet keeps several copies of it."""
 
 
 def bundle_of(m: ModelSection, examples: Examples, *, seed: int, proximal: bool, folder: Path) -> Bundle:
@@ -47,6 +54,9 @@ def bundle_of(m: ModelSection, examples: Examples, *, seed: int, proximal: bool,
         model = signal_cnn(*shape, outputs, seed)
     else:
         hidden = m.hidden if m.built_in == "mlp" else ()
+        widths = (prod(shape), *hidden, outputs)
+        if (size := sum((a + 1) * b for a, b in pairwise(widths))) > _MOST_PARAMETERS:
+            raise ConfigError(f"parameters of model.{m.built_in}", value=size, limit=_MOST_PARAMETERS)
         model = mlp(shape, outputs, hidden, seed, from_zero=loss == "mse")
     return Bundle.read(prepare(model, loss=loss, proximal=proximal, local=m.local))
 
@@ -56,6 +66,10 @@ def _outputs(m: ModelSection, y: Array) -> tuple[int, str]:
     if np.issubdtype(y.dtype, np.floating) and y.ndim <= 2 and m.built_in in ("mlp", "linear"):
         return (1 if y.ndim == 1 else y.shape[1]), "mse"
     if np.issubdtype(y.dtype, np.integer) and y.ndim == 1 and m.built_in in ("mlp", "softmax", "signal_cnn"):
+        if not 0 <= y.min() <= y.max() < _MOST_CLASSES:
+            raise ConfigError(
+                "classes in y", value=(int(y.min()), int(y.max())), limit=f"0 to {_MOST_CLASSES - 1}"
+            )
         return int(y.max()) + 1, "cross_entropy"
     known = {"mlp": "classes from 0, or real numbers", "linear": "real numbers"}
     raise ConfigError(

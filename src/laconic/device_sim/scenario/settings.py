@@ -336,6 +336,9 @@ def _check_devices(d: DevicesSection, media: list[str], fleet_size: int | None) 
         rate = getattr(c, key)
         if rate is not None or d.radio is None:
             within(f"{where}.connection.{key}", inf if rate is None else rate, 1e-6, 1e6)
+    for key in ("up_trace", "down_trace"):
+        if getattr(c, key) == "":
+            raise ConfigError(f"{where}.connection.{key}", value="an empty text", limit="a path")
     _one_of(f"{where}.connection.tls", c.tls, TLS)
     _one_of(f"{where}.connection.trace_phase", c.trace_phase, PHASES)
     if c.medium is not None:
