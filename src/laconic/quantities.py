@@ -38,6 +38,17 @@ def format_seconds(seconds: float) -> str:
     return f"{whole}{NBSP}s" if whole < 120 else f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s"
 
 
+def format_hours(hours: float) -> str:
+    """A long duration, in the unit that suits it: `23 s`, `40 min`, `13.2 h`, `5.8 d`."""
+    if hours < 1 / 30:
+        return format_seconds(3600 * hours)
+    minutes = round(60 * hours)
+    if minutes < 120:
+        return f"{minutes}{NBSP}min"
+    value, unit = (hours, "h") if hours < 71.95 else (hours / 24, "d")
+    return f"{value:.1f}{NBSP}{unit}"
+
+
 def format_times(ratio: float) -> str:
     """A ratio: `41×`, `4.1×`."""
     return f"{ratio:.1f}\N{MULTIPLICATION SIGN}" if ratio < 9.95 else f"{ratio:.0f}\N{MULTIPLICATION SIGN}"

@@ -153,18 +153,21 @@ def _change(share: float | None) -> str:
 
 def show(runs: Sequence[Run], title: str) -> None:
     """Print a row for each run."""
-    from laconic.quantities import format_joules
+    from laconic.device_sim.report import labels
+    from laconic.quantities import format_hours, format_joules
 
-    head = ("run", "rounds", "hours", "accuracy", "up", "down", "work", "wasted", "Jain")
+    names, same = labels.short([r.label for r in runs])
+    known = any(r.result.totals.accuracy is not None for r in runs)
+    head = ("run", "rounds", "time", "accuracy" if known else "loss", "up", "down", "work", "wasted", "Jain")
     rows = []
-    for r in runs:
+    for r, name in zip(runs, names, strict=True):
         t = r.result.totals
         rows.append(
             (
-                r.label or title,
+                name or title,
                 str(t.rounds),
-                tables.number(t.hours, 3),
-                tables.number(t.accuracy, 3),
+                format_hours(t.hours),
+                tables.number(t.accuracy if known else t.loss, 3),
                 tables.size(t.bytes_up),
                 tables.size(t.bytes_down),
                 format_joules(t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j),
@@ -172,7 +175,7 @@ def show(runs: Sequence[Run], title: str) -> None:
                 f"{t.jain:.2f}",
             )
         )
-    tables.show(title, head, rows, right=range(1, 9))
+    tables.show(f"{title}, {', '.join(same)}" if same else title, head, rows, right=range(1, 9))
     if there := sum(r.cached for r in runs):
         print(f"{there} of {len(runs)} had been run before")
 
@@ -200,5 +203,5 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text

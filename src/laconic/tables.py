@@ -20,7 +20,9 @@ def show(title: str, head: Row, rows: Sequence[Row], *, right: Sequence[int] = (
         else:
             table = Table(title=title, title_justify="left", show_edge=False)
             for i, name in enumerate(head):
-                table.add_column(name, justify="right" if i in right else "left")
+                # A name that does not fit goes on below, and leaves numbers their place.
+                number = i in right
+                table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
             for row in rows:
                 table.add_row(*(cell.replace("[", "\\[") for cell in row))
             Console().print(table)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from laconic.device_sim.scenario.running import Progress, Watch
+from laconic.quantities import format_hours
 
 _EVERY_S = 0.1
 
@@ -46,7 +47,7 @@ class _Bar:
                 return
             self._last = now
             accuracy = "" if p.accuracy is None else f", accuracy {p.accuracy:.3f}"
-            said = f"round {p.rounds} of {p.of_rounds}, hour {p.hours:.1f}{accuracy}"
+            said = f"round {p.rounds} of {p.of_rounds}, {format_hours(p.hours)}{accuracy}"
             if p.baselines is not None:
                 self._bar.update(task, completed=p.baselines / max(1, p.rounds), said="alone and pooled")
                 return
@@ -77,8 +78,9 @@ def display(*, watched: bool) -> Iterator[Display]:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("gone,"),
                 TimeRemainingColumn(),
+                TextColumn("left;"),
                 TextColumn("{task.fields[said]}"),
             )
             with Progress(*columns, console=Console(stderr=True)) as bar:
