@@ -19,7 +19,7 @@ float32's rounding and whatever age and `cap` have taken.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -68,6 +68,13 @@ class Residual:
 
     values: Vector
     version: int | None = None
+    known_norm: float | None = None
+    """Of `values`, where it has been computed."""
+
+    @property
+    def norm(self) -> float:
+        """Of `values`: `norm`."""
+        return norm(self.values) if self.known_norm is None else self.known_norm
 
     def missed(self, version: int) -> int:
         """How many versions between its own and `version` the device did not train from.
@@ -88,7 +95,7 @@ class Residual:
         if missed == 0:
             return self
         keep = 0.0 if missed > settings.stale_after else settings.decay**missed
-        return replace(self, values=self.values * np.float32(keep))
+        return Residual(self.values * np.float32(keep), self.version)
 
     def carried(self, change: Vector, version: int, *, usual: float, settings: FeedbackSettings) -> Residual:
         """With a change made from `version`: aged, added, capped at `settings.cap` times `usual`, the norm of
@@ -96,12 +103,18 @@ class Residual:
 
         Raises `ModelError` and `NonFinite` as `carry` does; the residual then stays as it was.
         """
-        target = carry(self.aged(version, settings).values, change)
-        return Residual(cap(target, max(usual, norm(change)), settings.cap), version)
+        old = self.aged(version, settings).values
+        target = carry(old, change)
+        length, reference = norm(target), usual
+        # Otherwise it is within the bound whatever the change's own norm is.
+        if not length <= settings.cap * usual:
+            reference = max(usual, length if old is no_residual(old.size) else norm(change))
+        values = _capped(target, length, reference, settings.cap)
+        return Residual(values, version, length if values is target else None)
 
     def committed(self, sent: Vector) -> Residual:
         """Without `sent`, the decoded frame that the coordinator has committed: see `commit`."""
-        return replace(self, values=commit(self.values, sent))
+        return Residual(commit(self.values, sent), self.version)
 
 
 @lru_cache(8)
@@ -158,11 +171,15 @@ def cap(residual: Vector, reference: float, ratio: float) -> Vector:
 
     Raises `NonFinite` for a residual, reference or ratio that is not finite, `ModelError` for a negative one.
     """
+    return _capped(_finite(residual, "residual"), norm(residual), reference, ratio)
+
+
+def _capped(residual: Vector, length: float, reference: float, ratio: float) -> Vector:
+    """`cap`, of finite values whose norm is `length`."""
     if not (math.isfinite(reference) and math.isfinite(ratio)):
         raise NonFinite("bound of a residual's norm", value=(reference, ratio))
     if reference < 0 or ratio < 0:
         raise ModelError("bound of a residual's norm", value=(reference, ratio), limit="not negative")
-    length = norm(_finite(residual, "residual"))
     bound = ratio * reference
     if length <= bound:
         return residual

@@ -83,8 +83,13 @@ def wrap(schema: Schema, pool: Collection[int], parts: Sequence[bytes]) -> bytes
     head = MAGIC + bytes([VERSION, 0]) + schema.digest + varint(count)
     head += np.packbits(bitmap, bitorder="little").tobytes()
     sizes = [sum(schema.tensors[i].size for i in tensors) for tensors in layout(count, pool)]
-    body = head + b"".join(varint(size) + part for size, part in zip(sizes, parts, strict=True))
-    return body + zlib.crc32(body).to_bytes(CHECKSUM_BYTES, "little")
+    pieces = [head]
+    for size, part in zip(sizes, parts, strict=True):
+        pieces += varint(size), part
+    checksum = 0
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join((*pieces, checksum.to_bytes(CHECKSUM_BYTES, "little")))
 
 
 def unwrap(frame: bytes, schema: Schema | None) -> Frame:

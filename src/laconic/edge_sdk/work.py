@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -158,8 +158,8 @@ def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
     decision = decide(
         assignment.gate,
         assignment.gate_state,
-        norm(residual.values),
-        norm(assignment.weights),
+        residual.norm,
+        norm(assignment.weights) if assignment.gate.mode == "model" else 0.0,
         loss=trained.loss_before,
         now=assignment.now,
     )
@@ -235,7 +235,7 @@ def _sparing(residual: Residual, kept: Residual, change: Vector, controls: slice
         return residual
     values = residual.values.copy()
     values[controls] = kept.values[controls] + change[controls]
-    return replace(residual, values=values)
+    return Residual(values, residual.version)
 
 
 def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
