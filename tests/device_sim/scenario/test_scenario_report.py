@@ -15,14 +15,15 @@ from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.report import learning, timeline
+from laconic.device_sim.report import choosing, costs, labels, learning, timeline
+from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.report.run_page import run_page
 from laconic.device_sim.report.sweep_page import groups, sweep_page
 from laconic.device_sim.scenario import storing
 from laconic.device_sim.scenario.results import StepRow
 from laconic.device_sim.scenario.stepping import MOST_ROUNDS, Steps
 from laconic.device_sim.scenario.sweep import Run
-from laconic.quantities import format_joules, format_percent
+from laconic.quantities import format_bytes, format_joules, format_percent
 
 
 @functools.cache
@@ -167,3 +168,93 @@ def test_a_sweep_over_seeds_has_means_and_ranges() -> None:
     means = [sum(values) / len(values) for values in own]
     assert 'scope="col">Own: alone</th>' in html
     assert f"<td>{format_percent(sum(means) / 2)}<br>" in html
+
+
+def test_names_of_runs_are_short_and_whole() -> None:
+    swept = [
+        "coordinator.gate.threshold=0.0,seed=0,end.rounds=2",
+        "coordinator.gate.threshold=0.1,seed=0,end.rounds=2",
+    ]
+    assert labels.short(swept) == (["gate.threshold=0.0", "gate.threshold=0.1"], ["seed=0", "end.rounds=2"])
+    assert labels.short(["a.b.c=1,d.b.c=1", "a.b.c=1,d.b.c=2"]) == (["d.b.c=1", "d.b.c=2"], ["a.b.c=1"])
+    assert labels.short([""]) == ([""], [])
+    assert labels.short(["a.b.c=1"]) == (["b.c=1"], [])
+
+
+def costing(accuracies: list[float], bytes_up: int) -> Result:
+    """A run whose versions have these accuracies, an hour and so many bytes apart."""
+    first = played().rounds[0]
+    rows = [
+        msgspec.structs.replace(
+            first, round=i, version=i, accuracy=a, hours=float(i), bytes_up=i * bytes_up, bytes_down=0
+        )
+        for i, a in enumerate(accuracies)
+    ]
+    totals = msgspec.structs.replace(
+        played().totals, accuracy=accuracies[-1], best_accuracy=max(accuracies), devices=10
+    )
+    return msgspec.structs.replace(played(), rounds=rows, totals=totals)
+
+
+def test_a_sweep_says_which_settings_are_as_good_as_the_best_and_which_of_them_is_cheapest() -> None:
+    dear = [costing([0.1, 0.80, 0.90], 1000), costing([0.1, 0.85, 0.88], 1000)]
+    cheap = [costing([0.1, 0.60, 0.885, 0.889], 100)] * 2
+    bad = [costing([0.1, 0.2, 0.3], 1)] * 2
+    settings = [Curve("dear", dear), Curve("cheap", cheap), Curve("bad", bad)]
+    found = choosing.choices(settings)
+    assert found is not None
+    assert [row.as_good for row in found.rows] == [True, True, False]
+    assert found.goal == 0.88
+    assert found.spread
+    (dear_price, cheap_price, nothing) = (row.price for row in found.rows)
+    assert dear_price is not None
+    assert dear_price[:3] == (2.0, 2.0, 200.0)
+    assert cheap_price is not None
+    assert cheap_price[:3] == (2.0, 2.0, 20.0)
+    assert nothing is None
+    thrifty = found.least(lambda p: p.bytes_each)
+    assert thrifty is not None
+    assert thrifty.label == "cheap"
+    assert choosing.choices(settings[:1]) is None
+    runs = [
+        Run(f"seed={i},coordinator.rounds.share={c.label}", Path(), r)
+        for c in settings
+        for i, r in enumerate(c.runs)
+    ]
+    html = sweep_page(runs, "report.html")
+    assert "rounds.share=dear and rounds.share=cheap: as good as the best" in html
+    assert "the fewest bytes: rounds.share=cheap" in html
+    assert "One seed" not in html
+    assert "One seed" in sweep_page(runs[::2], "report.html")
+
+
+def test_losses_are_the_better_the_smaller_they_are() -> None:
+    def losing(loss: float) -> Result:
+        r = costing([0.0, 0.0], 1)
+        rows = [
+            msgspec.structs.replace(x, accuracy=None, loss=y)
+            for x, y in zip(r.rounds, (9.0, loss), strict=True)
+        ]
+        totals = msgspec.structs.replace(r.totals, accuracy=None, best_accuracy=None, loss=loss)
+        return msgspec.structs.replace(r, rounds=rows, totals=totals)
+
+    found = choosing.choices(
+        [Curve("a", [losing(2.0)]), Curve("b", [losing(1.0)]), Curve("c", [losing(1.009)])]
+    )
+    assert found is not None
+    assert [row.as_good for row in found.rows] == [False, True, True]
+    assert found.goal == 1.009
+
+
+def test_a_page_says_what_a_device_pays_in_a_round_and_of_a_long_run_in_a_day() -> None:
+    result = played()
+    short = costs.table(result)
+    assert "Bytes a round" in short
+    assert "Bytes a day" not in short
+    long = msgspec.structs.replace(result, totals=msgspec.structs.replace(result.totals, hours=48.0))
+    html = costs.table(long)
+    phones = [d for d in result.devices if d.kind == "phone"]
+    bill = sum(d.ip_bytes_up + d.ip_bytes_down for d in phones) / len(phones) / 2 * 30
+    assert f"<td>{format_bytes(bill)}</td>" in html
+    assert "<td>mains</td>" in html
+    assert html in run_page(long)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from laconic.device_sim.report.figures import Draw, line_style, numbers
+from laconic.device_sim.report.figures import Draw, line_style, numbers, time_axis
 from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
 from laconic.drawing import LIGHT, accuracy_axis
 from laconic.quantities import format_bytes, format_joules, format_percent
@@ -44,7 +44,7 @@ class Cost:
 
 COSTS: Final = (
     Cost("by round", lambda r: r.round, "Round", known=True),
-    Cost("by hours", lambda r: r.hours, "Virtual hours", known=True),
+    Cost("by time", lambda r: r.hours, "Virtual time", known=True),
     Cost("by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", format_bytes),
     Cost("by work", lambda r: r.work_joules, "Joules of computing and transfers", format_joules),
 )
@@ -121,8 +121,11 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
             _losses(axes)
         axes.set_xlim(left=0)
         axes.margins(x=0)
-        numbers(axes, cost.form, whole=cost.label == "Round")
-        axes.set_xlabel(cost.label)
+        if cost.label == "Virtual time":
+            time_axis(axes)
+        else:
+            numbers(axes, cost.form, whole=cost.label == "Round")
+            axes.set_xlabel(cost.label)
 
     return draw
 

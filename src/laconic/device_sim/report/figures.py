@@ -66,7 +66,7 @@ def batteries(run: Result) -> Draw:
                 axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False, label=kind)
         accuracy_axis(axes)
         axes.margins(x=0)
-        axes.set_xlabel("Virtual hours")
+        time_axis(axes)
 
     return draw
 
@@ -143,6 +143,21 @@ def origins(run: Result) -> Draw:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_percent(x, 0)))
 
     return draw
+
+
+def time_axis(axes: Axes) -> None:
+    """The x axis of what is drawn against hours, in the unit that suits its length."""
+    most = axes.dataLim.x1 if axes.has_data() else 1.0
+    unit, each = next(
+        ((unit, each) for unit, each, least in _UNITS if most * each <= least), ("days", 1 / 24)
+    )
+    ticks = [x / each for x in MaxNLocator(5).tick_values(0.0, most * each) if x <= most * each * (1 + 1e-9)]
+    axes.set_xticks(ticks, [f"{x * each:.10g}" for x in ticks])
+    axes.set_xlabel(f"Virtual {unit}")
+
+
+_UNITS: Final = (("seconds", 3600.0, 120.0), ("minutes", 60.0, 120.0), ("hours", 1.0, 72.0))
+"""Units of time, how many are an hour, and up to how many of them they suit."""
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 
 from laconic.coordinator.configuration import CampaignSection
-from laconic.device_sim.report import cards, curves, figures, learning, timeline
+from laconic.device_sim.report import cards, costs, curves, figures, labels, learning, timeline
 from laconic.device_sim.scenario.comparing import flat
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import element, escape, page
 from laconic.quantities import (
     format_bytes,
     format_count,
+    format_hours,
     format_joules,
     format_percent,
     plural,
@@ -31,6 +32,7 @@ def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
     sections = [
         _head(run, name, label),
         learning.qualities(run),
+        costs.table(run),
         learning.scores(run),
         learning.losses(run),
         cards.pair(_batteries(run), _bytes(run)),
@@ -51,7 +53,10 @@ def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
 def _head(run: Result, name: str, label: str) -> str:
     t = run.totals
     measure = curves.measured([run])
-    ended = "its rounds or goal" if t.ended == "finished" else "its hours"
+    goal = run.settings["end"]["accuracy"]
+    reached = goal is not None and t.accuracy is not None and t.accuracy >= goal
+    ended = "its hours" if t.ended != "finished" else "its goal" if reached else "its rounds"
+    shown, _ = labels.short([label])
     tiles = [
         (
             f"{measure.capitalize()}, held-out examples",
@@ -81,9 +86,10 @@ def _head(run: Result, name: str, label: str) -> str:
     return (
         '<p class="brand"><b>Laconic</b> · a scenario in the simulator</p>'
         f"<h1>{escape(name)}</h1>"
-        f'<p class="lead">{plural(t.devices, "device")}, {plural(t.rounds, "round")} in {t.hours:.3g} virtual'
-        f" hours; a model of {format_count(t.parameters)} parameters. Ended by {ended}."
-        f" {escape(label)}</p>"
+        f'<p class="lead">{plural(t.devices, "device")}, {plural(t.rounds, "round")} in'
+        f" {format_hours(t.hours)} of virtual time; a shared model of {plural(t.parameters, 'parameter')}."
+        f" Ended by {ended}."
+        f" {escape(shown[0])}</p>"
         '<dl class="tiles">'
         + "".join(
             f"<div>{element('dt', x[0])}{''.join(element('dd', w) for w in x[1:])}</div>" for x in tiles

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-from laconic.device_sim.report import cards, curves
+from laconic.device_sim.report import cards, choosing, curves, labels
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.sweep import Run
 from laconic.pages import escape, page
-from laconic.quantities import NBSP, format_bytes, format_count, format_joules, plural
+from laconic.quantities import NBSP, format_bytes, format_count, format_hours, format_joules, plural
 
 Column = tuple[str, Callable[[Result], float | None], Callable[[float], str]]
 _RANGE: Final = "–"
@@ -23,25 +23,28 @@ def sweep_page(runs: Sequence[Run], link: str) -> str:
     results = [r.result for r in runs]
     grouped = groups(runs)
     by_seed = len(grouped) < len(runs)
+    names, same = labels.short([r.label for r in runs])
     columns = list(_columns(results))
     head = [title for title, _, _ in columns]
     rows = [
         (
             ("" if by_seed else cards.line_key(i) + " ")
-            + f'<a href="{escape(r.label)}/{link}" style="color:inherit">{escape(r.label)}</a>',
+            + f'<a href="{escape(r.label)}/{link}" style="color:inherit">{_name(names[i])}</a>',
             [_told([of(r.result)], form) for _, of, form in columns],
         )
         for i, r in enumerate(runs)
     ]
-    lead = f"{plural(len(runs), 'run')} of one scenario."
+    lead = f"{plural(len(runs), 'run')} of one scenario{''.join(f', {part}' for part in same)}."
     sections = [
         '<p class="brand"><b>Laconic</b> · a sweep in the simulator</p>',
-        f'<h1>{escape(name)}</h1><p class="lead">{lead} The colours of the lines are those of the table.</p>',
+        f'<h1>{escape(name)}</h1><p class="lead">{escape(lead)} The colours of the lines are those of'
+        " the table.</p>",
+        _which(grouped, by_seed=by_seed),
     ]
     if by_seed:
         means = [
             (
-                f"{cards.line_key(i)} {escape(curve.label or 'all seeds')}",
+                f"{cards.line_key(i)} {_name(curve.label or 'all seeds')}",
                 [str(len(curve.runs)), *(_told(list(map(of, curve.runs)), form) for _, of, form in columns)],
             )
             for i, curve in enumerate(grouped)
@@ -57,12 +60,68 @@ def sweep_page(runs: Sequence[Run], link: str) -> str:
 
 
 def groups(runs: Sequence[Run]) -> list[Curve]:
-    """Runs that differ by seed alone, together; by the rest of their label."""
+    """Runs that differ by seed alone, together; by the rest of their label, in short."""
     found: dict[str, list[Result]] = {}
     for r in runs:
         rest = ",".join(part for part in r.label.split(",") if not part.startswith("seed="))
         found.setdefault(rest, []).append(r.result)
-    return [Curve(label, results) for label, results in found.items()]
+    names, _ = labels.short(list(found))
+    return [Curve(name, results) for name, results in zip(names, found.values(), strict=True)]
+
+
+def _which(grouped: Sequence[Curve], *, by_seed: bool) -> str:
+    """Which settings are as good as the best, and what each costs a device; nothing for a single one."""
+    found = choosing.choices(grouped)
+    if found is None:
+        return ""
+    measure, goal = found.measure, curves.told(found.goal, found.measure)
+    good = [row for row in found.rows if row.as_good]
+    slack = f"{100 * found.slack:.1f} points" if measure == "accuracy" else f"{found.slack:.2g}"
+    says = [
+        f"{_listed([row.label for row in good])}: as good as the best at the end"
+        f" (within {slack}{', as much as its seeds differ' if found.spread else ''})."
+        if len(good) > 1
+        else f"{good[0].label} is the best at the end, by more than {slack}."
+    ]
+    by_label: dict[str, list[str]] = {}
+    for words, of in _THRIFTS:
+        if (row := found.least(of)) is not None:
+            by_label.setdefault(row.label, []).append(words)
+    if len(good) > 1 and by_label:
+        thrifts = "; ".join(f"{_listed(words)}: {label}" for label, words in by_label.items())
+        says.append(f"Of these, to come to {goal}, {thrifts}.")
+    if not by_seed:
+        says.append("One seed: luck is not ruled out (--sweep seed=0,1,2).")
+    rows = []
+    for i, row in enumerate(found.rows):
+        cells = ["–"] * 4
+        if (price := row.price) is not None:
+            cells = [
+                f"{price.rounds:.3g}",
+                format_hours(price.hours),
+                format_bytes(price.bytes_each),
+                format_joules(price.work_j_each),
+            ]
+        told = curves.told(row.quality, measure) + ("\nas good" if row.as_good else "")
+        rows.append((f"{cards.line_key(i)} {_name(row.label)}", [told, *cells]))
+    head = ("", f"{measure.capitalize()} at the end", f"To {goal}: rounds", "time", "bytes", "work")
+    return cards.table("Which settings", " ".join(says) + " Bytes and work of one device, mean.", head, rows)
+
+
+_THRIFTS: Final[tuple[tuple[str, Callable[[choosing.Price], float]], ...]] = (
+    ("the fewest bytes", lambda p: p.bytes_each),
+    ("the least work", lambda p: p.work_j_each),
+    ("the least time", lambda p: p.hours),
+)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _name(label: str) -> str:
+    """A label that may go on in a second line."""
+    return f'<span style="white-space:normal;overflow-wrap:anywhere">{escape(label)}</span>'
 
 
 def figures_of(grouped: Sequence[Curve], *, by_seed: bool) -> str:
@@ -91,7 +150,7 @@ def _columns(runs: Sequence[Result]) -> Iterator[Column]:
         return curves.told(value, measure)
 
     yield "Rounds", lambda r: r.totals.rounds, lambda x: format_count(round(x))
-    yield "Hours", lambda r: r.totals.hours, lambda x: f"{x:.3g}"
+    yield "Time", lambda r: r.totals.hours, format_hours
     yield measure.capitalize(), lambda r: curves.last(r, measure), told
     for kind in curves.kinds(runs):
         yield kind.capitalize(), partial(curves.last, measure=measure, kind=kind), told
