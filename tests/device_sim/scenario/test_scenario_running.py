@@ -55,6 +55,11 @@ def test_joules_are_conserved(seed: int) -> None:
     assert sum(t.joules_by_origin.values()) == pytest.approx(1.0)
 
 
+def test_seconds_that_a_scenario_sets_are_assumed_whatever_is_known_of_the_board() -> None:
+    t = played(0).totals
+    assert t.joules_by_origin["assumed"] * t.joules >= t.joules_by_part["compute"] > 0
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_bytes_and_rounds_add_up(seed: int) -> None:
     result = played(seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from laconic.device_sim import chance, traces
 from laconic.device_sim.body import Body, Build, build, cell
 from laconic.device_sim.computing import Failures, Speed, speed_by_batch, speed_by_flops
+from laconic.device_sim.energy import Part
 from laconic.device_sim.links import Connection
 from laconic.device_sim.medium import Medium
 from laconic.device_sim.radio import compiled
@@ -36,7 +37,7 @@ from laconic.device_sim.signals import (
 from laconic.device_sim.wire import Tls, Wire
 from laconic.edge_sdk.settings import DeviceSettings
 from laconic.errors import ConfigError
-from laconic.profiles import Board, board, radio
+from laconic.profiles import Board, Origin, board, radio
 
 _CHARGE, _CHARGER, _PRESENCE, _START, _PACE, _TRACE, _PHASE = 11, 12, 13, 14, 15, 16, 17
 _BYTES_PER_MBIT = 125_000
@@ -171,6 +172,9 @@ def _build(d: DevicesSection, profile: Board) -> Build:
             )
         battery = cell(mah)
     found = build(profile, radio(d.radio) if d.radio else None, cores=d.cores, battery=battery)
+    if d.speed.task is None:
+        # The board's watts may be known: for how long they flow is the scenario's word.
+        found = replace(found, origins={**(found.origins or {}), Part.COMPUTE: Origin.ASSUMED})
     if d.battery is not None and battery is not None and d.battery.charger != "none":
         # A host that starts and runs empty again in no time makes events without end.
         most_w = found.most_w + max(d.battery.user_w, default=0.0)
