@@ -20,7 +20,8 @@ import msgspec
 from laconic.config import read_file
 from laconic.device_sim import traces
 from laconic.device_sim.datasets import har
-from laconic.device_sim.scenario.settings import ScenarioSettings, check
+from laconic.device_sim.scenario.checking import check
+from laconic.device_sim.scenario.settings import ScenarioSettings
 from laconic.errors import ConfigError
 
 REMEDY = "see docs/scenarios.md for the keys"
