@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from laconic import tables
+from laconic.config import within
 from laconic.errors import ConfigError
 from laconic.exit_codes import OK
 from laconic.quantities import format_joules
@@ -57,12 +58,17 @@ def run(options: argparse.Namespace) -> int:
     from laconic.device_sim.scenario.display import display
     from laconic.device_sim.scenario.sweep import run_all
 
-    if not options.rounds_a_day > 0:
-        raise ConfigError("--rounds-a-day", value=options.rounds_a_day, limit="above 0")
-    if not 1 <= options.seeds <= 100:
-        raise ConfigError("--seeds", value=options.seeds, limit="1 to 100")
-    if options.sample_ms is not None and not options.sample_ms >= 0:
-        raise ConfigError("--sample-ms", value=options.sample_ms, limit="0 or more")
+    for name, least, most in (
+        ("rounds", 1, 100_000),
+        ("rounds-a-day", 1e-3, 86_400.0),
+        ("epochs", 1, 10_000),
+        ("batch-size", 1, 65_536),
+        ("learning-rate", 1e-12, 1000.0),
+        ("sample-ms", 0.0, 1e9),
+        ("seeds", 1, 100),
+    ):
+        if (value := getattr(options, name.replace("-", "_"))) is not None:
+            within(f"--{name}", value, least, most)
     given = read(options.data, Labels(options.label, options.classes), manifest_of(options.model))
     names = ("model", "loss", "devices", "division", "rounds", "rounds_a_day", "epochs", "batch_size",
              "learning_rate", "preset", "board", "radio", "sample_ms", "seeds")  # fmt: skip

@@ -27,7 +27,10 @@ SCENARIO: Final = "scenario.toml"
 NEWCOMERS: Final = 5
 """From so many files on, a fifth of them is held out: devices that come when all has been learnt."""
 _SEVERAL: Final = 16
-"""Devices among which a single file is divided."""
+"""Devices among which a single file is divided, if it is long enough."""
+_ENOUGH: Final = 5
+"""Examples for each of them: one of five is kept."""
+_FEWEST: Final = 2
 _EFFICIENCY: Final = 0.1
 """Share of a board's Linpack rating that training reaches: a guess, which `sample_ms` replaces."""
 
@@ -79,12 +82,19 @@ def asked(given: Given, question: Question, folder: Path, *, seed: int = 0) -> S
     """
     group = _groups(given, seed)
     several = len(given.names) > 1
-    most = len(np.unique(group[group >= 0])) if several else min(_SEVERAL, len(given.y))
-    sizes = question.devices or tuple(_doubling(most))
-    if min(sizes) < 1 or max(sizes) > (most if several else len(given.y)):
+    learners = np.unique(given.owner[group >= 0], return_counts=True)
+    # Of what a device has it learns from some, and keeps some to be scored by.
+    if several and min(learners[1]) < _FEWEST:
+        few = given.names[learners[0][np.argmin(learners[1])]]
         raise ConfigError(
-            "--devices", value=sizes, limit=f"1 to {most}, {'files to learn from' if several else 'examples'}"
+            f"examples in {few} to learn from", value=min(learners[1]), limit=f"{_FEWEST} or more"
         )
+    limit = len(learners[0]) if several else _learnt(given) // _FEWEST
+    most = limit if several else min(_SEVERAL, max(1, _learnt(given) // _ENOUGH))
+    sizes = question.devices or tuple(_doubling(most))
+    if min(sizes) < 1 or max(sizes) > limit:
+        what = "files to learn from" if several else f"with {_FEWEST} examples each to learn from"
+        raise ConfigError("--devices", value=sizes, limit=f"1 to {limit}, {what}")
     buffer = io.BytesIO()
     if several:
         np.savez(buffer, x=given.x, y=given.y, group=group)
@@ -106,6 +116,11 @@ def asked(given: Given, question: Question, folder: Path, *, seed: int = 0) -> S
 def has_newcomers(files: Sequence[str]) -> bool:
     """Whether whole files are held out."""
     return len(files) >= NEWCOMERS
+
+
+def _learnt(given: Given) -> int:
+    """Of a single file: examples that are not held out."""
+    return len(given.y) - max(1, round(0.2 * len(given.y)))
 
 
 def _doubling(most: int) -> list[int]:
@@ -145,8 +160,7 @@ def _table(question: Question, given: Given, sizes: Sequence[int], several: bool
         data |= {"division": "group", "groups_each": 1}
     else:
         # As much for each device, however many there are.
-        learnt = len(given.y) - max(1, round(0.2 * len(given.y)))
-        data |= {"division": q.division, "samples": max(1, learnt // max(sizes))}
+        data |= {"division": q.division, "samples": max(1, _learnt(given) // max(sizes))}
     table: dict[str, Any] = {
         "name": "advice",
         "sweep": {"devices.device.count": list(sizes), "seed": list(range(q.seeds))},

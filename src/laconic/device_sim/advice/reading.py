@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,9 +54,11 @@ def read(path: Path, labels: Labels, manifest: Manifest | None) -> Given:
     files = _files(path)
     if any(f.suffix == ".csv" for f in files) and labels.column is None:
         raise ConfigError("--label", value=None, limit="the column that is learnt, for CSV files")
-    classes = labels.classes or _words([f for f in files if f.suffix == ".csv"], labels.column)
+    tables = [f for f in files if f.suffix == ".csv"]
+    classes = labels.classes or _words(tables, labels.column)
+    features = _features(tables, labels.column)
     parts = [
-        read_arrays(f) if f.suffix == ".npz" else _table(f, labels.column or "", classes, manifest)
+        read_arrays(f) if f.suffix == ".npz" else _table(f, features, labels.column or "", classes, manifest)
         for f in files
     ]
     _alike(files, parts)
@@ -81,11 +84,25 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
+def _features(files: Sequence[Path], label: str | None) -> list[str]:
+    """The columns that are features, in the order of the first file, whatever that of others is."""
+    found: list[str] = []
+    for path in files:
+        columns = _columns(path)
+        if len(set(columns)) < len(columns):
+            raise DataError(f"columns of {path}", value=columns, limit="each name once")
+        names = [c for c in columns if c != label]
+        if not names:
+            raise DataError(f"columns of {path} beside {label}", value=0, limit="1 or more")
+        found = found or names
+        if set(names) != set(found):
+            raise DataError(f"columns of {path}", value=names, limit=f"those of {files[0]}: {found}")
+    return found
+
+
 def _table(
-    path: Path, label: str, classes: Sequence[str], manifest: Manifest | None
+    path: Path, features: Sequence[str], label: str, classes: Sequence[str], manifest: Manifest | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns = _columns(path)
-    features = [c for c in columns if c != label]
     if manifest is None:
         kind = np.dtype(np.int64 if classes else np.float32)
         signature = Signature(
@@ -117,10 +134,15 @@ def _words(files: Sequence[Path], label: str | None) -> tuple[str, ...]:
         if label not in columns:
             raise DataError(f"columns of {path}", value=label, limit=columns)
         place = columns.index(label)
-        found |= {row[place].strip() for row in _rows(path)[1:] if len(row) > place}
+        mine = {row[place].strip() for row in _rows(path)[1:] if len(row) > place}
+        if "" in mine:
+            raise DataError(f"{label} in {path}", value="an empty cell", limit="a label in each row")
+        found |= mine
     numbers = [n for n in map(_number, found) if n is not None]
     if len(numbers) < len(found):
         return tuple(sorted(found))
+    if not all(map(isfinite, numbers)):
+        raise DataError(f"numbers in {label}", value="NaN or infinity", limit="finite, or words among them")
     if any(n != round(n) for n in numbers):
         return ()
     return tuple(sorted(found, key=float))

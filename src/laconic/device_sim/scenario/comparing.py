@@ -43,7 +43,9 @@ def results(a: Result, b: Result) -> list[Difference]:
 
 
 def _prices(a: Result, b: Result, goal: float) -> Iterator[Difference]:
-    first = [next(r for r in x.rounds if r.accuracy is not None and r.accuracy >= goal) for x in (a, b)]
+    first = [next((r for r in x.rounds if (r.accuracy or 0.0) >= goal), None) for x in (a, b)]
+    if None in first:
+        return
     for name in ("round", "hours", "bytes_up", "bytes_down", "joules", "work_joules"):
         yield Difference(f"to {goal:.3f}: {name}", *(getattr(row, name) for row in first))
 

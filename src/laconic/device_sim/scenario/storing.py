@@ -20,6 +20,7 @@ from laconic.device_sim.scenario.results import (
     ScoreRow,
     StepRow,
 )
+from laconic.device_sim.scenario.settings import ScenarioSettings
 from laconic.errors import ConfigError, DataError
 
 RUN: Final = "run.json"
@@ -71,7 +72,9 @@ def read(folder: Path) -> Result:
     """A run from its files. Raises `ConfigError` if there are none, `DataError` for what cannot be read."""
     try:
         result = msgspec.json.decode(read_file(folder / RUN, "run"), type=Result)
-        found: dict[str, Any] = {}
+        # What an earlier release did not know has its default.
+        settings = msgspec.convert(result.settings, ScenarioSettings)
+        found: dict[str, Any] = {"settings": msgspec.json.decode(msgspec.json.encode(settings))}
         for name, kind in _TABLES.items():
             if name != "rounds":
                 lines = read_file(folder / f"{name}.jsonl", "table of a run").splitlines()
@@ -85,7 +88,7 @@ def digest_in(folder: Path) -> str | None:
     """Of the run whose files are in a folder; None without a whole run."""
     try:
         return msgspec.json.decode((folder / RUN).read_bytes(), type=_Digest).digest
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (OSError, ValueError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

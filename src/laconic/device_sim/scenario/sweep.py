@@ -59,10 +59,8 @@ def run_all(
     runs = []
     for number, (label, one) in enumerate(combinations, 1):
         folder = output / label if label else output
-        digest = one.digest()
-        if cached := storing.digest_in(folder) == digest:
-            result = storing.read(folder)
-        else:
+        result = there = _there(folder, one.digest())
+        if result is None:
             # What cannot be written is said before hours of computing, not after them.
             storing.make(folder)
             watch = begin(label, number, len(combinations))
@@ -70,9 +68,19 @@ def run_all(
             if one.settings.record.models:
                 keeping.write(keeping.Kept.of(models), folder)
             storing.write(result, folder)
-        runs.append(Run(label, folder, result, cached))
+        runs.append(Run(label, folder, result, there is not None))
         _index(output, runs)
     return runs
+
+
+def _there(folder: Path, digest: str) -> Result | None:
+    """The run of that digest in a folder; None where there is none, or its files are damaged."""
+    if storing.digest_in(folder) != digest:
+        return None
+    try:
+        return storing.read(folder)
+    except (ConfigError, DataError):
+        return None
 
 
 def _index(output: Path, runs: Sequence[Run]) -> None:
@@ -106,9 +114,11 @@ def runs_in(folder: Path) -> list[Run]:
         return [Run("", folder, storing.read(folder), True)]
     try:
         index = msgspec.json.decode(read_file(folder / _INDEX, "sweep"), type=_Index)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise DataError(f"sweep in {folder} cannot be read ({e})", remedy="run it again") from e
+    if not index.runs:
+        raise DataError(f"runs of the sweep in {folder}", value=0, limit="1 or more", remedy="run it again")
     for entry in index.runs:
-        if not entry.label or Path(entry.label).name != entry.label:
+        if entry.label in ("", "..") or Path(entry.label).name != entry.label:
             raise DataError(f"label of a run in {folder}", value=entry.label, limit="a folder's name")
     return [Run(e.label, folder / e.label, storing.read(folder / e.label), True) for e in index.runs]

@@ -1,0 +1,95 @@
+"""Traces of faults: examples and options with which `laconic sim advise` once ended badly, or lied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from laconic.cli import main
+from laconic.device_sim.advice.question import Question, asked
+from laconic.device_sim.advice.reading import Given, Labels, read
+from laconic.device_sim.scenario.examples import examples_of
+from laconic.errors import ConfigError, DataError
+from laconic.exit_codes import OK
+
+Y = Labels("y")
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text)
+    return folder
+
+
+def given(*sizes: int) -> Given:
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(len(owner), 3)).astype(np.float32)
+    names = tuple(f"d{i}" for i in range(len(sizes)))
+    return Given(x, np.arange(len(owner)) % 2, owner.astype(np.int64), names)
+
+
+def test_columns_are_known_by_their_names_in_every_file(tmp_path: Path) -> None:
+    # One device's wind was another one's sky.
+    found = read(write(tmp_path, a="p,q,y\n1,2,a\n", b="y,q,p\nb,2,1\n"), Y, None)
+    assert found.x.tolist() == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p,p,y\n1,2,a\n",
+        ",,y\n1,2,a\n",
+        "p,y,y\n1,a,b\n",
+        "y\na\nb\n",
+        "p,y\n1,nan\n2,1\n",
+        "p,y\n1,inf\n2,1\n",
+        "p,y\n1,\n2,1\n",
+    ],
+)
+def test_tables_that_say_two_things_or_nothing_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        read(write(tmp_path, a=text), Y, None)
+
+
+def test_files_of_other_columns_are_refused_by_the_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"b\.csv.*q2"):
+        read(write(tmp_path, a="p,q,y\n1,2,a\n", b="p,q2,y\n1,2,b\n"), Y, None)
+
+
+@pytest.mark.parametrize("examples", [3, 5, 12, 30])
+def test_a_short_file_is_divided_among_fewer_devices(examples: int, tmp_path: Path) -> None:
+    # Sixteen had one example each, none of which was kept, and the mean of no scores was taken.
+    scenario = asked(given(examples), Question("softmax"), tmp_path)
+    for count in scenario.settings.sweep["devices.device.count"]:
+        own = examples_of(scenario.settings.data, count, 0, tmp_path).own
+        assert sum(len(part.y) for part in own) > 0
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (1, 1), (30, 1), (1,) * 6])
+def test_devices_that_can_keep_nothing_are_refused(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"examples|devices"):
+        asked(given(*sizes), Question("softmax"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--rounds=0",
+        "--rounds-a-day=inf",
+        "--rounds-a-day=nan",
+        "--epochs=0",
+        "--batch-size=0",
+        "--learning-rate=nan",
+        "--learning-rate=inf",
+        "--sample-ms=inf",
+        "--seeds=0",
+    ],
+)
+def test_options_that_are_no_numbers_are_refused_by_their_name(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sim", "advise", str(tmp_path), "--model", "softmax", option]) != OK
+    assert option.partition("=")[0] in capsys.readouterr().err
