@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.report import choosing, costs, labels, learning, timeline
+from laconic.device_sim.report import choosing, costs, figures, labels, learning, timeline
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.report.run_page import run_page
 from laconic.device_sim.report.sweep_page import groups, sweep_page
@@ -222,8 +223,8 @@ def test_a_sweep_says_which_settings_are_as_good_as_the_best_and_which_of_them_i
         for i, r in enumerate(c.runs)
     ]
     html = sweep_page(runs, "report.html")
-    assert "rounds.share=dear and rounds.share=cheap: as good as the best" in html
-    assert "the fewest bytes: rounds.share=cheap" in html
+    assert "2 of 3 settings are as good as the best" in html
+    assert "the fewest bytes: “rounds.share=cheap”" in html
     assert "One seed" not in html
     assert "One seed" in sweep_page(runs[::2], "report.html")
 
@@ -258,3 +259,11 @@ def test_a_page_says_what_a_device_pays_in_a_round_and_of_a_long_run_in_a_day() 
     assert f"<td>{format_bytes(bill)}</td>" in html
     assert "<td>mains</td>" in html
     assert html in run_page(long)
+
+
+@pytest.mark.parametrize(("up", "down"), [(1_000_000, 10), (10, 1_000_000)])
+def test_the_longest_bar_fits_whether_it_is_up_or_down(up: int, down: int) -> None:
+    devices = [msgspec.structs.replace(d, bytes_up=up, bytes_down=down) for d in played().devices]
+    axes = Figure().add_subplot()
+    figures.bytes_by_class(msgspec.structs.replace(played(), devices=devices))(axes)
+    assert axes.get_xlim()[1] == pytest.approx(1_200_000)

@@ -168,9 +168,12 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _told(axes: Axes, places: Sequence[float], values: Sequence[float], form: Callable[[float], str]) -> None:
+    told_before = bool(axes.texts)
     for y, value in zip(places, values, strict=True):
         axes.text(value, y, NBSP + form(value), va="center", fontsize=10, color=LIGHT["muted"])
-    axes.set_xlim(0, max(values, default=0.0) * 1.2 or 1.0)
+    # Called for one set of bars after the other: the longest of all is to fit, with its figure.
+    most = max((v * 1.2 for v in values), default=0.0)
+    axes.set_xlim(0, max(most, axes.get_xlim()[1] if told_before else 0.0) or 1.0)
 
 
 def numbers(axes: Axes, form: Callable[[float], str] | None, *, whole: bool = False) -> None:

@@ -78,17 +78,17 @@ def _which(grouped: Sequence[Curve], *, by_seed: bool) -> str:
     good = [row for row in found.rows if row.as_good]
     slack = f"{100 * found.slack:.1f} points" if measure == "accuracy" else f"{found.slack:.2g}"
     says = [
-        f"{_listed([row.label for row in good])}: as good as the best at the end"
+        f"{len(good)} of {len(found.rows)} settings are as good as the best at the end"
         f" (within {slack}{', as much as its seeds differ' if found.spread else ''})."
         if len(good) > 1
-        else f"{good[0].label} is the best at the end, by more than {slack}."
+        else f"“{good[0].label}” is the best at the end, by more than {slack}."
     ]
     by_label: dict[str, list[str]] = {}
     for words, of in _THRIFTS:
         if (row := found.least(of)) is not None:
             by_label.setdefault(row.label, []).append(words)
     if len(good) > 1 and by_label:
-        thrifts = "; ".join(f"{_listed(words)}: {label}" for label, words in by_label.items())
+        thrifts = "; ".join(f"{_listed(words)}: “{label}”" for label, words in by_label.items())
         says.append(f"Of these, to come to {goal}, {thrifts}.")
     if not by_seed:
         says.append("One seed: luck is not ruled out (--sweep seed=0,1,2).")
