@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="instead of the scenario's")
     add("--output", type=Path, help="folder for the results (default: laconic-sim/NAME)")
     add(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="instead of the scenario's value; paths from its folder; repeatable",
+    )
+    add(
         "--sweep",
         action="append",
         metavar="KEY=A,B,C",
@@ -83,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     scenario = Scenario.read(options.scenario)
     if options.seed is not None:
         scenario = scenario.replaced({"seed": options.seed})
+    scenario = scenario.replaced(dict(_set(text, scenario.settings.sweep) for text in options.set or []))
     output = options.output or Path("laconic-sim") / scenario.settings.name
     with (
         _engine(options) as engine,
@@ -190,6 +197,16 @@ def _summary(r: Run) -> dict[str, Any]:
         "digest": r.result.digest,
         "totals": msgspec.to_builtins(r.result.totals),
     }
+
+
+def _set(text: str, sweep: Container[str]) -> tuple[str, Any]:
+    """`key=value`. A key that the scenario sweeps would take its values from there: it is refused."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals and value):
+        raise ConfigError("--set", value=text, limit="KEY=VALUE")
+    if key in sweep:
+        raise ConfigError("--set", value=key, limit="no key of [sweep]", remedy=f"--sweep {key}={value}")
+    return key, _value(value)
 
 
 def _swept(text: str) -> tuple[str, list[Any]]:

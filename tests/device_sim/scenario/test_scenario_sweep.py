@@ -101,3 +101,23 @@ def test_the_command_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFix
     assert "seed" in capsys.readouterr().out
     assert main(["sim", "compare", out]) == 2
     assert main(["sim", "run", str(path), "--sweep", "seed"]) == 2
+
+
+def test_set_changes_a_value_and_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "s"\n[end]\nrounds = 9\n[model]\nbuilt_in = "softmax"\n[data]\nsamples = 10\n'
+        '[sweep]\n"data.samples" = [10]\n[[devices]]\nname = "pi"\ncount = 9\nspeed.sample_s = 0.1\n'
+    )
+    command = ["sim", "run", str(path), "--output", str(tmp_path / "out"), "--json"]
+    assert main([*command, "--set", "end.rounds=1", "--set", "devices.pi.count = 2"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert said["label"] == "data.samples=10"
+    assert (said["totals"]["rounds"], said["totals"]["devices"]) == (1, 2)
+    for text, told in (
+        ("data.samples=8", "--sweep data.samples=8"),
+        ("end.rounds", "KEY=VALUE"),
+        ("no.key=1", "no"),
+    ):
+        assert main([*command, "--set", text]) == 2
+        assert told in capsys.readouterr().err
