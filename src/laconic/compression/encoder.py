@@ -12,7 +12,7 @@ from laconic.compression import rate
 from laconic.compression.candidates import Memory
 from laconic.compression.decoder import decode
 from laconic.compression.frame import wrap
-from laconic.compression.plain import Written, sections
+from laconic.compression.plain import EXACT_STAGES, Written, sections
 from laconic.compression.rate import Choice
 from laconic.compression.selection import energy, squared
 from laconic.compression.settings import CodecSettings
@@ -34,6 +34,11 @@ class Encoded:
     choices: tuple[Choice, ...]
     error: float
     memory: Memory = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the frame decodes to the very bits of the update; False also where that is not known."""
+        return all(choice.stages == EXACT_STAGES for choice in self.choices)
 
 
 def encode(

@@ -114,7 +114,10 @@ class Residual:
 
     def committed(self, sent: Vector) -> Residual:
         """Without `sent`, the decoded frame that the coordinator has committed: see `commit`."""
-        return Residual(commit(self.values, sent), self.version)
+        if sent is self.values:
+            return Residual(no_residual(sent.size), self.version)
+        left = commit(self.values, sent)
+        return Residual(left if left.any() else no_residual(left.size), self.version)
 
 
 @lru_cache(8)

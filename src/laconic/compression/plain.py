@@ -33,6 +33,7 @@ PEAK = 2.0**120
 # A transform's and a quantiser's number.
 _EXACT = bytes([DENSE.number, FLOAT32.number])
 _EXACT_OVERHEAD = len(_EXACT)
+EXACT_STAGES = (DENSE.name, FLOAT32.name)
 
 
 @dataclass(frozen=True, slots=True)

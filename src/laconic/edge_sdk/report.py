@@ -36,7 +36,7 @@ def promise(
         task=offer.task,
         base=offer.model,
         size=len(frame),
-        chunks=len(split(frame, chunk_bytes)),
+        chunks=max(1, -(-len(frame) // chunk_bytes)),
         sha256=hashlib.sha256(frame).digest(),
         weight=report_weight(outcome.samples),
         norm=amount(outcome.norm),

@@ -8,7 +8,7 @@ from laconic.compression.feedback import Residual
 from laconic.edge_sdk.records import EchoNote, Restored, note_of, save_private, save_vector
 from laconic.edge_sdk.work import Outcome, settled
 from laconic.protocol.messages import Folded
-from laconic.schema import Schema
+from laconic.schema import Schema, Vector
 
 
 class Retained:
@@ -19,6 +19,8 @@ class Retained:
         self.residual = Residual(no_residual(schema.size))
         self.echo: Echo = NO_ECHO
         self.private = b""
+        self._exact: tuple[bytes, Vector] | None = None
+        """The last frame, and what it decodes to, where that is known."""
 
     def restore(self, saved: Restored) -> None:
         """Go on with what an earlier life has saved."""
@@ -32,17 +34,26 @@ class Retained:
     def learn(self, outcome: Outcome) -> None:
         """Training has ended."""
         self.residual, self.echo, self.private = outcome.residual, outcome.echo, outcome.private
+        if outcome.frame is not None:
+            self._exact = (outcome.frame, outcome.residual.values) if outcome.exact else None
 
     def settle(self, frame: bytes, folded: Folded | None) -> None:
         """`frame` has been committed: the coordinator has what it says. `folded`: None without an echo."""
-        said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
+        exact, self._exact = self._exact, None
+        if exact is not None and exact[0] is frame:
+            said = exact[1]
+        else:
+            said = decode(frame, self._schema, limit_bytes=4 * self._schema.size)
         self.residual, self.echo = settled(self.residual, self.echo, said, folded)
 
     def owed(self) -> dict[str, bytes | None]:
-        """What the coordinator does not have, and what it adds: of one moment, so of one write."""
-        echo = self.echo.values
+        """What the coordinator does not have, and what it adds: of one moment, so of one write.
+
+        Where nothing is owed, nothing is written: that is how `restore` reads it.
+        """
+        values, echo = self.residual.values, self.echo.values
         return {
-            "residual": save_vector(self.residual.values),
+            "residual": None if values is no_residual(values.size) else save_vector(values),
             "echo": None if echo is None else save_vector(echo),
         }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from laconic.compression import CodecSettings, encode, norm
+from laconic.compression import CodecSettings, Encoded, encode, norm
 from laconic.compression.echo import NO_ECHO, Echo, EchoSettings
 from laconic.compression.feedback import FeedbackSettings, Residual
 from laconic.compression.gate import GateSettings, GateState, decide, sent
@@ -84,6 +84,8 @@ class Outcome:
     private: bytes = b""
     """What the learner keeps for the next time: it never leaves the device."""
     accuracy_before: float | None = None
+    exact: bool = False
+    """The frame is known to say all of the residual, bit for bit."""
 
 
 def job(assignment: Assignment, learner: Learner) -> Compute:
@@ -163,9 +165,10 @@ def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
         loss=trained.loss_before,
         now=assignment.now,
     )
-    frame, state = None, decision.state
+    frame, state, exact = None, decision.state, False
     if decision.send:
-        frame = _frame(residual.values, schema, assignment)
+        encoded = _encoded(residual.values, schema, assignment)
+        frame, exact = encoded.frame, encoded.exact
         state = sent(state, len(frame))
     return Outcome(
         residual=residual,
@@ -181,6 +184,7 @@ def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
         target=decision.target,
         private=trained.private,
         accuracy_before=None if base is None else base.accuracy,
+        exact=exact,
     )
 
 
@@ -238,15 +242,15 @@ def _sparing(residual: Residual, kept: Residual, change: Vector, controls: slice
     return Residual(values, residual.version)
 
 
-def _frame(values: Vector, schema: Schema, assignment: Assignment) -> bytes:
+def _encoded(values: Vector, schema: Schema, assignment: Assignment) -> Encoded:
     """The update as a frame, made shorter where it is too long to be paid for and the codec allows it."""
     codec, room = assignment.codec, assignment.room_bytes
     rng = np.random.default_rng(assignment.seed)
-    frame = encode(values, schema, codec, rng).frame
-    if room is not None and 0 < room < len(frame) and codec.kind == "deadzone":
+    encoded = encode(values, schema, codec, rng)
+    if room is not None and 0 < room < len(encoded.frame) and codec.kind == "deadzone":
         with contextlib.suppress(LimitExceeded):
-            return encode(values, schema, codec, rng, budget_bytes=room).frame
-    return frame
+            return encode(values, schema, codec, rng, budget_bytes=room)
+    return encoded
 
 
 def codec_of(offer: Offer) -> CodecSettings:
