@@ -57,6 +57,10 @@ def test_a_page_is_whole_and_always_the_same() -> None:
         assert f"<h2>{title}</h2>" in html
     assert 'scope="row">coordinator.gate.threshold</th><td>0.3' in html
     assert "coordinator.history" not in html
+    assert 'scope="row">devices.phone.battery.mah</th><td>60' in html
+    assert 'scope="row">devices.pi.board</th><td>rpi_4b' in html
+    for key in ("data.own_class", "devices.pi.cores", "devices.phone.battery.begin_hour.", "model.hidden.0"):
+        assert f'scope="row">{key}</th>' not in html
 
 
 def test_a_hostile_name_stays_text() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from laconic.coordinator.configuration import CampaignSection
 from laconic.device_sim.report import cards, costs, curves, figures, labels, learning, timeline
 from laconic.device_sim.scenario.comparing import flat
 from laconic.device_sim.scenario.results import Result
+from laconic.device_sim.scenario.settings import BatterySection, DevicesSection, ScenarioSettings
 from laconic.pages import element, escape, page
 from laconic.quantities import (
     format_bytes,
@@ -214,17 +214,37 @@ def _classes_table(run: Result) -> str:
 
 
 def _settings_table(run: Result) -> str:
-    standard = dict(flat(msgspec.json.decode(msgspec.json.encode(CampaignSection())), "coordinator"))
-    given = [(k, v) for k, v in flat(run.settings) if k not in standard or standard[k] != v]
+    standard = _standard(run)
+    given = [
+        (k, v)
+        for k, v in flat(run.settings)
+        if k not in standard or standard[k] != v or k.rpartition(".")[2] in _TELLING
+    ]
     rows = "".join(
         f'<tr><th scope="row">{escape(k)}</th>{element("td", _value(v))}</tr>'
         for k, v in given
         if v is not None and k != "name"
     )
     return (
-        '<section class="card alone"><h2>Settings</h2><p class="says">Of the coordinator those that are not'
-        ' as they are by default.</p><table class="facts"><tbody>' + rows + "</tbody></table></section>"
+        '<section class="card alone"><h2>Settings</h2><p class="says">Those that are not as they are by'
+        ' default, and some that always matter.</p><table class="facts"><tbody>'
+        + rows
+        + "</tbody></table></section>"
     )
+
+
+_TELLING: Final = frozenset({"seed", "built_in", "source", "division", "board", "radio", "charger"})
+"""Settings that are told even where they are as by default."""
+
+
+def _standard(run: Result) -> dict[str, Any]:
+    """What all keys are by default, in classes of devices of the same names."""
+    named = [d for d in run.settings.get("devices", ()) if isinstance(d, dict) and "name" in d]
+    devices = tuple(
+        DevicesSection(name=str(d["name"]), battery=BatterySection() if d.get("battery") else None)
+        for d in named
+    )
+    return dict(flat(msgspec.to_builtins(ScenarioSettings(name="", devices=devices))))
 
 
 def _class_keys(run: Result) -> list[tuple[str, str, str]]:
