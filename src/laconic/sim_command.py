@@ -18,6 +18,7 @@ from laconic.exit_codes import OK
 
 if TYPE_CHECKING:
     from laconic.device_sim.cluster import Engine
+    from laconic.device_sim.scenario.results import Result
     from laconic.device_sim.scenario.sweep import Run
 
 
@@ -136,10 +137,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from laconic.device_sim.scenario import comparing, storing
+    from laconic.device_sim.scenario import comparing
 
     a, b = options.a, options.b
-    left, right = storing.read(a), storing.read(b)
+    left, right = _one(a), _one(b)
     found = {"settings": comparing.settings(left, right), "results": comparing.results(left, right)}
     if options.json:
         print(json.dumps({k: [d._asdict() for d in v] for k, v in found.items()}, indent=2))
@@ -148,6 +149,21 @@ def _compare(options: argparse.Namespace) -> int:
         rows = [(d.key, _plain(d.a), _plain(d.b), _change(d.change)) for d in differences]
         tables.show(what, ("", str(a), str(b), "change"), rows or [("no difference", "", "", "")], right=(3,))
     return OK
+
+
+def _one(folder: Path) -> Result:
+    """The results of the only run in a folder."""
+    from laconic.device_sim.scenario.sweep import runs_in
+
+    runs = runs_in(folder)
+    if len(runs) > 1:
+        raise ConfigError(
+            f"runs in {folder}",
+            value=len(runs),
+            limit="1: it is a sweep",
+            remedy=f"name one of its folders, as {runs[0].folder}, or see laconic sim report {folder}",
+        )
+    return runs[0].result
 
 
 def _plain(value: object) -> str:

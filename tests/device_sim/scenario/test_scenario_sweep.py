@@ -100,6 +100,8 @@ def test_the_command_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["sim", "compare", f"{out}/seed=3", f"{out}/seed=4"]) == 0
     assert "seed" in capsys.readouterr().out
     assert main(["sim", "compare", out]) == 2
+    assert main(["sim", "compare", out, f"{out}/seed=4"]) == 2
+    assert f"name one of its folders, as {out}/seed=3" in capsys.readouterr().err
     assert main(["sim", "run", str(path), "--sweep", "seed"]) == 2
 
 
