@@ -87,7 +87,7 @@ def _members(archive: Path, pattern: str) -> list[Recorded]:
                 if member.isreg() and fnmatchcase(name, pattern):
                     file = tar.extractfile(member)
                     found[name] = file.read() if file is not None else b""
-    except (tarfile.TarError, OSError, EOFError, LZMAError, zlib.error) as e:
+    except (tarfile.TarError, OSError, ValueError, EOFError, MemoryError, LZMAError, zlib.error) as e:
         raise ConfigError(f"cannot read the archive {archive} ({e})", remedy="check the path") from e
     if not found:
         raise ConfigError(f"traces in {archive}", value=pattern, limit="a pattern that some member has")

@@ -39,6 +39,7 @@ def named_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     import zipfile
     import zlib
     from lzma import LZMAError
+    from tokenize import TokenError
 
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,6 +56,8 @@ def named_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
         EOFError,
         MemoryError,
         RuntimeError,
+        SyntaxError,
+        TokenError,
         zipfile.BadZipFile,
         zlib.error,
         LZMAError,

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from laconic.device_sim import Scenario
 from laconic.device_sim.datasets import npz
+from laconic.device_sim.datasets.npy import decode_npy
 from laconic.device_sim.scenario.examples import Examples, Part
 from laconic.device_sim.scenario.model import bundle_of
 from laconic.device_sim.scenario.settings import ModelSection
+from laconic.device_sim.traces import all_of
 from laconic.errors import ConfigError
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -48,6 +50,7 @@ BROKEN = {
     "an array by itself": header((3,)) + bytes(12),
     "sizes that lie": archive(x=header((2**31, 100)), y=header((2**31,))),
     "members that are no arrays": archive(x=b"hello", y=b"world"),
+    "a header that ends in the middle": archive(x=b"\x93NUMPY\x01\x00\x05\x00(((((", y=header((0,))),
     "no y": written(x=X),
     "NaN": written(x=X * np.float32(np.nan), y=Y),
     "infinity": written(x=X, y=np.full(6, 1e300)),
@@ -60,6 +63,25 @@ def test_what_is_no_file_of_examples_is_refused(raw: bytes, tmp_path: Path) -> N
     path.write_bytes(raw)
     with pytest.raises(ConfigError, match=r"x\.npz"):
         npz.load(path)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x93NUMPY\x01\x00\x05\x00(((((",
+        b"\x93NUMPY\x02\x00" + (9000).to_bytes(4, "little") + b"(" * 9000,
+        header((0, 2**62)),
+        header((-1, -3)) + bytes(12),
+    ],
+)
+def test_arrays_whose_header_is_nonsense_are_refused(raw: bytes) -> None:
+    with pytest.raises(ConfigError, match="labels"):
+        decode_npy(raw, "labels")
+
+
+def test_an_archive_of_traces_with_a_name_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="archive"):
+        all_of(tmp_path, "a\0.tar:*")
 
 
 def test_an_archive_that_says_it_unpacks_to_more_than_memory_is_refused(tmp_path: Path) -> None:
