@@ -210,6 +210,7 @@ def test_a_sweep_says_which_settings_are_as_good_as_the_best_and_which_of_them_i
     assert found is not None
     assert [row.as_good for row in found.rows] == [True, True, False]
     assert found.goal == 0.88
+    assert found.best.label == "dear"
     assert found.spread
     (dear_price, cheap_price, nothing) = (row.price for row in found.rows)
     assert dear_price is not None

@@ -47,6 +47,8 @@ class Choices(NamedTuple):
     spread: bool
     """Whether it is."""
     rows: list[Choice]
+    best: Choice
+    """The one of `rows` that ends best."""
 
     def least(self, of: Callable[[Price], float]) -> Choice | None:
         """Of the settings that are as good as the best the one with the lowest price."""
@@ -84,7 +86,7 @@ def choices(grouped: Sequence[Curve]) -> Choices | None:
         )
         for curve, mean, fine in zip(grouped, means, good, strict=True)
     ]
-    return Choices(measure, goal, slack, apart > least, rows)
+    return Choices(measure, goal, slack, apart > least, rows, rows[best])
 
 
 def _first(run: Result, measure: str, sign: float, goal: float) -> Price | None:

@@ -102,7 +102,8 @@ def _which(grouped: Sequence[Curve], *, by_seed: bool) -> str:
                 format_bytes(price.bytes_each),
                 format_joules(price.work_j_each),
             ]
-        told = curves.told(row.quality, measure) + ("\nas good" if row.as_good else "")
+        mark = "\nbest" if row is found.best else "\nas good" if row.as_good else ""
+        told = curves.told(row.quality, measure) + mark
         rows.append((f"{cards.line_key(i)} {_name(row.label)}", [told, *cells]))
     head = ("", f"{measure.capitalize()} at the end", f"To {goal}: rounds", "time", "bytes", "work")
     return cards.table("Which settings", " ".join(says) + " Bytes and work of one device, mean.", head, rows)
