@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="an ONNX model, a bundle, or mlp, softmax, linear, signal_cnn")
     add("--label", help="of CSV files: the column that is learnt; all others are features")
     add("--classes", type=_words, default=(), metavar="A,B,C", help="of CSV files: the label's words")
-    add("--loss", default="cross_entropy", help="of an ONNX model (default cross_entropy)")
+    add("--loss", help="of an ONNX model (default cross_entropy)")
     add("--local", nargs="+", default=[], metavar="PATTERN", help="weights that never leave a device")
     add("--devices", type=_numbers, default=(), metavar="N,M", help="sizes of fleets (default: 1, 2, 4 ...)")
     add(
@@ -69,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
     ):
         if (value := getattr(options, name.replace("-", "_"))) is not None:
             within(f"--{name}", value, least, most)
+    if options.loss is None:
+        options.loss = "cross_entropy"
+    elif Path(options.model).suffix != ".onnx":
+        raise ConfigError("--loss", value=options.loss, limit="with an ONNX model")
     given = read(options.data, Labels(options.label, options.classes), manifest_of(options.model))
     names = ("model", "loss", "devices", "division", "rounds", "rounds_a_day", "epochs", "batch_size",
              "learning_rate", "preset", "board", "radio", "sample_ms", "seeds")  # fmt: skip

@@ -93,3 +93,9 @@ def test_options_that_are_no_numbers_are_refused_by_their_name(
 ) -> None:
     assert main(["sim", "advise", str(tmp_path), "--model", "softmax", option]) != OK
     assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_loss_that_nothing_would_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(write(tmp_path, a="p,y\n1,0.5\n2,1\n"))
+    assert main(["sim", "advise", folder, "--label", "y", "--model", "linear", "--loss", "mae"]) != OK
+    assert "--loss" in capsys.readouterr().err

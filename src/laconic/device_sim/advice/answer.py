@@ -82,7 +82,6 @@ def _size(devices: int, results: Sequence[Result], accuracies: bool, newcomers: 
     name = "accuracy" if accuracies else "loss"
     last = [{b.kind: b for b in r.baselines} for r in results]
     device_days = [r.totals.hours / 24 * r.totals.devices for r in results]
-    work = [t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j for t in (r.totals for r in results)]
 
     def a_day(values: Iterable[float]) -> float:
         return _mean([v / d for v, d in zip(values, device_days, strict=True)])
@@ -99,7 +98,7 @@ def _size(devices: int, results: Sequence[Result], accuracies: bool, newcomers: 
         newcomer_pooled=_mean([getattr(b["pooled"], name) for b in last]) if newcomers else None,
         bytes_up=a_day(float(r.totals.bytes_up) for r in results),
         bytes_down=a_day(float(r.totals.bytes_down) for r in results),
-        joules=a_day(work),
+        joules=a_day(r.totals.work_j for r in results),
         all_joules=a_day(r.totals.joules for r in results),
     )
 

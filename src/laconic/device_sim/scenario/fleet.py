@@ -163,7 +163,7 @@ class _Kind:
 def _build(d: DevicesSection, profile: Board) -> Build:
     battery = None
     if d.battery is not None:
-        mah = d.battery.mah if d.battery.mah is not None else None
+        mah = d.battery.mah
         if mah is None and profile.battery_mah is not None:
             mah = profile.battery_mah.value
         if mah is None:
