@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,3 +216,19 @@ def test_sensors_of_a_new_process_begin_at_nothing() -> None:
     assert (r.bytes_up, r.bytes_down, r.joules_compute, r.joules_radio) == (0, 0, 0.0, 0.0)
     assert r.metered
     assert world.bytes_of("d0") > (0, 0)
+
+
+def test_garbage_is_collected_as_before_once_time_has_passed() -> None:
+    before = gc.get_threshold()
+    seen: list[int] = []
+    try:
+        for threshold in (700, 0, 10**6):
+            gc.set_threshold(threshold, 10, 10)
+            world = World()
+            world.at(1.0, lambda: seen.append(gc.get_threshold()[0]))
+            world.run(2.0)
+            assert gc.get_threshold() == (threshold, 10, 10)
+    finally:
+        gc.set_threshold(*before)
+    assert seen[0] > 700
+    assert seen[1:] == [0, 10**6]

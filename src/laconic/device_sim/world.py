@@ -15,6 +15,7 @@ from laconic.device_sim import chance
 from laconic.device_sim.body import Body
 from laconic.device_sim.clock import EVENT, WAKE, Clock
 from laconic.device_sim.computing import Failures, Speed
+from laconic.device_sim.garbage import rare_collections
 from laconic.device_sim.host import Host
 from laconic.device_sim.links import Connection
 from laconic.device_sim.network import Network
@@ -189,7 +190,8 @@ class World:
 
     def run(self, until_s: float, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Let time pass until `until_s`, or until `stop()` is true, or until nothing is left to happen."""
-        self._clock.run(until_s, stop)
+        with rare_collections():
+            self._clock.run(until_s, stop)
 
     # --- hosts
 
