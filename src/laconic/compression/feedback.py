@@ -97,18 +97,24 @@ class Residual:
         keep = 0.0 if missed > settings.stale_after else settings.decay**missed
         return Residual(self.values * np.float32(keep), self.version)
 
-    def carried(self, change: Vector, version: int, *, usual: float, settings: FeedbackSettings) -> Residual:
+    def carried(
+        self, change: Vector, version: int, *, usual: float, settings: FeedbackSettings, reuse: bool = False
+    ) -> Residual:
         """With a change made from `version`: aged, added, capped at `settings.cap` times `usual`, the norm of
         a change as this device makes them, or of this one if that is longer.
+
+        `reuse`: the result may have the memory of `change`, which is equal to the sum then.
 
         Raises `ModelError` and `NonFinite` as `carry` does; the residual then stays as it was.
         """
         old = self.aged(version, settings).values
-        target = carry(old, change)
+        alone = old is no_residual(old.size)
+        # New memory costs more than the sum. Zero is added, too: it makes -0 of a change +0.
+        target = carry(old, change, out=change if reuse and alone else None)
         length, reference = norm(target), usual
         # Otherwise it is within the bound whatever the change's own norm is.
         if not length <= settings.cap * usual:
-            reference = max(usual, length if old is no_residual(old.size) else norm(change))
+            reference = max(usual, length if alone else norm(change))
         values = _capped(target, length, reference, settings.cap)
         return Residual(values, version, length if values is target else None)
 
@@ -137,15 +143,16 @@ def norm(vector: Vector) -> float:
     return root_mean_square(vector) * math.sqrt(vector.size)
 
 
-def carry(residual: Vector, change: Vector) -> Vector:
-    """What is to be sent: residual plus this round's change; float32, a new vector of the same shape.
+def carry(residual: Vector, change: Vector, *, out: Vector | None = None) -> Vector:
+    """What is to be sent: residual plus this round's change; float32, of the same shape: a new vector, or
+    `out`.
 
     Raises `ModelError` for different shapes, `NonFinite` when the sum is not finite: the caller then drops
     the change and keeps the residual as it was.
     """
     _same_shape(residual, change)
     with np.errstate(over="ignore", invalid="ignore"):
-        target = np.add(residual, change, dtype=np.float32)
+        target = np.add(residual, change, dtype=np.float32, out=out)
     return _finite(target, "sum of residual and change")
 
 

@@ -155,7 +155,7 @@ def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
     # Where nothing new is learnt the change fades; a cap that faded too would take what has not been sent.
     usual = assignment.gate_state.running_norm or 0.0
     kept, echo = caught_up(assignment.residual, assignment.echo, offer)
-    residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback)
+    residual = kept.carried(change, offer.version, usual=usual, settings=assignment.feedback, reuse=True)
     residual = _sparing(residual, kept, change, schema.controls)
     decision = decide(
         assignment.gate,
