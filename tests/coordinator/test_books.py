@@ -24,7 +24,7 @@ from laconic.edge_sdk.records import Held
 from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed, StorageError
 from laconic.node import Send
 from laconic.protocol import topics
-from laconic.protocol.identity import selected, weights_hash
+from laconic.protocol.identity import draws, selected, weights_hash
 from laconic.protocol.messages import Allowance, Eligibility, Fin, Manifest, State, Telemetry
 from laconic.protocol.messages import decode as decode_message
 from laconic.schema import Schema, TensorSpec, Vector
@@ -238,7 +238,7 @@ def test_who_has_spent_more_is_never_asked_sooner(
 
 @given(st.lists(st.text("abcdef", min_size=1, max_size=6), unique=True, max_size=20), st.floats(0, 1))
 def test_the_coordinator_chooses_whom_the_devices_choose(names: list[str], share: float) -> None:
-    picked = chosen([DeviceRecord(n) for n in names], HASH, share)
+    picked = chosen([DeviceRecord(n) for n in names], draws(names, HASH), share)
     assert picked == [n for n in names if selected(n, HASH, share)]
 
 

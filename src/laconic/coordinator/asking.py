@@ -21,7 +21,7 @@ from laconic.coordinator.selection import Candidate, Context
 from laconic.coordinator.treasury import Treasury
 from laconic.errors import ConfigError
 from laconic.node import Note
-from laconic.protocol.identity import selected, share_for
+from laconic.protocol.identity import draws, selected, share_for
 
 _MANY: Final = 10**12
 """Devices: more than there will be."""
@@ -89,7 +89,8 @@ class Asking:
             picked = self._by_name(others, max(1, len(expected)), progress.task, progress.number)
         else:
             share = _wider(progress.share)
-            picked = Picked(selection.chosen(able, progress.task, share), share)
+            drawn = draws((r.name for r in able), progress.task)
+            picked = Picked(selection.chosen(able, drawn, share), share)
         self._waiting(able, progress.number)
         self.write_down((n for n in picked.names if n not in expected), progress.number)
         return picked
@@ -123,12 +124,13 @@ class Asking:
     def _by_hash(self, here: Sequence[DeviceRecord], able: Sequence[DeviceRecord], task: str) -> Picked:
         plan = self._campaign.plan
         share = self._campaign.share
+        drawn = draws((r.name for r in here), task)
         if plan.target_reports:
-            share = share_for((r.name for r in here), task, plan.asked(len(here)))
-        names = selection.chosen(able, task, share)
+            share = share_for(drawn, plan.asked(len(here)))
+        names = selection.chosen(able, drawn, share)
         while len(names) < min(plan.min_reports, len(here)) and share < 1.0:
             share = _wider(share)
-            names = selection.chosen(able, task, share)
+            names = selection.chosen(able, drawn, share)
         return Picked(names, share)
 
     def _by_name(self, able: Sequence[DeviceRecord], count: int, task: str, number: int) -> Picked:

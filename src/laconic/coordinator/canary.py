@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from laconic.coordinator.verdict import ModelSettings
-from laconic.protocol.identity import selected, share_for, task_id
+from laconic.protocol.identity import draws, selected, share_for, task_id
 
 
 class Canary(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ def begin(
     """
     # No fleet has a / in its name: the trial's task is no round's.
     task = task_id(f"{fleet}/canary", number, model)
-    share = max(settings.canary_share, share_for(here, task, settings.canary_reports))
+    share = max(settings.canary_share, share_for(draws(here, task), settings.canary_reports))
     return Canary(version, task, share)
 
 

@@ -14,7 +14,7 @@ from laconic.coordinator.budgets import Work
 from laconic.coordinator.campaign import Campaign
 from laconic.coordinator.ledger import DeviceRecord, Ledger
 from laconic.coordinator.registry import Registry
-from laconic.protocol.messages import Allowance, Offer
+from laconic.protocol.messages import Allowance, Eligibility, Offer
 
 
 class Treasury:
@@ -26,6 +26,8 @@ class Treasury:
         self._dense_bytes = dense_bytes
         self._allowances = budgets.allowances_of(campaign.budget)
         self._counts = any(limits_something(a) for a in self._allowances)
+        # Asked of every device in every round: where nothing is said, nothing is looked up.
+        self._free = not self._allowances and campaign.eligibility == Eligibility()
         self._work: Work | None = None
         self._codecs: dict[str, CodecSettings] = {}
         """Of devices that are asked for shorter updates than others, in the open round."""
@@ -64,9 +66,9 @@ class Treasury:
         """Why a device is not to be asked, or None.
 
         What is offered to a whole cohort is heard by all: its devices apply the terms themselves, and only
-        those that hear nothing are not expected to answer.
+        those that hear nothing are not expected to answer. Where there are no terms, it is the same.
         """
-        if not self._campaign.targeted:
+        if self._free or not self._campaign.targeted:
             return "resting" if record.rest_until > now else None
         allowance = self.allowance(record.name)
         cost = self.expects(record, now) if limits_something(allowance) else budgets.NO_COST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from laconic.protocol.messages import Manifest, encode
 from laconic.schema import Schema, Vector
 
 SIGNATURE_ALGORITHM = "hmac-sha256"
+_DRAWS: Final = 2**48
 
 _hashed: Final[dict[int, tuple[weakref.ref[Vector], Schema, bytes]]] = {}
 """Hashes of arrays that cannot change, by their ids, as long as they live: a thousand virtual devices begin
@@ -71,26 +72,28 @@ def selected(device: str, task: str, share: float) -> bool:
 
     A hash, so that devices select themselves from one retained message and the coordinator knows who did.
     """
-    return next(_draws((device,), task)) < share * 2**48
+    return draws((device,), task)[device] < share * _DRAWS
 
 
-def all_selected(devices: Iterable[str], task: str, share: float) -> list[str]:
-    """Those of `devices` that are `selected`."""
-    names = list(devices)
-    return [name for name, draw in zip(names, _draws(names, task), strict=True) if draw < share * 2**48]
+def all_selected(devices: Iterable[str], drawn: Mapping[str, int], share: float) -> list[str]:
+    """Those of `devices` that are `selected` with the task of their `draws`."""
+    bound = share * _DRAWS
+    return [name for name in devices if drawn[name] < bound]
 
 
-def share_for(devices: Iterable[str], task: str, count: int) -> float:
-    """The share with which `task` asks exactly `count` of `devices`; 1 if there are no more than that."""
-    drawn = sorted(_draws(devices, task))
-    return (drawn[count - 1] + 1) / 2**48 if 0 < count < len(drawn) else 1.0
+def share_for(drawn: Mapping[str, int], count: int) -> float:
+    """The share with which the task of these `draws` asks exactly `count` of their devices; 1 if there are no
+    more than that."""
+    ordered = sorted(drawn.values())
+    return (ordered[count - 1] + 1) / _DRAWS if 0 < count < len(ordered) else 1.0
 
 
-def _draws(devices: Iterable[str], task: str) -> Iterator[int]:
-    """`_digest(device, task)` for each, its first 48 bits: a coordinator draws for all in every round."""
-    rest = _framed(task)
-    for device in devices:
-        yield int.from_bytes(hashlib.sha256(_framed(device) + rest).digest()[:6], "big")
+def draws(devices: Iterable[str], task: str) -> dict[str, int]:
+    """What each draws of 2^48 numbers, the first 48 bits of a hash with `task`: whose is lowest is selected
+    first."""
+    digest, number, rest = hashlib.sha256, int.from_bytes, _framed(task)
+    # A coordinator draws for its whole fleet in every round.
+    return {device: number(digest(_framed(device) + rest).digest()[:6], "big") for device in devices}
 
 
 def _digest(*parts: str) -> bytes:
