@@ -89,7 +89,8 @@ class Stacks:
         jobs, step = run.jobs, 0
         while active := sum(job.whole > step for job in jobs):
             batch = jobs[0].batch
-            step_bytes = active * sum(a[:1].nbytes for a in jobs[0].data.values()) * batch
+            sample_bytes = self._form.carried_bytes + sum(a[:1].nbytes for a in jobs[0].data.values())
+            step_bytes = active * sample_bytes * batch
             stop = min(jobs[active - 1].whole, step + max(1, DATA_BYTES // max(1, step_bytes)))
             self._advance(run, list(range(active)), step * batch, stop - step, batch)
             step = stop

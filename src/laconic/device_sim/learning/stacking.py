@@ -6,7 +6,8 @@ of which nothing depends on a device stays as it is. Needs onnx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ from onnx import (
 )
 
 from laconic.device_sim.learning.operators import RULES, Place
+from laconic.device_sim.learning.phases import Phase, phases
 from laconic.errors import ModelError
 from laconic.runtime import Bundle
 
@@ -42,6 +44,8 @@ class Stacked:
     state: tuple[str, ...]
     data: tuple[str, ...]
     settings: tuple[str, ...]
+    carried_bytes: int
+    """What is handed into and out of the loop besides, for each sample of a step, about."""
 
 
 def stacked(bundle: Bundle) -> Stacked:
@@ -59,19 +63,21 @@ def stacked(bundle: Bundle) -> Stacked:
     state = tuple(o.name.removesuffix(":new") for o in step.output if o.name.endswith(":new"))
     inputs = [i.name for i in step.input]
     settings = tuple(n for n in inputs if n not in state and n not in data)
-    work = _Work(data, settings, moving={*data, *state})
+    work = _Work(data, state, settings)
     work.values.update({t.name: numpy_helper.to_array(t) for t in step.initializer})
     for info in (*step.input, *step.output, *step.value_info):
         if info.type.tensor_type.HasField("shape"):
-            work.ranks[info.name] = len(info.type.tensor_type.shape.dim)
-    work.ranks.update({n: a.ndim for n, a in work.values.items()})
+            work.shapes[info.name] = [d.dim_value or None for d in info.type.tensor_type.shape.dim]
+            work.types[info.name] = info.type.tensor_type.elem_type
+    work.shapes.update({n: list(a.shape) for n, a in work.values.items()})
+    work.limits.update({t.name: t.classes for t in manifest.targets if t.classes})
     work.stacked.update(inputs)
-    for node in step.node:
-        work.turn(node)
+    for node, phase in zip(step.node, phases(step.node, data, state, settings), strict=True):
+        work.turn(node, phase)
     if alone := [o.name for o in step.output if o.name not in work.stacked]:
         raise ModelError("result of a step that is the same for all devices", value=alone[0])
-    types = {i.name: i for i in (*step.input, *step.output)}
-    return Stacked(_assembled(work, types, state, data, settings), state, data, settings)
+    carried = sum(4 * math.prod(d or 1 for d in work.shapes[n]) for n in (*work.entering, *work.leaving))
+    return Stacked(_assembled(work), state, data, settings, carried)
 
 
 def _with_values(model: ModelProto, bundle: Bundle) -> ModelProto:
@@ -88,30 +94,39 @@ def _with_values(model: ModelProto, bundle: Bundle) -> ModelProto:
 
 @dataclass
 class _Work:
-    """What has been turned so far: `stacked`, `ranks` and `values` speak of tensors of the step."""
+    """What has been turned so far: `stacked`, `shapes`, `types`, `values` and `limits` speak of the step's
+    tensors; None is a size that is not known."""
 
     data: Sequence[str]
+    state: Sequence[str]
     settings: Sequence[str]
-    moving: set[str]
-    """Tensors that change from step to step."""
     stacked: set[str] = field(default_factory=set)
-    ranks: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, list[int | None]] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
     values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-    outer: Place = field(init=False)
-    body: Place = field(init=False)
+    limits: dict[str, int] = field(default_factory=dict)
+    """Above integers that are not negative, by the tensor that holds them."""
+    entering: list[str] = field(default_factory=list)
+    """What is made ahead and read in the loop."""
+    leaving: list[str] = field(default_factory=list)
+    """What is made in the loop and read behind."""
+    unfolded: list[str] = field(default_factory=list)
+    """Data that are read ahead or behind."""
+    places: dict[Phase, Place] = field(init=False)
+    made: dict[str, Phase] = field(init=False)
+    """Where each tensor is made."""
 
     def __post_init__(self) -> None:
-        self.outer = Place(self, "outer/")
-        self.body = Place(self, "body/", self.outer)
+        outer = Place(self, "outer")
+        self.places = {"outer": outer, "body": Place(self, "body", outer)}
+        self.places |= {"ahead": Place(self, "ahead"), "behind": Place(self, "behind")}
+        self.made = dict.fromkeys(self.data, "ahead")
+        self.made.update(dict.fromkeys(self.state, "body"))
 
-    def turn(self, node: NodeProto) -> None:
-        """Append the stacked form of a node, where it is computed as seldom as can be."""
-        read = [i for i in node.input if i]
-        # The data of all steps have the same shape: what depends on that alone is done once.
-        shape = node.op_type in ("Shape", "Size") and read[0] in self.data
-        place = self.body if any(i in self.moving for i in read) and not shape else self.outer
-        if place is self.body:
-            self.moving.update(node.output)
+    def turn(self, node: NodeProto, phase: Phase) -> None:
+        """Append the stacked form of a node."""
+        place, read = self.places[phase], [i for i in node.input if i]
+        self.made.update(dict.fromkeys(node.output, phase))
         if node.domain or any(a.type == AttributeProto.GRAPH for a in node.attribute):
             raise ModelError("operator without a stacked form", value=f"{node.domain}.{node.op_type}")
         if not any(i in self.stacked for i in read):
@@ -123,54 +138,78 @@ class _Work:
         if rule(place, node):
             self.stacked.update(node.output)
 
-    def name(self, tensor: str) -> str:
-        """A tensor's name in the new graph: settings keep theirs."""
+    def name(self, tensor: str, phase: Phase) -> str:
+        """A tensor's name where it is read or made: settings keep theirs."""
         if tensor in self.settings:
             return tensor
-        return f"{'body/' if tensor in self.moving else 'outer/'}{tensor}"
+        made = self.made.get(tensor, "outer")
+        if made == "outer" or phase == "outer":
+            return f"outer/{tensor}"
+        if made == "body" and phase == "behind":
+            _once(self.leaving, tensor)
+            return f"behind/{tensor}"
+        if made == "ahead" and phase == "body" and tensor not in self.data:
+            _once(self.entering, tensor)
+        if made == "ahead" and phase != "body" and tensor in self.data:
+            _once(self.unfolded, tensor)
+        return f"{'body' if phase == 'body' else made}/{tensor}"
 
-    def shaped(self, tensor: str) -> tuple[str, int]:
+    def shaped(self, tensor: str, phase: Phase) -> tuple[str, int]:
         """What has a stacked tensor's shape behind so many leading axes: data have two around the loop."""
-        return (tensor, 2) if tensor in self.data else (self.name(tensor), 1)
+        return (tensor, 2) if tensor in self.data and phase == "outer" else (self.name(tensor, phase), 1)
 
 
-def _assembled(
-    work: _Work,
-    types: Mapping[str, ValueInfoProto],
-    state: Sequence[str],
-    data: Sequence[str],
-    settings: Sequence[str],
-) -> bytes:
-    def info(name: str, *leading: str, as_name: str = "") -> ValueInfoProto:
-        kind = types[name].type.tensor_type
-        own = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim]
-        return helper.make_tensor_value_info(as_name or name, kind.elem_type, [*leading, *own])
+def _once(names: list[str], name: str) -> None:
+    if name not in names:
+        names.append(name)
 
-    results = [*(f"{n}:new" for n in state), "loss"]
-    body = work.body
+
+def _assembled(work: _Work) -> bytes:
+    def info(tensor: str, name: str, *leading: str) -> ValueInfoProto:
+        return helper.make_tensor_value_info(name, work.types[tensor], [*leading, *work.shapes[tensor]])
+
+    outer, ahead, body, behind = (work.places[p] for p in ("outer", "ahead", "body", "behind"))
+    new = [f"{n}:new" for n in work.state]
+    inside = work.made["loss"] == "body"
+    told = [*new, *(["loss"] if inside else []), *work.leaving]
     made = {o for node in body.nodes for o in node.output}
     leaving: list[str] = []
-    for tensor in map(work.name, results):
+    for tensor in (work.name(n, "body") for n in told):
         own = tensor in made and tensor not in leaving
         leaving.append(tensor if own else body.op("Identity", tensor))
     inner = helper.make_graph(
         body.nodes,
         "step",
-        [info(n, _DEVICES, as_name=f"body/{n}") for n in (*state, *data)],
-        [info(n, _DEVICES, as_name=out) for n, out in zip(results, leaving, strict=True)],
+        [info(n, f"body/{n}", _DEVICES) for n in (*work.state, *work.data, *work.entering)],
+        [info(n, out, _DEVICES) for n, out in zip(told, leaving, strict=True)],
         initializer=body.constants,
     )
-    scan = helper.make_node("Scan", [*state, *data], results, body=inner, num_scan_inputs=len(data))
+    before, after = Place(work, "outer", prefix="before/"), Place(work, "outer", prefix="after/")
+    for n in work.unfolded:
+        before.merged(n, f"ahead/{n}")
+    around = before.op("Shape", work.data[0], start=0, end=2) if work.entering or not inside else ""
+    before.nodes += ahead.nodes
+    entering = [before.parted(f"ahead/{n}", around) for n in work.entering]
+    scanned = [*work.state, *work.data, *entering]
+    results = [*new, *(n if n == "loss" else f"after/{n}" for n in told[len(new) :])]
+    scan = helper.make_node(
+        "Scan", scanned, results, body=inner, num_scan_inputs=len(scanned) - len(work.state)
+    )
+    for n in work.leaving:
+        after.merged(f"after/{n}", f"behind/{n}")
+    after.nodes += behind.nodes
+    if not inside:
+        after.parted("behind/loss", around, "loss")
     graph = helper.make_graph(
-        [*work.outer.nodes, scan],
+        [*outer.nodes, *before.nodes, scan, *after.nodes],
         "stacked",
         [
-            *(info(n, _DEVICES) for n in state),
-            *(info(n, _STEPS, _DEVICES) for n in data),
-            *(info(n, _DEVICES) for n in settings),
+            *(info(n, n, _DEVICES) for n in work.state),
+            *(info(n, n, _STEPS, _DEVICES) for n in work.data),
+            *(info(n, n, _DEVICES) for n in work.settings),
         ],
-        [*(info(n, _DEVICES) for n in results[:-1]), info("loss", _STEPS, _DEVICES)],
-        initializer=work.outer.constants,
+        [*(info(n, n, _DEVICES) for n in new), info("loss", "loss", _STEPS, _DEVICES)],
+        initializer=[c for p in (outer, before, ahead, after, behind) for c in p.constants],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     encoded: bytes = model.SerializeToString(deterministic=True)
