@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import inf
+from operator import add
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.device_sim.body import MONTH_S, Body, Build, Cell, build, cell
-from laconic.device_sim.energy import SPENT, Ledger, Part, shares
+from laconic.device_sim.energy import SPENT, Ledger, Part, shares, spent_and_worked
 from laconic.device_sim.radio import RadioPower, compiled
 from laconic.device_sim.signals import DAY_S, HOUR_S, Constant, Daily, Nightly, Recorded, Signal, Solar
 from laconic.errors import ConfigError, LocalProtocolError
@@ -209,6 +211,19 @@ def test_the_shares_of_the_joules_add_up_to_all() -> None:
     assert sum(found.values()) == pytest.approx(1)
     assert found[Origin.ASSUMED] == pytest.approx(6 / 8)
     assert sum(shares({}, {}).values()) == 0
+
+
+@given(st.lists(st.lists(st.floats(0, 1e9), min_size=len(Part), max_size=len(Part)), min_size=1, max_size=20))
+def test_a_fleets_joules_are_added_one_after_the_other_bit_for_bit(fleet: list[list[float]]) -> None:
+    ledgers = [Ledger() for _ in fleet]
+    for ledger, joules in zip(ledgers, fleet, strict=True):
+        for part in Part:
+            ledger.add(part, joules[part])
+    all_j = work_j = 0.0
+    for joules in fleet:
+        all_j += reduce(add, [joules[part] for part in SPENT])
+        work_j += joules[Part.COMPUTE] + (joules[Part.PROMOTION] + joules[Part.ACTIVE] + joules[Part.TAIL])
+    assert spent_and_worked(ledgers) == (all_j, work_j)
 
 
 @pytest.mark.parametrize("charge", [-0.1, 1.1, float("nan")])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Final
+
+import numpy as np
 
 from laconic.profiles import Origin
 
@@ -58,6 +60,17 @@ class Ledger:
     def spent(self) -> float:
         """All that was taken."""
         return sum(self.joules[_SPENT])
+
+
+def spent_and_worked(ledgers: Iterable[Ledger]) -> tuple[float, float]:
+    """All that hosts have spent, and what of it went into computing and transfers; of one host at least.
+
+    Added up as `Ledger` and a loop would, one after the other, for whole fleets at every version.
+    """
+    joules = np.frombuffer(b"".join(ledger.joules for ledger in ledgers)).reshape(-1, len(Part))
+    spent = joules[:, _SPENT].cumsum(axis=1)[:, -1]
+    worked = joules[:, Part.COMPUTE] + joules[:, _RADIO].cumsum(axis=1)[:, -1]
+    return float(spent.cumsum()[-1]), float(worked.cumsum()[-1])
 
 
 def shares(

@@ -103,10 +103,10 @@ def compiled(profile: Profile) -> RadioPower:
 class Radio:
     """The transfers of one radio, and its power at any moment from the last `forget` on."""
 
-    __slots__ = ("_last_end", "_spans", "power")
+    __slots__ = ("_last_end", "_spans", "_tail_s", "power")
 
     def __init__(self, power: RadioPower) -> None:
-        self.power = power
+        self.power, self._tail_s = power, power.tail_s
         self._spans: list[tuple[float, float, float]] = []
         self._last_end = -inf
 
@@ -163,7 +163,7 @@ class Radio:
 
     def rests(self, t: float) -> bool:
         """Whether it idles at `t`, and from then on as long as nothing is begun."""
-        return not self._spans and all(self._last_end + seconds <= t for seconds, _ in self.power.tail)
+        return not self._spans and self._last_end + self._tail_s <= t
 
     def cut(self, t: float) -> None:
         """The link is gone: nothing passes after `t`."""

@@ -160,9 +160,10 @@ class World:
 
     def settle(self) -> None:
         """Bring every host's energy up to now: it is integrated from event to event."""
+        now = self.now
         for host in self._hosts.values():
             if host.body is not None:
-                host.body.advance(self.now)
+                host.body.advance(now)
 
     def crash(self, name: str) -> None:
         """Kill `name`'s process now; its disk stays."""

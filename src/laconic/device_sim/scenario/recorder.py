@@ -12,7 +12,7 @@ import msgspec
 from laconic.coordinator.engine import CoordinatorEngine
 from laconic.coordinator.selection import jain
 from laconic.device_sim.body import Body
-from laconic.device_sim.energy import Part, shares
+from laconic.device_sim.energy import Part, shares, spent_and_worked
 from laconic.device_sim.host import Host
 from laconic.device_sim.scenario.losses import Losses
 from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals
@@ -84,18 +84,16 @@ class _Sums(NamedTuple):
 def _sums(diaries: Sequence[_Diary]) -> _Sums:
     """In one pass: whole fleets are summed up at every version."""
     on = up = down = 0
-    joules = work_j = 0.0
     charges = []
     for d in diaries:
         body, host = d.body, d.host
-        ledger, charge = body.ledger, body.charge
+        charge = body.charge
         on += body.on
         up += host.bytes_up
         down += host.bytes_down
-        joules += ledger.spent
-        work_j += ledger[Part.COMPUTE] + ledger.radio
         if charge is not None:
             charges.append(charge)
+    joules, work_j = spent_and_worked(d.body.ledger for d in diaries)
     return _Sums(on, charges, up, down, joules, work_j)
 
 
