@@ -40,6 +40,8 @@ class Correction:
         another size or type.
         """
         schema = bundle.control_schema
+        if own is None and not schema.size:
+            return cls(schema, {}, {}, {}, np.empty(0, np.float32), rate)
         if own is None:
             own = np.zeros(schema.size, np.float32)
         elif not schema.size:

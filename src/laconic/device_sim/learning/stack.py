@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from laconic.schema import Schema, Vector
 STATE_BYTES = 2**19
 """Of the devices' states in a stack, about: what stays in a core's cache."""
 
-DATA_BYTES = 2**21
+DATA_BYTES = 2**23
 """Of the data for one call, about."""
 
 DEVICES = 64
@@ -110,11 +111,7 @@ class Stacks:
         if places == list(range(len(places))):
             rows = slice(0, len(places))
         feeds = {n: aligned(a[rows]) for n, a in (*run.state.items(), *run.settings.items())}
-        picked = run.picked(places, start, steps, batch)
-        for name in self._form.data:
-            source = run.data[name]
-            feeds[name] = run.room(name, (*picked.shape, *source.shape[1:]))
-            np.take(source, picked, axis=0, out=feeds[name], mode="clip")
+        feeds |= {n: run.shown(n, places, start, steps, batch) for n in self._form.data}
         try:
             *state, losses = self._session.run(self._results, feeds)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
@@ -130,9 +127,7 @@ class _Run:
 
     def __init__(self, bundle: Bundle, jobs: Sequence[Ready]) -> None:
         self.jobs, self._bundle = jobs, bundle
-        self.data = {n: np.concatenate([job.data[n] for job in jobs]) for n in jobs[0].data}
-        """All of the devices' samples, one device after the other."""
-        self._first = np.cumsum([0, *(job.samples for job in jobs)])
+        self._data = {n: [np.ascontiguousarray(job.data[n]) for job in jobs] for n in jobs[0].data}
         manifest = bundle.manifest
         begins = [job.begin for job in jobs]
         self.state = _spread(np.stack([b.weights for b in begins]), bundle.schema)
@@ -153,19 +148,23 @@ class _Run:
         self._losses = [np.empty(job.steps, np.float32) for job in jobs]
         self._told = [0] * len(jobs)
 
-    def picked(self, places: Sequence[int], start: int | None, steps: int, batch: int) -> NDArray[np.int64]:
-        """Which samples some devices see in their next steps, shape `(steps, devices, batch)`."""
-        out = np.empty((steps, len(places), batch), np.int64)
+    def shown(self, name: str, places: Sequence[int], start: int | None, steps: int, batch: int) -> Array:
+        """What some devices see of a data input in their next steps, shape `(steps, devices, batch, ...)`."""
+        first, each = self._data[name][0], steps * batch
+        rest, dtype = first.shape[1:], first.dtype
+        out = self._room(name, (steps, len(places), batch, *rest), dtype)
+        picked = self._room("picked", (each, *rest), dtype)
         for column, place in enumerate(places):
             job = self.jobs[place]
             begin = job.whole * job.batch if start is None else start
-            mine = job.order[begin : begin + steps * batch]
-            out[:, column] = mine.reshape(steps, batch) + self._first[place]
+            order = job.order[begin : begin + each]
+            # Clipped, or numpy would fill another array first; the order has no sample that is not there.
+            np.take(self._data[name][place], order, axis=0, out=picked, mode="clip")
+            out[:, column] = picked.reshape(steps, batch, *rest)
         return out
 
-    def room(self, name: str, shape: tuple[int, ...]) -> Array:
+    def _room(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Where the data of the next call can lie: in the same memory as those of the last one."""
-        dtype = self.data[name].dtype
         size = math.prod(shape) * dtype.itemsize
         held, room = self._rooms.get(name, (-1, None))
         if room is None or held < size:
@@ -188,18 +187,25 @@ class _Run:
             slot: _joined(self.state, bundle.weight_schema, len(self.jobs), f"opt/{slot}/")
             for slot in bundle.manifest.optimizer.slots
         }
+        matrices = [m for m in (weights, local, *slots.values()) if m.size]
+        sound = np.all([np.isfinite(m).all(axis=1) for m in matrices], axis=0)
         return [
-            self._outcome(i, weights[i], local[i], {s: m[i] for s, m in slots.items()})
+            self._outcome(i, weights[i], local[i], {s: m[i] for s, m in slots.items()}, bool(sound[i]))
             for i in range(len(self.jobs))
         ]
 
-    def _outcome(self, place: int, weights: Vector, local: Vector, slots: dict[str, Vector]) -> Outcome:
+    def _outcome(
+        self, place: int, weights: Vector, local: Vector, slots: dict[str, Vector], sound: bool
+    ) -> Outcome:
         job = self.jobs[place]
-        try:
-            for vector in (weights, local, *slots.values()):
-                check_finite("weights after training", vector, "lower the learning rate or check the data")
-        except LaconicError as e:
-            return e
+        if not sound:
+            try:
+                for vector in (weights, local, *slots.values()):
+                    check_finite(
+                        "weights after training", vector, "lower the learning rate or check the data"
+                    )
+            except LaconicError as e:
+                return e
         step = int(self.state["step"][place]) if "step" in self.state else 0
         # Copies: a row would keep all of the stack alive.
         return TrainResult(
