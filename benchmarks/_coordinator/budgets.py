@@ -12,11 +12,12 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from _result import Bar, at_least, at_most
+from msgspec.structs import replace
 
 from laconic.budget import calendar
 from laconic.budget.allowance import of_device

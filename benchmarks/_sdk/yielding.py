@@ -7,11 +7,12 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from _result import Bar, at_least, at_most
+from msgspec.structs import replace
 
 from _sdk.latency import model
 from _sdk.site import examples

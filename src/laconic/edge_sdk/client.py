@@ -123,7 +123,7 @@ class Device:
         """Bytes and joules since the process began, charge, temperature, load, as the sensors have them."""
         # Without `busy`, which may well ask for these.
         readings = self._life.guard.measured(time.time())
-        return {f: getattr(readings, f) for f in Readings.__dataclass_fields__ if f != "busy"}
+        return {f: getattr(readings, f) for f in Readings.__struct_fields__ if f != "busy"}
 
     def predict(self, x: Inputs) -> Outputs:
         """The model's output for inputs `x`, samples on axis 0, by the newest whole model; from any thread.

@@ -6,8 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from laconic.edge_sdk.policy import Limits, refusal
 from laconic.edge_sdk.sensors import Readings, Sensors
