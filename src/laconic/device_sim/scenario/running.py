@@ -12,6 +12,7 @@ import msgspec
 from laconic import __version__
 from laconic.coordinator.campaign import Campaign
 from laconic.device_sim.cluster import Engine, workshop_of
+from laconic.device_sim.heap import kept_memory
 from laconic.device_sim.learning.workshop import Workshop
 from laconic.device_sim.scenario.baselines import Practice
 from laconic.device_sim.scenario.campaigning import campaign_in
@@ -77,6 +78,11 @@ def play(
         raise ConfigError("threads", value=threads, limit="1 or more")
     if seed is not None:
         scenario = scenario.replaced({"seed": seed})
+    with kept_memory():
+        return _through(scenario, threads, engine, watch)
+
+
+def _through(scenario: Scenario, threads: int, engine: Engine, watch: Watch | None) -> tuple[Result, Models]:
     s = scenario.settings
     campaign = campaign_in(scenario)
     with ThreadPoolExecutor(1) as beside:
