@@ -124,7 +124,7 @@ class Download:
             return (topics.manifest(self._asking_for()),)
         blob, assembly = self._plan[len(self._frames)], self._assembly
         assert assembly is not None
-        missing = assembly.missing(blob.chunks)[:_WINDOW]
+        missing = assembly.missing(blob.chunks, most=_WINDOW)
         return tuple(topics.blob_chunk(blob.address, i) for i in missing)
 
     def take(self, topic: str, payload: bytes) -> Fetched | None:
@@ -252,7 +252,7 @@ class Download:
         if address != blob.address or index >= blob.chunks:
             return None
         assembly.add(index, payload)
-        if assembly.missing(blob.chunks):
+        if assembly.missing(blob.chunks, most=1):
             return None
         try:
             frame = assembly.join(size=blob.size, chunks=blob.chunks, sha256=blob.sha256)

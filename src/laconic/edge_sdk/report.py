@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import msgspec
@@ -37,7 +36,7 @@ def promise(
         base=offer.model,
         size=len(frame),
         chunks=max(1, -(-len(frame) // chunk_bytes)),
-        sha256=hashlib.sha256(frame).digest(),
+        sha256=outcome.sha256,
         weight=report_weight(outcome.samples),
         norm=amount(outcome.norm),
         threshold=amount(outcome.threshold),

@@ -86,6 +86,8 @@ class Outcome:
     accuracy_before: float | None = None
     exact: bool = False
     """The frame is known to say all of the residual, bit for bit."""
+    sha256: bytes = b""
+    """Of the frame: to hash a large one would hold up whoever handles events."""
 
 
 def job(assignment: Assignment, learner: Learner) -> Compute:
@@ -185,6 +187,7 @@ def conclude(assignment: Assignment, learnt: Learnt) -> Outcome:
         private=trained.private,
         accuracy_before=None if base is None else base.accuracy,
         exact=exact,
+        sha256=b"" if frame is None else hashlib.sha256(frame).digest(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from typing import Final
 
 from laconic.errors import ChecksumMismatch, LimitExceeded, Malformed
@@ -28,6 +29,8 @@ class Assembly:
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._pieces: dict[int, bytes] = {}
+        self._first_missing = 0
+        """All before it are here."""
         self.held_bytes = 0
 
     def add(self, index: int, piece: bytes) -> None:
@@ -51,9 +54,12 @@ class Assembly:
         """Memory that the pieces take, about."""
         return self.held_bytes + _ENTRY_BYTES * len(self._pieces)
 
-    def missing(self, chunks: int) -> list[int]:
-        """Which of `chunks` pieces have not arrived, in order."""
-        return [i for i in range(chunks) if i not in self._pieces]
+    def missing(self, chunks: int, *, most: int | None = None) -> list[int]:
+        """Which of `chunks` pieces have not arrived, in order; of those the first `most`."""
+        while self._first_missing in self._pieces:
+            self._first_missing += 1
+        rest = (i for i in range(self._first_missing, chunks) if i not in self._pieces)
+        return list(islice(rest, most))
 
     def join(self, *, size: int, chunks: int, sha256: bytes) -> bytes:
         """The blob, once nothing is missing.
