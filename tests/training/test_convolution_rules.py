@@ -99,7 +99,7 @@ def test_conv(
 def applicable(c: Correlation) -> list[str]:
     if c.group == 1:
         pointwise = ["at_once", "each_sample"] if c.window.pointwise else []
-        rows = ["rows_each"] if c.window.rank == 2 else []
+        rows = ["rows_at_once", "rows_each"] if c.window.rank == 2 else []
         shifted = ["shifted_each"] if shifts(c) else []
         return ["sliced", "sliced_each", "gathered", "gathered_each", *rows, *shifted, *pointwise]
     if c.group == c.channels_in == c.channels_out:
@@ -416,11 +416,13 @@ def correlation(
     [
         ("at_once", correlation(256, 256, 1, 4)),
         ("each_sample", correlation(32, 64, 1, 32)),
-        ("sliced", correlation(1, 8, 3, 14)),
+        ("sliced", correlation(4, 8, 3, 14, group=2)),
         ("sliced_each", correlation(4, 8, 3, 64, group=2)),
+        ("rows_at_once", correlation(1, 8, 3, 14)),
+        ("rows_at_once", correlation(6, 16, 5, 10)),
         ("rows_each", correlation(3, 16, 3, 32)),
         ("shifted_each", correlation(16, 16, 3, 32)),
-        ("gathered", correlation(6, 16, 5, 10)),
+        ("gathered", correlation(8, 16, 3, 8)),
         ("gathered_each", correlation(32, 64, 5, 14)),
         ("depthwise_each", correlation(128, 128, 3, 16, group=128, stride=2)),
     ],

@@ -11,7 +11,7 @@ thread, AVX-512, medians of CPU time at batch 1 and 32; an asterisk marks what `
     1 -> 6, 5x5, 28x28                 0.57  1.34   0.38  1.23    1.13  4.26   1.15  4.47
     1 -> 32, 5x5, 28x28                0.52  1.62   0.32  1.00    0.75  3.32   0.75  3.07
     3 -> 16, 3x3, 32x32                1.04  1.90   0.87  1.40    1.45  2.94   1.40  2.54
-    6 -> 16, 5x5, 14x14                0.57  1.67   0.34  1.68    0.29  1.25*  0.30  1.52
+    6 -> 16, 5x5, 14x14                0.57  1.67   0.34  1.68    0.29  1.25   0.30  1.52
     32 -> 64, 5x5, 14x14               1.13  3.13   1.06  1.83    0.79  2.44   0.83  1.42*
     16 -> 16, 3x3, 32x32               0.79  3.78   0.69  1.72    0.58  2.78   0.56  1.39
     16 -> 32, 3x3, stride 2, 32x32     1.33  3.25   1.18  2.57    0.53  1.49   0.49  0.90*
@@ -20,9 +20,23 @@ thread, AVX-512, medians of CPU time at batch 1 and 32; an asterisk marks what `
     64 -> 64, 9, 64                    0.93  1.89   1.17  1.41    0.76  1.42   0.91  1.12*
 
     few channels                       sliced_each  rows_each
-    1 -> 6, 5x5, 28x28                 0.52  2.83   0.42  1.49*
+    1 -> 6, 5x5, 28x28                 0.52  2.83   0.42  1.49
     1 -> 32, 5x5, 28x28                0.50  1.49   0.47  1.11*
     3 -> 16, 3x3, 32x32                1.00  2.16   0.88  1.78*
+
+    rows_at_once, as multiples of sliced, rows_each and gathered at batch 1, 8 and 32
+    1 -> 6, 5x5, 28x28                 0.88  0.83  0.78*  0.94  0.89  1.01   0.34  0.22  0.24
+    1 -> 10, 5x5, 24x24                0.94  0.79  0.84*  1.00  0.89  1.08   0.37  0.23  0.26
+    1 -> 16, 3x3, 28x28                0.94  0.85  0.89*  0.97  1.04  1.19   0.54  0.39  0.42
+    1 -> 32, 3x3, 26x26                0.91  0.89  0.94   0.97  1.14  1.37*  0.56  0.47  0.46
+    1 -> 32, 5x5, 28x28                0.91  0.81  0.78   1.04  1.18  1.69*  0.42  0.32  0.41
+    3 -> 16, 3x3, 16x16                0.98  0.84  0.88*  0.90  0.87  0.91   0.96  0.63  0.64
+    6 -> 16, 3x3, 12x12                0.95  0.82  0.70*  0.86  0.68  0.66   1.02  0.68  0.65
+    6 -> 16, 5x5, 10x10                1.08  0.71  0.61*  0.96  0.72  0.69   1.21  0.73  0.67
+    7 -> 16, 3x3, 12x12                1.13  0.80  0.76*  1.00  0.73  0.77   1.33  0.89  0.93
+    8 -> 16, 5x5, 10x10                1.14  0.71  0.59*  0.94  0.73  0.69   1.32  0.83  0.72
+    8 -> 16, 3x3, 8x8                  1.07  0.87  0.79   0.97  0.75  0.68   1.44  1.18  1.17*
+    10 -> 20, 5x5, 8x8                 1.41  0.88  0.70   0.97  0.73  0.68   1.75  1.12  0.98*
 
     shifted_each, as multiples of gathered_each at batch 1, 8 and 32
     6 -> 16, 5x5, 28x28                0.56  0.44  0.44*
@@ -73,8 +87,15 @@ from laconic.training.rules.window import Window
 CACHED_BYTES = 64 * 1024
 """A sample that unfolds to no more is unfolded with its whole batch: 32 of them stay in a cache of 2 MB."""
 
+ROWS_BYTES = 100 * 1024
+"""A sample that unfolds to no more, with the gradient that it meets, is unfolded by rows with its batch."""
+
 GATHERED_CHANNELS = 6
-"""From this many channels on, moving pixels with all their channels is cheaper than moving rows of pixels."""
+"""From this many channels on, moving pixels with all their channels can be cheaper than moving rows of
+pixels."""
+
+ROWS_CHANNELS, ROWS_WINDOWS = 8, 100
+"""It is not for up to this many channels of images of at least so many windows, from some samples on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +158,20 @@ def choice(c: Correlation) -> str:
         # One product a sample writes a whole weight each time; one for all moves input and output.
         moved = (c.channels_in + c.channels_out) * c.windows
         return "at_once" if c.channels_in * c.channels_out > moved else "each_sample"
-    small = c.unfolded_bytes <= CACHED_BYTES
+    small, rows = c.unfolded_bytes <= CACHED_BYTES, c.group == 1 and c.window.rank == 2
+    fits = rows and c.unfolded_bytes + 4 * c.channels_out * c.windows <= ROWS_BYTES
     if c.group == c.channels_in == c.channels_out and c.group >= GATHERED_CHANNELS:
         return "depthwise_each"
     if c.group == 1 and c.channels_in >= GATHERED_CHANNELS:
         # What is shifted leaves a weight that has to be reordered, which is felt at batch 1.
         if not small and shifts(c) and c.channels_in * c.channels_out <= c.windows:
             return "shifted_each"
+        if fits and c.channels_in <= ROWS_CHANNELS and c.windows >= ROWS_WINDOWS:
+            return "rows_at_once"
         return "gathered" if small else "gathered_each"
-    if small:
-        return "sliced"
-    return "rows_each" if c.group == 1 and c.window.rank == 2 else "sliced_each"
+    if rows:
+        return "rows_at_once" if fits else "rows_each"
+    return "sliced" if small else "sliced_each"
 
 
 def shifts(c: Correlation) -> bool:
@@ -279,6 +303,20 @@ def shifted_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
     return g.op("Transpose", apart, perm=[0, 2, 1, 3], shape=c.weight)
 
 
+def rows_at_once(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
+    """Images of few channels: the same row of all samples side by side, shifted along; then whole rows are
+    picked, and one product is made for the batch."""
+    window, (down, along) = c.window, c.window.kernel
+    lines = g.op("Transpose", window.padded(g, x, 0.0, axis=2), perm=[1, 2, 0, 3])
+    shifted = list(window.axis_slices(g, g.op("Unsqueeze", lines, g.ints(0)), 1, axis=4))
+    wide = g.op("Concat", *shifted, axis=0) if along > 1 else shifted[0]
+    seen = g.op("Gather", wide, _rows_seen(g, window), axis=2)
+    dlines = g.reshape(g.op("Transpose", dy, perm=[1, 2, 0, 3]), c.channels_out, -1)
+    made = g.op("Gemm", g.reshape(seen, c.window.taps * c.channels_in, -1), dlines, transB=1)
+    apart = g.reshape(made, along, c.channels_in, down, c.channels_out)
+    return g.op("Transpose", apart, perm=[3, 1, 2, 0], shape=c.weight)
+
+
 def rows_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
     """Images of few channels: shifted along the rows for the whole batch, then whole rows are picked, one
     sample at a time.
@@ -290,8 +328,7 @@ def rows_each(g: GraphBuilder, x: str, dy: str, c: Correlation) -> str:
     shifted = list(window.axis_slices(g, padded, 1, axis=4))
     wide = g.op("Concat", *shifted, axis=1)
     g.types[wide] = TensorType(g.real, (c.batch, along, c.channels_in, window.reach[0], window.output[1]))
-    starts = np.arange(window.output[0]) * window.strides[0]
-    rows = g.ints(*(np.arange(down)[:, None] * window.dilations[0] + starts).ravel().tolist())
+    rows = _rows_seen(g, window)
     columns = c.window.taps * c.channels_in
 
     def body(b: GraphBuilder, states: Sequence[str], items: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -329,6 +366,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "sliced_each": sliced_each,
         "gathered": gathered,
         "gathered_each": gathered_each,
+        "rows_at_once": rows_at_once,
         "rows_each": rows_each,
         "shifted_each": shifted_each,
         "depthwise_each": depthwise_each,
@@ -352,6 +390,12 @@ def _unfolded(g: GraphBuilder, x: str, window: Window, axis: int) -> str:
         pieces = list(window.axis_slices(g, x, a, axis=axis + a))
         x = g.op("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
     return x
+
+
+def _rows_seen(g: GraphBuilder, window: Window) -> str:
+    """For each tap down the rows that it sees of a padded image."""
+    starts = np.arange(window.output[0]) * window.strides[0]
+    return g.ints(*(np.arange(window.kernel[0])[:, None] * window.dilations[0] + starts).ravel().tolist())
 
 
 def _taps_last(g: GraphBuilder, made: str, c: Correlation) -> str:
