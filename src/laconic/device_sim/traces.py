@@ -9,7 +9,7 @@ from glob import escape, glob
 from lzma import LZMAError
 from math import isfinite
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from laconic.config import read_file
 from laconic.device_sim.signals import Recorded
@@ -18,6 +18,15 @@ from laconic.errors import ConfigError
 _LIMIT_BYTES: Final = 16 << 20
 _LIMIT_TRACES: Final = 10_000
 _LIMIT_ARCHIVE_BYTES: Final = 256 << 20
+_LIMIT_HEADER_BYTES: Final = 64 << 10
+_LONG_HEADERS: Final = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Kinds of header whose content is read as a whole before there is a member."""
 _LIMIT_LINES: Final = 1_000_000
 _BYTES_PER_MBIT: Final = 125_000.0
 # A transfer is followed from interval to interval: no file may make it take for ever.
@@ -74,7 +83,7 @@ def _members(archive: Path, pattern: str) -> list[Recorded]:
     found: dict[str, bytes] = {}
     size = 0
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_Header) as tar:
             for number, member in enumerate(tar):
                 size += member.size
                 if number >= _LIMIT_TRACES or size > _LIMIT_ARCHIVE_BYTES:
@@ -92,6 +101,17 @@ def _members(archive: Path, pattern: str) -> list[Recorded]:
     if not found:
         raise ConfigError(f"traces in {archive}", value=pattern, limit="a pattern that some member has")
     return [_recorded(found[name], f"{archive}:{name}") for name in sorted(found)]
+
+
+class _Header(tarfile.TarInfo):
+    """A header that says no more about its member than a path and some attributes take."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _LONG_HEADERS and header.size > _LIMIT_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes, of {_LIMIT_HEADER_BYTES} at most")
+        return header
 
 
 def _recorded(raw: bytes, path: str) -> Recorded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,20 @@ def test_what_has_no_traces_is_named(folder: Path, named: str) -> None:
 
 
 def test_an_archive_is_not_let_out_of_hand(folder: Path) -> None:
-    """A member that says it is a gigabyte, and one that is cut off."""
+    """A member that says it is a gigabyte, a name of a megabyte, and one that is cut off."""
     with tarfile.open(folder / "large.tar", "w") as tar:
         member = tarfile.TarInfo("bus/large")
         member.size = 2**30
         tar.fileobj.write(member.tobuf())  # type: ignore[union-attr]
+    with tarfile.open(folder / "named.tar.xz", "w:xz") as tar:
+        long = tarfile.TarInfo("././@LongLink")
+        long.type, long.size = tarfile.GNUTYPE_LONGNAME, 2**20
+        tar.addfile(long, io.BytesIO(b"a" * long.size))
+        tar.addfile(tarfile.TarInfo("bus/named"))
     whole = (folder / "all.tar.xz").read_bytes()
     (folder / "cut.tar.xz").write_bytes(whole[: len(whole) // 2])
-    for name in ("large.tar", "cut.tar.xz"):
-        with pytest.raises(ConfigError, match=name):
+    for name, why in (("large.tar", ""), ("named.tar.xz", "header of 1048576 bytes"), ("cut.tar.xz", "")):
+        with pytest.raises(ConfigError, match=f"{name}.*{why}"):
             all_of(folder, f"{name}:bus/*")
 
 
