@@ -34,6 +34,7 @@ def test_any_order_with_loss_and_repetition(
         assembly.add(i, pieces[i])
     lost = sorted(set(range(len(pieces))) - set(arrivals))
     assert assembly.missing(len(pieces)) == lost
+    assert assembly.missing(len(pieces), most=2) == lost[:2]
     assert assembly.held_bytes == sum(len(pieces[i]) for i in set(arrivals))
     for i in lost:
         assembly.add(i, pieces[i])
