@@ -42,6 +42,23 @@ def test_settings_that_are_none_are_refused(whole: Path, tmp_path: Path, setting
         storing.read(folder)
 
 
+@pytest.mark.parametrize("table", ["rounds", "devices"])
+def test_figures_that_no_run_comes_to_are_refused(whole: Path, tmp_path: Path, table: str) -> None:
+    # Drawing them ended in an overflow.
+    def enlarged(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: -1e308 if isinstance(v, float) else v for k, v in row.items()}
+
+    def change(run: dict[str, Any]) -> None:
+        run["rounds"] = [enlarged(row) for row in run["rounds"]] if table == "rounds" else run["rounds"]
+
+    folder = changed(whole, tmp_path / "run", change)
+    if table == "devices":
+        rows = [json.loads(line) for line in (folder / "devices.jsonl").read_text().splitlines()]
+        (folder / "devices.jsonl").write_text("\n".join(json.dumps(enlarged(row)) for row in rows))
+    with pytest.raises(DataError, match=f"in row 1 of {table}"):
+        storing.read(folder)
+
+
 def test_settings_of_an_earlier_release_have_todays_defaults(whole: Path, tmp_path: Path) -> None:
     folder = changed(whole, tmp_path / "run", lambda table: table["settings"]["end"].pop("accuracy"))
     assert storing.read(folder) == storing.read(whole)
