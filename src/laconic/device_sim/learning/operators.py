@@ -21,7 +21,8 @@ class Tensors(Protocol):
     """What is known of the tensors of the step."""
 
     stacked: set[str]
-    shapes: dict[str, list[int | None]]
+    shapes: dict[str, list[int | str | None]]
+    data: Sequence[str]
     values: dict[str, NDArray[np.generic]]
     limits: dict[str, int]
     made: dict[str, Phase]
@@ -45,6 +46,7 @@ class Place:
         self._prefix = prefix or f"{phase}/"
         self._lifted: dict[tuple[str, int], str] = {}
         self._known: dict[str, str] = {}
+        self._widths = ""
 
     def is_stacked(self, tensor: str) -> bool:
         """Whether each device has its own."""
@@ -84,6 +86,22 @@ class Place:
             axes = self.ints(range(1, 1 + missing))
             self._lifted[tensor, rank] = self.op("Unsqueeze", self.input(tensor), axes)
         return self._lifted[tensor, rank]
+
+    def repeated(self, row: str, like: str) -> str:
+        """A row for each device, lifted to rank 2; repeated if `like`, to which it is added, has a row for
+        each sample of a batch.
+
+        To repeat it and to add the same shape takes two thirds of adding by broadcasting short rows.
+        """
+        lifted, shapes = self.lifted(row, 2), self._tensors.shapes
+        first, batch = shapes.get(like, [None])[0], shapes[self._tensors.data[0]][:1]
+        if self._around is None or len(shapes[row]) != 1 or not isinstance(first, str) or [first] != batch:
+            return lifted
+        if not self._widths:
+            around = self._around
+            samples = around.op("Shape", self._tensors.data[0], start=2, end=3)
+            self._widths = around.op("Concat", around.ints([1]), samples, around.ints([1]), axis=0)
+        return self.op("Expand", lifted, self._widths)
 
     def ints(self, values: Sequence[int]) -> str:
         """A constant int64 vector."""
@@ -211,7 +229,7 @@ def _gemm(p: Place, node: NodeProto) -> bool:
         return p.result(node, "Mul", product, p.real(alpha))
     if alpha != 1.0:
         product = p.op("Mul", product, p.real(alpha))
-    base = p.lifted(added, 2)
+    base = p.repeated(added, node.output[0])
     if beta != 1.0:
         base = p.op("Mul", base, p.real(beta))
     return p.result(node, "Add", product, base)

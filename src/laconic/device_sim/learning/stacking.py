@@ -67,7 +67,9 @@ def stacked(bundle: Bundle) -> Stacked:
     work.values.update({t.name: numpy_helper.to_array(t) for t in step.initializer})
     for info in (*step.input, *step.output, *step.value_info):
         if info.type.tensor_type.HasField("shape"):
-            work.shapes[info.name] = [d.dim_value or None for d in info.type.tensor_type.shape.dim]
+            work.shapes[info.name] = [
+                d.dim_value or d.dim_param or None for d in info.type.tensor_type.shape.dim
+            ]
             work.types[info.name] = info.type.tensor_type.elem_type
     work.shapes.update({n: list(a.shape) for n, a in work.values.items()})
     work.limits.update({t.name: t.classes for t in manifest.targets if t.classes})
@@ -76,7 +78,10 @@ def stacked(bundle: Bundle) -> Stacked:
         work.turn(node, phase)
     if alone := [o.name for o in step.output if o.name not in work.stacked]:
         raise ModelError("result of a step that is the same for all devices", value=alone[0])
-    carried = sum(4 * math.prod(d or 1 for d in work.shapes[n]) for n in (*work.entering, *work.leaving))
+    carried = sum(
+        4 * math.prod(d for d in work.shapes[n] if isinstance(d, int))
+        for n in (*work.entering, *work.leaving)
+    )
     return Stacked(_assembled(work), state, data, settings, carried)
 
 
@@ -95,13 +100,13 @@ def _with_values(model: ModelProto, bundle: Bundle) -> ModelProto:
 @dataclass
 class _Work:
     """What has been turned so far: `stacked`, `shapes`, `types`, `values` and `limits` speak of the step's
-    tensors; None is a size that is not known."""
+    tensors; a size that is not known is a name or None."""
 
     data: Sequence[str]
     state: Sequence[str]
     settings: Sequence[str]
     stacked: set[str] = field(default_factory=set)
-    shapes: dict[str, list[int | None]] = field(default_factory=dict)
+    shapes: dict[str, list[int | str | None]] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
