@@ -166,9 +166,10 @@ class Asking:
 
     def _waiting(self, able: Iterable[DeviceRecord], number: int) -> None:
         """From the first round that could ask it on, a device waits."""
+        cohort = self._campaign.cohort
         for record in able:
-            part = participation.seen(record.participation, self._campaign.cohort, number)
-            if part is not record.participation:
+            if record.participation.cohort != cohort:
+                part = participation.seen(record.participation, cohort, number)
                 self._ledger.put(msgspec.structs.replace(self._ledger[record.name], participation=part))
 
 
