@@ -171,11 +171,13 @@ class Radio:
 
     def forget(self, t: float) -> None:
         """Nobody will ask for a moment before `t` again."""
-        if self._spans:
-            ended = [e for _, e, _ in self._spans if e <= t]
-            if ended:
-                self._last_end = max(self._last_end, *ended)
-                self._spans = [s for s in self._spans if s[1] > t]
+        kept = []
+        for span in self._spans:
+            if span[1] > t:
+                kept.append(span)
+            elif span[1] > self._last_end:
+                self._last_end = span[1]
+        self._spans = kept
 
     def joules(self, since: float, until: float) -> tuple[float, float, float, float]:
         """The energy between two moments, by `State`."""
