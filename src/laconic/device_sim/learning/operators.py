@@ -26,6 +26,7 @@ class Tensors(Protocol):
     values: dict[str, NDArray[np.generic]]
     limits: dict[str, int]
     made: dict[str, Phase]
+    single: bool
 
     def name(self, tensor: str, phase: Phase) -> str:
         """A tensor's name in the new graph, where it is read or made."""
@@ -87,15 +88,24 @@ class Place:
             self._lifted[tensor, rank] = self.op("Unsqueeze", self.input(tensor), axes)
         return self._lifted[tensor, rank]
 
+    def has_batch(self, tensor: str) -> bool:
+        """Whether a tensor's first axis but that of the devices is known to be the samples of a batch."""
+        shapes = self._tensors.shapes
+        first = shapes.get(tensor, [None])[:1]
+        return first == shapes[self._tensors.data[0]][:1] and isinstance(first[0], str)
+
+    def is_single(self, tensor: str) -> bool:
+        """Whether that batch has one sample."""
+        return self._tensors.single and self.has_batch(tensor)
+
     def repeated(self, row: str, like: str) -> str:
         """A row for each device, lifted to rank 2; repeated if `like`, to which it is added, has a row for
         each sample of a batch.
 
         To repeat it and to add the same shape takes two thirds of adding by broadcasting short rows.
         """
-        lifted, shapes = self.lifted(row, 2), self._tensors.shapes
-        first, batch = shapes.get(like, [None])[0], shapes[self._tensors.data[0]][:1]
-        if self._around is None or len(shapes[row]) != 1 or not isinstance(first, str) or [first] != batch:
+        lifted, rank = self.lifted(row, 2), self.rank(row)
+        if self._around is None or rank != 1 or self._tensors.single or not self.has_batch(like):
             return lifted
         if not self._widths:
             around = self._around
@@ -205,13 +215,12 @@ def _reduce(p: Place, node: NodeProto) -> bool:
         axes = list(range(1, rank + 1))
     if not axes:
         raise ModelError("reduction over no axis", value=node.output[0])
-    return p.result(
-        node,
-        node.op_type,
-        p.input(x),
-        p.ints(axes),
-        keepdims=attributes.get("keepdims", 1),
-    )
+    keepdims = attributes.get("keepdims", 1)
+    if node.op_type == "ReduceSum" and axes == [1] and p.is_single(x):
+        if keepdims:
+            return p.result(node, "Identity", p.input(x))
+        return p.result(node, "Squeeze", p.input(x), p.ints(axes))
+    return p.result(node, node.op_type, p.input(x), p.ints(axes), keepdims=keepdims)
 
 
 def _gemm(p: Place, node: NodeProto) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ DEVICES = 64
 
 
 class Stacks:
-    """One session that trains stacks, for any number of threads."""
+    """Sessions that train stacks, for any number of threads: one for all batches but those of one sample."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises `ModelError` for a bundle whose training cannot be stacked, `ModuleNotFoundError` without
@@ -46,10 +47,23 @@ class Stacks:
         self._bundle = bundle
         self._form = stacked(bundle)
         self._session = open_session(self._form.graph, name="stacked", threads=1)
+        self._single: Any = None
+        self._opening = Lock()
         slots = len(bundle.manifest.optimizer.slots)
         trained = bundle.schema.size + bundle.local_schema.size + slots * bundle.weight_schema.size
         self._devices = max(1, min(DEVICES, STATE_BYTES // (4 * trained)))
         self._results = [*(f"{n}:new" for n in self._form.state), "loss"]
+
+    def _session_for(self, batch: int) -> Any:
+        if batch > 1:
+            return self._session
+        with self._opening:
+            if self._single is None:
+                from laconic.device_sim.learning.stacking import stacked
+
+                form = stacked(self._bundle, single=True)
+                self._single = open_session(form.graph, name="stacked", threads=1)
+        return self._single
 
     def ready(self, job: Job) -> Ready:
         """A job that can go into a stack. Raises as `Trainer.start` does."""
@@ -113,7 +127,7 @@ class Stacks:
         feeds = {n: aligned(a[rows]) for n, a in (*run.state.items(), *run.settings.items())}
         feeds |= {n: run.shown(n, places, start, steps, batch) for n in self._form.data}
         try:
-            *state, losses = self._session.run(self._results, feeds)
+            *state, losses = self._session_for(batch).run(self._results, feeds)
         except Exception as e:  # onnxruntime's exceptions share no base below Exception
             raise ModelError("onnxruntime could not run a stack", value=str(e)) from e
         for name, new in zip(self._form.state, state, strict=True):

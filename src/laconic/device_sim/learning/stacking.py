@@ -48,8 +48,9 @@ class Stacked:
     """What is handed into and out of the loop besides, for each sample of a step, about."""
 
 
-def stacked(bundle: Bundle) -> Stacked:
-    """The stacked form of a bundle's training.
+def stacked(bundle: Bundle, *, single: bool = False) -> Stacked:
+    """The stacked form of a bundle's training; a `single` one is for batches of one sample, of which nothing
+    need be summed.
 
     Raises `ModelError` for a graph with an operator that has none, with randomness (dropout) or SCAFFOLD.
     """
@@ -63,7 +64,7 @@ def stacked(bundle: Bundle) -> Stacked:
     state = tuple(o.name.removesuffix(":new") for o in step.output if o.name.endswith(":new"))
     inputs = [i.name for i in step.input]
     settings = tuple(n for n in inputs if n not in state and n not in data)
-    work = _Work(data, state, settings)
+    work = _Work(data, state, settings, single)
     work.values.update({t.name: numpy_helper.to_array(t) for t in step.initializer})
     for info in (*step.input, *step.output, *step.value_info):
         if info.type.tensor_type.HasField("shape"):
@@ -105,6 +106,7 @@ class _Work:
     data: Sequence[str]
     state: Sequence[str]
     settings: Sequence[str]
+    single: bool
     stacked: set[str] = field(default_factory=set)
     shapes: dict[str, list[int | str | None]] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
