@@ -71,6 +71,20 @@ def test_the_order_in_which_transfers_are_told_does_not_matter(name: str, transf
 
 
 @settings(max_examples=examples(60))
+@given(st.sampled_from(NAMES), spans, st.integers(0, 5), st.floats(0, 20))
+def test_bytes_wait_for_a_promotion_and_for_nothing_else(
+    name: str, transfers: Spans, which: int, later_s: float
+) -> None:
+    """From the end of any transfer on, where the next of many begins."""
+    power = compiled(radio(name))
+    r = made(power, transfers)
+    t = sum(transfers[which % len(transfers)][:2]) + later_s if transfers else later_s
+    state, _, until = r.at(t)
+    waits = {State.IDLE: t + power.promotion_s, State.PROMOTION: until}
+    assert r.ready(t) == waits.get(state, t)
+
+
+@settings(max_examples=examples(60))
 @given(st.sampled_from(NAMES), spans, moments)
 def test_what_is_over_can_be_forgotten(name: str, transfers: Spans, t: float) -> None:
     power = compiled(radio(name))
