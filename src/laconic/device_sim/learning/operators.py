@@ -6,6 +6,7 @@ is. What it cannot turn it refuses with `ModelError`. The stacked form of a tens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -94,6 +95,16 @@ class Place:
         first = shapes.get(tensor, [None])[:1]
         return first == shapes[self._tensors.data[0]][:1] and isinstance(first[0], str)
 
+    def sample(self, tensor: str) -> int | None:
+        """How many elements of a tensor there are for each sample of a batch; None if that is not known."""
+        rest = [d for d in self._tensors.shapes.get(tensor, [])[1:] if isinstance(d, int)]
+        whole = self.has_batch(tensor) and len(rest) + 1 == self.rank(tensor)
+        return math.prod(rest) if whole else None
+
+    def samples(self) -> str:
+        """The number of samples of a batch, shape `(1,)`, in the graph around the loop."""
+        return self.op("Shape", self._tensors.data[0], start=2, end=3)
+
     def is_single(self, tensor: str) -> bool:
         """Whether that batch has one sample."""
         return self._tensors.single and self.has_batch(tensor)
@@ -109,8 +120,7 @@ class Place:
             return lifted
         if not self._widths:
             around = self._around
-            samples = around.op("Shape", self._tensors.data[0], start=2, end=3)
-            self._widths = around.op("Concat", around.ints([1]), samples, around.ints([1]), axis=0)
+            self._widths = around.op("Concat", around.ints([1]), around.samples(), around.ints([1]), axis=0)
         return self.op("Expand", lifted, self._widths)
 
     def ints(self, values: Sequence[int]) -> str:
@@ -291,6 +301,10 @@ def _axes(p: Place, node: NodeProto) -> bool:
 
 def _size(p: Place, node: NodeProto) -> bool:
     """How many elements each device has: the same for all."""
+    if p.sample(node.input[0]) is not None:
+        each = p.constant(np.array(p.sample(node.input[0]), np.int64))
+        p.result(node, "Mul", p.op("Squeeze", p.samples(), p.ints([0])), each)
+        return False
     x, leading = p.shaped(node.input[0])
     many = p.op("ReduceProd", p.op("Shape", x, start=0, end=leading), keepdims=0)
     p.result(node, "Div", p.op("Size", x), many)

@@ -24,15 +24,24 @@ the state; made of the state; or the same for all devices, but known in the loop
 
 
 def phases(
-    nodes: Sequence[NodeProto], data: Collection[str], state: Collection[str], settings: Collection[str]
+    nodes: Sequence[NodeProto],
+    data: Collection[str],
+    state: Collection[str],
+    settings: Collection[str],
+    sized: Collection[str],
 ) -> list[Phase]:
-    """The phase of each of a step's nodes; its results are the tensors of `state` with `:new`, and `loss`."""
+    """The phase of each of a step's nodes; its results are the tensors of `state` with `:new`, and `loss`.
+
+    `sized` are tensors of whose size the data's tell.
+    """
     kinds: dict[str, _Kind] = dict.fromkeys(settings, "own")
     kinds.update(dict.fromkeys(data, "data"))
     kinds.update(dict.fromkeys(state, "weight"))
     found: list[Phase] = []
     for node in nodes:
-        phase, kind = _early(node, {kinds.get(i, "same") for i in node.input if i}, node.input[0] in data)
+        first = next(iter(node.input), "")
+        known = first in data or (node.op_type == "Size" and first in sized)
+        phase, kind = _early(node, {kinds.get(i, "same") for i in node.input if i}, known)
         found.append(phase)
         kinds.update(dict.fromkeys(node.output, kind))
     due = {f"{n}:new" for n in state}
@@ -46,10 +55,10 @@ def phases(
     return found
 
 
-def _early(node: NodeProto, read: set[_Kind], of_data: bool) -> tuple[Phase, _Kind]:
+def _early(node: NodeProto, read: set[_Kind], known: bool) -> tuple[Phase, _Kind]:
     """Where a node is computed as early as can be, and of what kind its results are."""
     shape = node.op_type in SHAPES
-    if read <= {"same", "own"} or (shape and of_data):
+    if read <= {"same", "own"} or (shape and known):
         # The data of all steps have the same shape: what depends on that alone is done once.
         return "outer", "own" if "own" in read and not shape else "same"
     if read <= {"same", "data"} and not shape:

@@ -75,7 +75,8 @@ def stacked(bundle: Bundle, *, single: bool = False) -> Stacked:
     work.shapes.update({n: list(a.shape) for n, a in work.values.items()})
     work.limits.update({t.name: t.classes for t in manifest.targets if t.classes})
     work.stacked.update(inputs)
-    for node, phase in zip(step.node, phases(step.node, data, state, settings), strict=True):
+    sized = [n for n in work.shapes if work.places["outer"].sample(n) is not None]
+    for node, phase in zip(step.node, phases(step.node, data, state, settings, sized), strict=True):
         work.turn(node, phase)
     if alone := [o.name for o in step.output if o.name not in work.stacked]:
         raise ModelError("result of a step that is the same for all devices", value=alone[0])
