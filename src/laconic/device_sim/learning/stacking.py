@@ -23,8 +23,9 @@ from onnx import (
     shape_inference,
 )
 
-from laconic.device_sim.learning.operators import RULES, Place
+from laconic.device_sim.learning.operators import RULES
 from laconic.device_sim.learning.phases import Phase, phases
+from laconic.device_sim.learning.place import Place
 from laconic.errors import ModelError
 from laconic.runtime import Bundle
 
