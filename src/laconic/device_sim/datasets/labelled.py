@@ -15,22 +15,35 @@ _BLOCK_BYTES: Final = 1 << 18
 
 @dataclass(frozen=True)
 class Part:
-    """Labelled examples, samples on axis 0 of both."""
+    """Labelled examples, samples on axis 0 of both.
 
-    x: Array
+    `stored` may have few bytes: what is learnt from is float32, divided by `divisor`, if there is one.
+    """
+
+    stored: Array
     y: Array
+    divisor: float | None = None
 
-    def at(self, where: Sequence[int] | Array) -> Part:
+    @property
+    def x(self) -> Array:
+        """What is learnt from: with a divisor an array of its own, made whenever it is asked for."""
+        return self.stored if self.divisor is None else _divided(self.stored, self.divisor)
+
+    def at(self, where: Sequence[int] | slice | Array) -> Part:
         """Some of them."""
-        return Part(self.x[where], self.y[where])
+        return Part(self.stored[where], self.y[where], self.divisor)
+
+    def plain(self) -> Part:
+        """With what is learnt from as it is stored."""
+        return Part(self.x, self.y)
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Examples in the order of their files, which is that of time; samples on axis 0 of all arrays.
 
-    `group`: a number for each example, that of the person or engine it is of, or None. `x` may be stored in
-    few bytes: what is gathered is float32, divided by `divisor`, if there is one.
+    `group`: a number for each example, that of the person or engine it is of, or None. `x` and `divisor` are
+    as a part has them.
     """
 
     x: Array
@@ -40,20 +53,11 @@ class Labelled:
 
     def gathered(self, where: NDArray[np.int64]) -> Part:
         """Those examples, in that order, in arrays of their own."""
-        if self.divisor is None:
-            return Part(self.x[where], self.y[where])
-        flat = self.x.reshape(len(self.x), -1)
-        x = np.empty((len(where), flat.shape[1]), np.float32)
-        # A few at a time: what has been gathered is still in the processor's cache when it is converted.
-        rows = max(1, _BLOCK_BYTES // max(1, flat[:1].nbytes))
-        for start in range(0, len(where), rows):
-            block = where[start : start + rows]
-            np.divide(flat[block], np.float32(self.divisor), out=x[start : start + rows], dtype=np.float32)
-        return Part(x.reshape(len(where), *self.x.shape[1:]), self.y[where])
+        return Part(self.x[where], self.y[where], self.divisor)
 
     def whole(self) -> Part:
-        """All of them."""
-        return Part(self.x, self.y) if self.divisor is None else self.gathered(np.arange(len(self.y)))
+        """All of them, plain."""
+        return Part(self.x, self.y, self.divisor).plain()
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,13 @@ class Dataset:
 
     train: Labelled
     held_out: Part | None = None
+
+
+def _divided(stored: Array, divisor: float) -> Array:
+    x = np.empty(stored.shape, np.float32)
+    # A few at a time: what has been read is still in the processor's cache when it is written.
+    rows = max(1, _BLOCK_BYTES // max(1, stored[:1].nbytes))
+    for start in range(0, len(stored), rows):
+        block = slice(start, start + rows)
+        np.divide(stored[block], np.float32(divisor), out=x[block], dtype=np.float32)
+    return x

@@ -62,7 +62,7 @@ class Parts(Sequence[Part]):
             return [self[i] for i in range(*index.indices(len(self)))]
         device = range(len(self))[index]
         stretch = slice(self.starts[device], self.starts[device + 1])
-        return Part(self.whole.x[stretch], self.whole.y[stretch])
+        return self.whole.at(stretch)
 
     def __iter__(self) -> Iterator[Part]:
         return (self[i] for i in range(len(self)))

@@ -79,10 +79,15 @@ class Drift:
         return self._s.classes + (self._classes - self._s.classes) * step // self._s.steps
 
     def learner(self, trainer: Trainer, part: Part, clock: Clock) -> Learner:
-        """What learns from a device's examples."""
-        if self._s.kind == "none":
+        """What learns from a device's examples. Raises `DataError` for those that do not fit the model."""
+        if self._s.kind != "none":
+            return DriftingLearner(trainer, part, self, clock)
+        if part.divisor is None:
             return OnnxLearner(trainer, (part.x, part.y))
-        return DriftingLearner(trainer, part, self, clock)
+        signature = Signature.of(trainer.bundle.manifest)
+        # Shapes that do not fit are told before the run; values are unpacked when they are learnt from.
+        Arrays(signature, part.stored, part.y)
+        return OnnxLearner(trainer, _Seen(part, self, 0, signature))
 
 
 class Today:

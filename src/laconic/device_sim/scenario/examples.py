@@ -54,7 +54,7 @@ def examples_of(s: DataSection, devices: int, seed: int, folder: Path) -> Exampl
     group = None if train.group is None else train.group[mine]
     division = divided(s, train.y[mine], group, devices, rng)
     where = mine[division.order]
-    held_out = dataset.held_out or train.gathered(theirs)
+    held_out = dataset.held_out or train.gathered(theirs).plain()
     if not s.own_held_out:
         return Examples(Parts(train.gathered(where), division.starts), held_out)
     owners = np.repeat(np.arange(devices), np.diff(division.starts))
