@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,15 @@ def test_an_evaluation_can_be_stopped(bundle: Bundle) -> None:
     # At the end there is nothing left to stop.
     whole = trainer.evaluate(bundle.initial, X[:8], Y[:8], batch_size=8, should_stop=lambda: True)
     assert whole.samples == 8
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_evaluation_in_parts_is_the_same_to_the_last_bit(bundle: Bundle, threads: int) -> None:
+    trainer = Trainer(bundle)
+    with ThreadPoolExecutor(threads) as pool:
+        parts = trainer.evaluate(bundle.initial, X, Y, batch_size=3, executor=pool)
+        assert parts == trainer.evaluate(bundle.initial, X, Y, batch_size=3)
+        stopped = trainer.evaluate(
+            bundle.initial, X, Y, batch_size=8, executor=pool, should_stop=lambda: True
+        )
+    assert stopped == trainer.evaluate(bundle.initial, X[:8], Y[:8], batch_size=8)

@@ -177,6 +177,8 @@ class OnnxLearner:
         data = self._taken_up(checkpoint) or self._taken()
         local, optimizer = self._recalled(private)
         control, behind = self._recalled_control(private)
+        # What nobody stops leaves no checkpoint, and all examples are read for their tag.
+        tag = data.tag if checkpoint or not isinstance(self._patience, _Endless) else b""
 
         def start(resume: Checkpoint | None) -> TrainingRun:
             return self._trainer.start(
@@ -191,7 +193,7 @@ class OnnxLearner:
                 local=local,
                 control=control,
                 optimizer=optimizer if training.keep_optimizer else None,
-                data_tag=data.tag,
+                data_tag=tag,
                 resume=resume,
             )
 

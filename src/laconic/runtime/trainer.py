@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal, TypeAlias
@@ -262,11 +263,13 @@ class Trainer:
         batch_size: int = 32,
         local: Vector | None = None,
         should_stop: Callable[[], bool] | None = None,
+        executor: Executor | None = None,
     ) -> Metrics:
         """Loss and metrics of `weights` on `x`, `y` (as for `start`).
 
         `should_stop` is asked after each batch but the last; what is returned then is measured on the
-        samples up to there. Raises as `start` does.
+        samples up to there. With an `executor` of threads, in none of which this is called, its batches are
+        measured at once, and added up in their order: the same to the last bit. Raises as `start` does.
         """
         manifest = self.bundle.manifest
         data = check_inputs(manifest, x)
@@ -277,9 +280,14 @@ class Trainer:
         wanted = [f"{part}/{metric}" for metric in manifest.metrics for part in ("sum", "weight")]
         totals = np.zeros(len(wanted), np.float64)
         seen = 0
-        for feeds in evaluation_batches(data, check_positive("batch size", batch_size)):
-            totals += _run(session, wanted, {**constants, **feeds})
-            seen += samples_in(feeds)
+
+        def measured(feeds: Mapping[str, Array]) -> tuple[list[Any], int]:
+            return _run(session, wanted, {**constants, **feeds}), samples_in(feeds)
+
+        batches = evaluation_batches(data, check_positive("batch size", batch_size))
+        for sums, count in (map if executor is None else executor.map)(measured, batches):
+            totals += sums
+            seen += count
             if should_stop is not None and seen < samples and should_stop():
                 break
         means = totals[0::2] / np.maximum(totals[1::2], np.finfo(np.float32).tiny)

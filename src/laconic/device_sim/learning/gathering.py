@@ -30,9 +30,10 @@ AT_ONCE = 256
 class Gathering(Executor):
     """An executor for a `World`; all is asked of it by one thread."""
 
-    def __init__(self, work: Work) -> None:
-        """`work` does the jobs that have met."""
-        self._work = work
+    def __init__(self, work: Work, cores: int) -> None:
+        """`work` does the jobs that have met; of the functions so many are on their way at a time: more would
+        only wait for the interpreter in each other's stead."""
+        self._work, self._cores = work, cores
         self._waiting: list[tuple[_Asked, Callable[[], object]]] = []
         self._pool = ThreadPoolExecutor(AT_ONCE)
 
@@ -46,7 +47,7 @@ class Gathering(Executor):
         """Do everything that has been submitted."""
         while self._waiting:
             some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-            meeting = _Meeting(len(some))
+            meeting = _Meeting(len(some), self._cores)
             for place, (future, call) in enumerate(some):
                 self._pool.submit(_attend, meeting, place, future, call)
             meeting.hold(self._work)
@@ -70,8 +71,10 @@ class _Asked(Future[Any]):
 class _Meeting:
     """Those whose functions run at once, by their places."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, cores: int) -> None:
         self._running = count
+        self.cores = threading.Semaphore(cores)
+        """Held by those on their way."""
         self._jobs: dict[int, Job] = {}
         self._outcomes: dict[int, Outcome | Exception] = {}
         self._changed = threading.Condition()
@@ -82,8 +85,10 @@ class _Meeting:
             self._jobs[place] = job
             self._running -= 1
             self._changed.notify_all()
+            self.cores.release()
             self._changed.wait_for(lambda: place in self._outcomes)
             outcome = self._outcomes.pop(place)
+        self.cores.acquire()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -129,7 +134,7 @@ def trained_by(train: Callable[[Job], TrainResult]) -> Iterator[None]:
 
 def _attend(meeting: _Meeting, place: int, future: Future[Any], call: Callable[[], object]) -> None:
     try:
-        with trained_by(lambda job: meeting.train(place, job)):
+        with meeting.cores, trained_by(lambda job: meeting.train(place, job)):
             found = call()
         future.set_result(found)
     except BaseException as e:

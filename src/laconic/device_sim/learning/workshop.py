@@ -41,8 +41,9 @@ class Workshop:
             self._stacks = stacks_of(bundle)
             if self._stacks is None:
                 raise ConfigError("way of training", value=way, limit="threads", remedy="leave `way` away")
-        self._pool = ThreadPoolExecutor(threads or _cores())
-        self._gathering = None if self._stacks is None else Gathering(self.train)
+        threads = threads or _cores()
+        self._pool, self._parts = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
+        self._gathering = None if self._stacks is None else Gathering(self.train, threads)
         self._executor = Sharing(self._gathering or self._pool)
         kind = Trainer if self._stacks is None else GatheredTrainer
         # Nobody stops a run: it hands over as much at once as has room.
@@ -53,6 +54,11 @@ class Workshop:
     def executor(self) -> Executor:
         """To be given to a world."""
         return self._executor
+
+    @property
+    def parts(self) -> Executor:
+        """For the parts of one computation that is in a thread of `executor`."""
+        return self._parts
 
     def train(self, jobs: Sequence[Job]) -> list[Outcome]:
         """What the jobs give, in their order.
@@ -91,6 +97,7 @@ class Workshop:
         if self._gathering is not None:
             self._gathering.shutdown()
         self._pool.shutdown()
+        self._parts.shutdown()
 
     def __enter__(self) -> Workshop:
         return self

@@ -12,11 +12,11 @@ from laconic.coordinator.advance import Evaluate, Score
 from laconic.coordinator.campaign import Campaign, Subject
 from laconic.coordinator.configuration import CampaignSection, CoordinatorConfig, campaign_of
 from laconic.coordinator.verdict import check_judge
+from laconic.device_sim.learning.workshop import Workshop
 from laconic.device_sim.scenario.examples import Part
 from laconic.device_sim.scenario.scenario import Scenario
 from laconic.device_sim.scenario.settings import ScenarioSettings
 from laconic.errors import ConfigError
-from laconic.runtime import Bundle, Trainer
 from laconic.schema import Vector
 
 _LEAST_BATCH: Final = 32
@@ -36,11 +36,13 @@ def campaign_in(scenario: Scenario) -> Campaign:
         ) from e
 
 
-def subject_of(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: Callable[[], Part]) -> Subject:
+def subject_of(campaign: Campaign, workshop: Workshop, held_out: Callable[[], Part]) -> Subject:
     """What is trained; `held_out` gives the examples that versions are scored on at the moment.
 
     Raises `ConfigError` for settings that the bundle was not prepared for.
     """
+    trainer = workshop.trainer
+    bundle = trainer.bundle
     if campaign.training.proximal_mu and not bundle.manifest.proximal:
         raise ConfigError(
             "coordinator.training.proximal_mu",
@@ -58,7 +60,9 @@ def subject_of(campaign: Campaign, bundle: Bundle, trainer: Trainer, held_out: C
         batch_size = max(_LEAST_BATCH, _SCORED_BYTES // max(1, today.x[:1].nbytes))
 
         def evaluate(weights: Vector) -> Score:
-            found = trainer.evaluate(weights, today.x, today.y, batch_size=batch_size)
+            found = trainer.evaluate(
+                weights, today.x, today.y, batch_size=batch_size, executor=workshop.parts
+            )
             return Score(found.loss, found.accuracy)
 
         return evaluate

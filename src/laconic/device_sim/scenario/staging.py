@@ -42,7 +42,7 @@ class Stage:
         self._bundle, trainer = workshop.trainer.bundle, workshop.trainer
         self.drift = drift = Drift(s.data.drift, examples, world.now)
         today = Today(examples.held_out, drift)
-        subject = subject_of(campaign, self._bundle, trainer, lambda: today.at(world.now))
+        subject = subject_of(campaign, workshop, lambda: today.at(world.now))
         world.add(
             COORDINATOR,
             lambda: CoordinatorEngine([(campaign, subject)]),
