@@ -30,10 +30,9 @@ AT_ONCE = 256
 class Gathering(Executor):
     """An executor for a `World`; all is asked of it by one thread."""
 
-    def __init__(self, work: Work, cores: int) -> None:
-        """`work` does the jobs that have met; of the functions so many are on their way at a time: more would
-        only wait for the interpreter in each other's stead."""
-        self._work, self._cores = work, cores
+    def __init__(self, work: Work) -> None:
+        """`work` does the jobs that have met."""
+        self._work = work
         self._waiting: list[tuple[_Asked, Callable[[], object]]] = []
         self._pool = ThreadPoolExecutor(AT_ONCE)
 
@@ -47,7 +46,7 @@ class Gathering(Executor):
         """Do everything that has been submitted."""
         while self._waiting:
             some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-            meeting = _Meeting(len(some), self._cores)
+            meeting = _Meeting(len(some))
             for place, (future, call) in enumerate(some):
                 self._pool.submit(_attend, meeting, place, future, call)
             meeting.hold(self._work)
@@ -71,52 +70,52 @@ class _Asked(Future[Any]):
 class _Meeting:
     """Those whose functions run at once, by their places."""
 
-    def __init__(self, count: int, cores: int) -> None:
+    def __init__(self, count: int) -> None:
         self._running = count
-        self.cores = threading.Semaphore(cores)
-        """Held by those on their way."""
-        self._jobs: dict[int, Job] = {}
-        self._outcomes: dict[int, Outcome | Exception] = {}
-        self._changed = threading.Condition()
+        self._still = threading.Condition()
+        self._asked: dict[int, tuple[Job, Future[TrainResult]]] = {}
+        self.way = threading.Lock()
+        """Held by the one that is on its way: with tiny models that is Python, and several at once would take
+        the interpreter from each other."""
 
     def train(self, place: int, job: Job) -> TrainResult:
         """What comes of a job, once all the others have one too, or are done."""
-        with self._changed:
-            self._jobs[place] = job
-            self._running -= 1
-            self._changed.notify_all()
-            self.cores.release()
-            self._changed.wait_for(lambda: place in self._outcomes)
-            outcome = self._outcomes.pop(place)
-        self.cores.acquire()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        found: Future[TrainResult] = Future()
+        self._asked[place] = job, found
+        self.way.release()
+        self.leave()
+        try:
+            return found.result()
+        finally:
+            self.way.acquire()
 
     def leave(self) -> None:
-        """A function has ended."""
-        with self._changed:
+        """A function has ended, or waits."""
+        with self._still:
             self._running -= 1
-            self._changed.notify_all()
+            if not self._running:
+                self._still.notify()
 
     def hold(self, work: Work) -> None:
         """Do what they wait for, until all have left."""
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._running == 0)
-                jobs = dict(sorted(self._jobs.items()))
-                self._jobs.clear()
-            if not jobs:
+            with self._still:
+                self._still.wait_for(lambda: not self._running)
+                asked = [self._asked[place] for place in sorted(self._asked)]
+                self._asked.clear()
+                self._running = len(asked)
+            if not asked:
                 return
             outcomes: Sequence[Outcome | Exception]
             try:
-                outcomes = work(list(jobs.values()))
+                outcomes = work([job for job, _ in asked])
             except Exception as e:
-                outcomes = [e] * len(jobs)
-            with self._changed:
-                self._running = len(jobs)
-                self._outcomes.update(zip(jobs, outcomes, strict=True))
-                self._changed.notify_all()
+                outcomes = [e] * len(asked)
+            for (_, found), outcome in zip(asked, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    found.set_exception(outcome)
+                else:
+                    found.set_result(outcome)
 
 
 _seat: ContextVar[Callable[[Job], TrainResult] | None] = ContextVar("seat", default=None)
@@ -134,7 +133,7 @@ def trained_by(train: Callable[[Job], TrainResult]) -> Iterator[None]:
 
 def _attend(meeting: _Meeting, place: int, future: Future[Any], call: Callable[[], object]) -> None:
     try:
-        with meeting.cores, trained_by(lambda job: meeting.train(place, job)):
+        with meeting.way, trained_by(lambda job: meeting.train(place, job)):
             found = call()
         future.set_result(found)
     except BaseException as e:

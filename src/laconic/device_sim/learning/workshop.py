@@ -43,7 +43,7 @@ class Workshop:
                 raise ConfigError("way of training", value=way, limit="threads", remedy="leave `way` away")
         threads = threads or _cores()
         self._pool, self._parts = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
-        self._gathering = None if self._stacks is None else Gathering(self.train, threads)
+        self._gathering = None if self._stacks is None else Gathering(self.train)
         self._executor = Sharing(self._gathering or self._pool)
         kind = Trainer if self._stacks is None else GatheredTrainer
         # Nobody stops a run: it hands over as much at once as has room.
