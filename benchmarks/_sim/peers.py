@@ -163,5 +163,7 @@ def _between(seen: Sequence[tuple[float, float]], at_s: float) -> float:
 
 
 def _environ(path: Path) -> dict[str, str]:
-    kept = {n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    # What is installed has its bytecode.
+    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    kept = {n: v for n, v in os.environ.items() if n not in left_out}
     return {**kept, **THREADS, **QUIET, "PYTHONPATH": str(path)}
