@@ -22,8 +22,8 @@ _USUAL_BYTES: Final = 128 * 1024
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Meanwhile the C library keeps what is freed for what is asked for next, in one heap for all threads unless
-    there have been more before.
+    """Meanwhile the C library keeps what is freed for what is asked for next, in one heap for all threads
+    unless there have been more before.
 
     A round makes and frees some buffers as large as the model for each device, and the system cleans every
     page that it hands out: with a model of 1.6 million parameters that was a tenth of a scenario's processor
