@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-import sys
 import time
 from typing import Any
 
 from _result import Bar, at_most
 
 from _sim.chatter import Chatter, Listener
+from _sim.memory import peak_bytes
 from laconic.device_sim.body import Body, build, cell
 from laconic.device_sim.population import Fleet, lived
 from laconic.device_sim.signals import DAY_S, Daily, Nightly
@@ -63,7 +63,7 @@ def month() -> dict[str, float]:
     day = found.available[24 * 7 : 24 * 8]
     return {
         "seconds": time.perf_counter() - began,
-        "peak_gb": _peak_bytes() / 1e9,
+        "peak_gb": peak_bytes() / 1e9,
         "imbalance": found.imbalance,
         "pieces": found.pieces,
         "swing": float(day.max() / day.min()),
@@ -102,11 +102,6 @@ def sparse() -> dict[str, float]:
         "seconds": seconds,
         "gb": _now_bytes() / 1e9,
     }
-
-
-def _peak_bytes() -> float:
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
 
 
 def _now_bytes() -> float:

@@ -6,8 +6,6 @@ Seconds are the processor's. Everybody connects and says hello; who is not asked
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from _result import Bar, at_most
 
+from _sim.memory import peak_bytes
 from laconic.device_sim import Scenario, run
 
 SIZES = (1_000, 10_000, 100_000)
@@ -64,11 +63,6 @@ def fleet(devices: int) -> dict[str, float]:
     assert totals.committed == ROUNDS * COHORT
     return {
         "processor_s": time.process_time() - began,
-        "peak_gb": _peak_bytes() / 1e9,
+        "peak_gb": peak_bytes() / 1e9,
         "events": totals.events,
     }
-
-
-def _peak_bytes() -> float:
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
