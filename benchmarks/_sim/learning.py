@@ -20,7 +20,7 @@ from laconic.device_sim.learning import Job, Workshop
 from laconic.runtime import Bundle, TrainResult
 from laconic.training import prepare
 
-REPEATS = 3
+REPEATS = 9
 TINY = ((32, 10), (64, 10), (64, 24, 10), (64, 32, 10), (64, 64, 10))
 """Widths of the layers; each model is trained at batch 1 and 8, 64 steps a job."""
 
