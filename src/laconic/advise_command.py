@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Read, run, answer; returns the exit code."""
     from laconic.device_sim.advice.answer import answer, verdict
+    from laconic.device_sim.advice.diverging import refuse_diverged
     from laconic.device_sim.advice.question import Question, asked, has_newcomers, manifest_of
     from laconic.device_sim.advice.reading import Labels, read
     from laconic.device_sim.scenario.display import display
@@ -81,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
     with display(watched=sys.stderr.isatty() and not options.json) as view:
         threads = (os.cpu_count() or 1) if options.threads is None else options.threads
         runs = run_all(scenario, options.output, threads=threads, begin=view.begin)
+    refuse_diverged(scenario, runs)
     found = answer(runs, newcomers=has_newcomers(given.names))
     words = verdict(found, question.board)
     if options.json:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from laconic.cli import main
+from laconic.device_sim.advice.diverging import refuse_diverged
 from laconic.device_sim.advice.question import Question, asked
 from laconic.device_sim.advice.reading import Given, Labels, read
 from laconic.device_sim.scenario.examples import examples_of
+from laconic.device_sim.scenario.sweep import Run, run_all
 from laconic.errors import ConfigError, DataError
-from laconic.exit_codes import OK
+from laconic.exit_codes import CONFIGURATION, OK
 
 Y = Labels("y")
 
@@ -99,3 +103,48 @@ def test_a_loss_that_nothing_would_use_is_refused(tmp_path: Path, capsys: pytest
     folder = str(write(tmp_path, a="p,y\n1,0.5\n2,1\n"))
     assert main(["sim", "advise", folder, "--label", "y", "--model", "linear", "--loss", "mae"]) != OK
     assert "--loss" in capsys.readouterr().err
+
+
+def regressed(folder: Path, files: int, scale: float) -> str:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(files):
+        x = rng.normal(size=(40, 3)).astype(np.float32)
+        y = x @ np.array([1, 2, -1]) + 0.1 * rng.normal(size=40)
+        np.savez(folder / f"d{i}.npz", x=scale * x, y=(scale * y).astype(np.float32))
+    return str(folder)
+
+
+# A rate at which trainings fail, and one at which they only end worse.
+@pytest.mark.parametrize(("rate", "rounds"), [("0.1", "3"), ("0.02", "1")])
+def test_training_that_diverged_is_no_verdict(
+    rate: str, rounds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["sim", "advise", regressed(tmp_path / "data", 3, 10.0), "--model", "linear",
+                 "--rounds", rounds, "--devices", "1,3", "--threads", "1", "--output", str(output)]  # fmt: skip
+    for _ in range(2):
+        # The second time from files.
+        assert main([*arguments, "--learning-rate", rate]) == CONFIGURATION
+        told = capsys.readouterr()
+        assert "diverged" in told.err
+        assert "orth it" not in told.out
+        assert not (output / "advice.png").exists()
+    remedy = re.search(r"try --learning-rate (\S+),", told.err)
+    assert remedy
+    assert float(remedy[1]) == pytest.approx(float(rate) / 10)
+    assert main([*arguments, "--learning-rate", "1e-3", "--rounds", "5", "--json"]) == OK
+    assert "orth it" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_is_no_score(tmp_path: Path) -> None:
+    data = read(Path(regressed(tmp_path / "data", 2, 1.0)), Labels(), None)
+    scenario = asked(data, Question("linear", rounds=1, devices=(2,)), tmp_path / "out")
+    (run,) = run_all(scenario, tmp_path / "out")
+    refuse_diverged(scenario, [run])
+    # None is what becomes of infinity in a file.
+    for loss in (float("inf"), float("nan"), None):
+        last = msgspec.structs.replace(run.result.scores[-1], alone_loss=loss)
+        result = msgspec.structs.replace(run.result, scores=[*run.result.scores[:-1], last])
+        with pytest.raises(ConfigError, match=r"diverged.*finite"):
+            refuse_diverged(scenario, [Run(run.label, run.folder, result)])

@@ -128,7 +128,7 @@ def verdict(found: Answer, board: str) -> list[str]:
         lines.append(f"Not worth it: with {fleet} each is better off alone ({scores}).")
     else:
         lines.append(f"Not worth it: with {fleet} nothing is gained that is more than chance ({scores}).")
-    first = next((s for s in found.sizes if s.worth), None)
+    first = next((s for s in found.sizes if s.worth and s.devices > 1), None)
     if last.worth and first is not None and first.devices < last.devices:
         lines.append(f"It is from {plural(first.devices, 'device')} on, of the sizes that were tried.")
     single = found.sizes[0]
