@@ -18,7 +18,7 @@ from laconic.exit_codes import OK
 
 if TYPE_CHECKING:
     from laconic.device_sim.cluster import Engine
-    from laconic.device_sim.scenario.results import Result
+    from laconic.device_sim.scenario.results import Result, Totals
     from laconic.device_sim.scenario.sweep import Run
 
 
@@ -96,14 +96,18 @@ def _run(options: argparse.Namespace) -> int:
         _engine(options) as engine,
         display(watched=sys.stderr.isatty() and not options.json) as view,
     ):
-        runs = run_all(
-            scenario,
-            output,
-            sweep=dict(_swept(text) for text in options.sweep or []),
-            threads=(os.cpu_count() or 1) if options.threads is None else options.threads,
-            engine=engine,
-            begin=view.begin,
-        )
+        try:
+            runs = run_all(
+                scenario,
+                output,
+                sweep=dict(_swept(text) for text in options.sweep or []),
+                threads=(os.cpu_count() or 1) if options.threads is None else options.threads,
+                engine=engine,
+                begin=view.begin,
+            )
+        except KeyboardInterrupt:
+            print("interrupted: runs that had ended are kept, the same command goes on", file=sys.stderr)
+            raise
     if options.json:
         print(json.dumps([_summary(r) for r in runs], indent=2))
         return OK
@@ -125,13 +129,15 @@ def _engine(options: argparse.Namespace) -> Iterator[Engine]:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from laconic.device_sim.scenario.sweep import runs_in
+    from laconic.device_sim.scenario.sweep import lacking_in, runs_in
 
     try:
         from laconic.device_sim.report.writing import write
     except ModuleNotFoundError as e:
         raise ConfigError(f"{e.name} is not installed", remedy="pip install 'laconic[sim]'") from e
     page = write(runs_in(options.folder), options.folder, number=options.round)
+    if lacking := lacking_in(options.folder):
+        print(f"{lacking} more runs of this sweep have not ended yet", file=sys.stderr)
     print(json.dumps({"report": str(page)}) if options.json else f"report: {page}")
     return OK
 
@@ -199,8 +205,25 @@ def show(runs: Sequence[Run], title: str) -> None:
             )
         )
     tables.show(f"{title}, {', '.join(same)}" if same else title, head, rows, right=range(1, 9))
+    for r, name in zip(runs, names, strict=True):
+        for remark in _remarks(r.result.totals):
+            print(f"{name}: {remark}" if name else remark)
     if there := sum(r.cached for r in runs):
         print(f"{there} of {len(runs)} had been run before")
+    if gone := sum(r.replaced for r in runs):
+        which = f"{gone} of {len(runs)} " if len(runs) > 1 else ""
+        print(f"{which}took the place of results of other settings, files or versions")
+
+
+def _remarks(t: Totals) -> Iterator[str]:
+    """What a row of figures does not say of a run that went wrong."""
+    from laconic.quantities import format_hours
+
+    if not t.rounds:
+        opened = f"none of {t.opened} rounds made one" if t.opened else "no round was opened"
+        yield f"no version was made in {format_hours(t.hours)}: {opened}"
+    for why, times in t.failures.items():
+        yield f"failed {times} times: {why}" if times > 1 else f"failed once: {why}"
 
 
 def _summary(r: Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,28 +13,46 @@ Row = Sequence[str]
 def show(title: str, head: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
     """Print a table to standard output; the columns in `right` are numbers."""
     if sys.stdout.isatty():
-        try:
-            from rich.console import Console
-            from rich.table import Table
-        except ModuleNotFoundError:
-            pass
-        else:
-            table = Table(title=title, title_justify="left", show_edge=False)
-            for i, name in enumerate(head):
-                # A name that does not fit goes on below, and leaves numbers their place.
-                number = i in right
-                table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-            for row in rows:
-                table.add_row(*(cell.replace("[", "\\[") for cell in row))
-            Console().print(table)
+        named = list(right) == list(range(1, len(head)))
+        if named and max(map(len, _lines(head, rows, right))) > shutil.get_terminal_size().columns:
+            # Beside its numbers a long name would stand letter by letter: each has a line to itself.
+            below = iter(_lines(("", *head[1:]), [("", *row[1:]) for row in rows], right))
+            print(title, next(below), sep="\n")
+            for row, line in zip(rows, below, strict=True):
+                print(row[0], line, sep="\n")
             return
-    print(title)
+        if _show_rich(title, head, rows, right):
+            return
+    print(title, *_lines(head, rows, right), sep="\n")
+
+
+def _show_rich(title: str, head: Row, rows: Sequence[Row], right: Sequence[int]) -> bool:
+    """Whether rich was there to print it."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ModuleNotFoundError:
+        return False
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for i, name in enumerate(head):
+        # A name that does not fit goes on below, and leaves numbers their place.
+        number = i in right
+        table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console().print(table)
+    return True
+
+
+def _lines(head: Row, rows: Sequence[Row], right: Sequence[int]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = [
+    return [
+        "  "
+        + "  ".join(
             c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        print(f"  {'  '.join(cells)}".rstrip())
+        ).rstrip()
+        for row in (head, *rows)
+    ]
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -31,6 +31,8 @@ from laconic.errors import ConfigError
         ("model.hidden", [8, 0], "model.hidden"),
         ("coordinator.bundle", "b", "coordinator.bundle"),
         ("coordinator.rounds.deadline", 3, "deadline"),
+        ("coordinator.rounds.min_devices", 6, "number of devices, 5"),
+        ("coordinator.rounds.min_reports", 6, "number of devices, 5"),
         ("devices.pi.count", -1, "devices.pi.count"),
         ("devices.pi.share", 0.5, "count, or a share"),
         ("devices.pi.time_zone", "Moon/Sea", "Moon/Sea"),
@@ -76,6 +78,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text("name = ")
     with pytest.raises(ConfigError, match=r"s\.toml is not TOML"):
         Scenario.read(tmp_path / "s.toml")
+    with pytest.raises(ConfigError, match=r"s\.toml is not TOML"):
+        Scenario.read(str(tmp_path / "s.toml"))
 
 
 def test_shares_are_of_the_fleet() -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from tiny_scenario import tiny
 
 from laconic.cli import main
-from laconic.device_sim.scenario import comparing, storing
-from laconic.device_sim.scenario.sweep import run_all, runs_in
+from laconic.device_sim.scenario import comparing, storing, sweep
+from laconic.device_sim.scenario.sweep import lacking_in, run_all, runs_in
 from laconic.errors import ConfigError, DataError
+from laconic.exit_codes import INTERRUPTED
 
 SHORT = tiny(end__rounds=1, devices__phone__count=0)
+TWO_PIS = (
+    'name = "s"\n[end]\nrounds = 1\n[model]\nbuilt_in = "softmax"\n[data]\nsamples = 10\n'
+    '[[devices]]\nname = "pi"\ncount = 2\nspeed.sample_s = 0.1\n'
+)
 SWEEP = {"seed": [0, 1], "coordinator.gate.threshold": [0.0, 0.5]}
 
 
@@ -43,9 +49,58 @@ def test_other_settings_are_run_again(tmp_path: Path) -> None:
 
 
 def test_a_single_run_takes_a_sweeps_place(tmp_path: Path) -> None:
-    run_all(SHORT, tmp_path, sweep={"seed": [0]})
-    run_all(SHORT, tmp_path)
+    assert not run_all(SHORT, tmp_path, sweep={"seed": [0]})[0].replaced
+    assert run_all(SHORT, tmp_path)[0].replaced
     assert [r.label for r in runs_in(tmp_path)] == [""]
+    assert not run_all(SHORT, tmp_path)[0].replaced
+    assert run_all(SHORT.replaced({"seed": 5}), tmp_path)[0].replaced
+
+
+def test_what_is_wrong_in_the_last_run_is_found_before_the_first(tmp_path: Path) -> None:
+    for key, values in (
+        ("devices.pi.board", ["rpi_5", "abacus"]),
+        ("coordinator.gate.mode", ["model", "no"]),
+    ):
+        with pytest.raises(ConfigError, match=values[1]):
+            run_all(SHORT, tmp_path, sweep={key: values})
+    assert not contents(tmp_path)
+
+
+def test_an_interrupted_sweep_says_what_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(label: str, number: int, of: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(SHORT, tmp_path, sweep=SWEEP, begin=begin)
+    assert (len(runs_in(tmp_path)), lacking_in(tmp_path)) == (2, 2)
+    run_all(SHORT, tmp_path, sweep=SWEEP)
+    assert (len(runs_in(tmp_path)), lacking_in(tmp_path)) == (4, 0)
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(TWO_PIS)
+    monkeypatch.setattr(sweep, "play", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(["sim", "run", str(scenario), "--output", str(tmp_path / "out")]) == INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_run_that_went_wrong_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(TWO_PIS)
+    command = ["sim", "run", str(scenario), "--set", "end.hours=1", "--output", str(tmp_path / "out")]
+    assert main([*command, "--set", "coordinator.schedule.paused=true"]) == 0
+    assert "no version was made in 60\N{NO-BREAK SPACE}min: no round was opened" in capsys.readouterr().out
+    wild = (
+        "model.built_in=mlp",
+        "coordinator.training.learning_rate=1000.0",
+        "coordinator.training.epochs=20",
+    )
+    assert main([*command, *(word for text in wild for word in ("--set", text))]) == 0
+    found = storing.read(tmp_path / "out").totals
+    assert found.failures == {"largest value of an update x weight, allowed 1048576.0": 2}
+    (why,) = found.failures
+    assert f"failed 2 times: {why}" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -89,10 +144,7 @@ def test_a_comparison_has_what_differs_alone(tmp_path: Path) -> None:
 
 def test_the_command_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s.toml"
-    path.write_text(
-        'name = "s"\n[end]\nrounds = 1\n[model]\nbuilt_in = "softmax"\n[data]\nsamples = 10\n'
-        '[[devices]]\nname = "pi"\ncount = 2\nspeed.sample_s = 0.1\n'
-    )
+    path.write_text(TWO_PIS)
     out = str(tmp_path / "out")
     assert main(["sim", "run", str(path), "--output", out, "--sweep", "seed=3,4", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ from typing import Final
 
 from laconic.budget.calendar import check_zone
 from laconic.config import within
+from laconic.coordinator.round_settings import SYNCHRONOUS
 from laconic.device_sim.datasets.cmapss import CHANNELS, SUBSETS
 from laconic.device_sim.scenario.settings import (
     BUILT_IN,
@@ -57,11 +58,24 @@ def check(s: ScenarioSettings) -> ScenarioSettings:
     _once("devices", [d.name for d in s.devices])
     for d in s.devices:
         _check_devices(d, media, s.fleet_size)
-    counts(s)
+    _check_rounds(s)
     for key, values in s.sweep.items():
         if not values:
             raise ConfigError(f"sweep.{key}", value=values, limit="at least one value")
     return s
+
+
+def _check_rounds(s: ScenarioSettings) -> None:
+    """No round can want more devices than there are: it would be waited for to the end."""
+    rounds, devices = s.coordinator.rounds, sum(counts(s))
+    wanted = {"min_devices": rounds.min_devices}
+    if rounds.mode == SYNCHRONOUS:
+        # Into a buffer a device may report more than once.
+        wanted["min_reports"] = rounds.min_reports
+    for key, value in wanted.items():
+        if value > devices:
+            limit = f"the number of devices, {devices}"
+            raise ConfigError(f"coordinator.rounds.{key}", value=value, limit=limit)
 
 
 def _check_model(m: ModelSection) -> None:

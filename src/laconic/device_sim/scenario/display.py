@@ -38,7 +38,9 @@ class _Bar:
         self._last = 0.0
 
     def begin(self, label: str, number: int, of: int) -> Watch:
-        title = f"{number}/{of} {label}".strip() if of > 1 else "run"
+        # Values alone: with its keys a sweep's label leaves no room for the bar.
+        values = ", ".join(part.partition("=")[2] for part in label.split(","))
+        title = f"{number}/{of} {values:.40}".strip() if of > 1 else "run"
         task = self._bar.add_task(title, total=1.0, said="")
 
         def watch(p: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import cos as cosine
 from math import exp, inf, log, pi, sqrt
@@ -65,17 +66,36 @@ class Device:
 
 def devices_of(s: ScenarioSettings, folder: Path) -> Iterator[Device]:
     """Every device, class by class; `<class>-<number>` is its name. Raises `ConfigError`."""
-    media = {m.name: Medium(m.up_mbps * _BYTES_PER_MBIT, m.down_mbps * _BYTES_PER_MBIT) for m in s.media}
+    media = _media(s)
     number = 0
     for d, count in zip(s.devices, counts(s), strict=True):
-        try:
+        with _named(d):
             kind = _Kind(s, d, media, folder)
             for i in range(count):
                 yield kind.device(f"{d.name}-{i}", number)
                 number += 1
-        except ConfigError as e:
-            thing = e.thing if e.thing.startswith("devices.") else f"devices.{d.name}: {e.thing}"
-            raise ConfigError(thing, value=e.value, limit=e.limit, remedy=e.remedy) from e
+
+
+def check_classes(s: ScenarioSettings, folder: Path) -> None:
+    """What `devices_of` needs of each class: its board, radio, traces, speed. Raises `ConfigError`."""
+    media = _media(s)
+    for d in s.devices:
+        with _named(d):
+            _Kind(s, d, media, folder)
+
+
+def _media(s: ScenarioSettings) -> dict[str, Medium]:
+    return {m.name: Medium(m.up_mbps * _BYTES_PER_MBIT, m.down_mbps * _BYTES_PER_MBIT) for m in s.media}
+
+
+@contextmanager
+def _named(d: DevicesSection) -> Iterator[None]:
+    """Errors within are of that class."""
+    try:
+        yield
+    except ConfigError as e:
+        thing = e.thing if e.thing.startswith("devices.") else f"devices.{d.name}: {e.thing}"
+        raise ConfigError(thing, value=e.value, limit=e.limit, remedy=e.remedy) from e
 
 
 class _Kind:

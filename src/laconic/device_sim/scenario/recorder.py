@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ COORDINATOR = "coordinator"
 _OUTCOMES = ("useful", "silent", "wasted")
 _BEGINS = ("training", "training on", "measuring")
 _STEPS = ("model", *_BEGINS, "sending", "skipped", "failed", "rejected")
+_FAILURES = 20
+"""Different errors that are told apart."""
+_FOUND = re.compile(r", found [^,;]*")
+"""The value in an error, of which each failure has its own."""
 
 
 @dataclass
@@ -119,6 +124,8 @@ class Recorder:
         self._line = Steps()
         self._opened: dict[str, Any] = {}
         self._opened_s = 0.0
+        self._rounds_opened = 0
+        self._failures: Counter[str] = Counter()
 
     @property
     def steps(self) -> list[StepRow]:
@@ -148,6 +155,7 @@ class Recorder:
         match note.kind:
             case "opened":
                 self._opened, self._opened_s = dict(f), time_s
+                self._rounds_opened += 1
                 self._line.open(f["round"], time_s)
                 self._tasks[f["round"]] = f["task"]
             case "committed":
@@ -185,6 +193,8 @@ class Recorder:
         elif note.kind in ("failed", "rejected"):
             diary.failed += 1
             diary.end("wasted")
+            why = _FOUND.sub("", str(note.fields["why"]))
+            self._failures[why if why in self._failures or len(self._failures) < _FAILURES else "other"] += 1
 
     def _row(self, time_s: float, f: Mapping[str, Any]) -> None:
         self._world.settle()
@@ -314,4 +324,6 @@ class Recorder:
             skipped=dict(sorted(skipped.items())),
             imbalance=max(d.body.imbalance() for d in self._diaries.values()),
             events=self._world.events,
+            opened=self._rounds_opened,
+            failures=dict(sorted(self._failures.items())),
         )

@@ -194,6 +194,10 @@ class Totals(msgspec.Struct, frozen=True):
     imbalance: float
     """The worst device's: what its energy is off by, relative to what has passed through it."""
     events: int
+    opened: int = 0
+    """Rounds that were opened."""
+    failures: dict[str, int] = {}
+    """Work that ended in an error, by the error."""
 
     @property
     def work_j(self) -> float:

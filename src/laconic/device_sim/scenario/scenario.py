@@ -37,8 +37,9 @@ class Scenario:
     where: str
 
     @classmethod
-    def read(cls, path: Path) -> Scenario:
+    def read(cls, path: Path | str) -> Scenario:
         """The scenario in a file. Raises `ConfigError` that names the file, the key and what is allowed."""
+        path = Path(path)
         text = read_file(path, "scenario", limit_bytes=1 << 20).decode(errors="replace")
         try:
             table = tomllib.loads(text)

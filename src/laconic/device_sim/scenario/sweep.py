@@ -13,6 +13,8 @@ import msgspec
 from laconic.config import read_file
 from laconic.device_sim.cluster import Engine
 from laconic.device_sim.scenario import keeping, storing
+from laconic.device_sim.scenario.campaigning import campaign_in
+from laconic.device_sim.scenario.fleet import check_classes
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.running import Watch, play
 from laconic.device_sim.scenario.scenario import Scenario
@@ -31,6 +33,8 @@ class Run:
     result: Result
     cached: bool = False
     """Whether its files were there already."""
+    replaced: bool = False
+    """Whether there were those of other settings, files or program in their place."""
 
 
 def run_all(
@@ -47,7 +51,9 @@ def run_all(
 
     A run whose files are there is not run again: they are those of these settings, files, and this program.
     So a sweep that was interrupted goes on with what lacks. `begin` is told of each run that begins: its
-    label, its number and of how many. Raises `ConfigError`, `ModelError`, `DataError` or `ClusterError`.
+    label, its number and of how many. What can be known of all runs is checked before the first.
+
+    Raises `ConfigError`, `ModelError`, `DataError` or `ClusterError`.
     """
     number = prod(map(len, {**scenario.settings.sweep, **(sweep or {})}.values()))
     if number > _MOST_RUNS:
@@ -56,21 +62,36 @@ def run_all(
     labels = [label for label, _ in combinations]
     if len(set(labels)) < len(labels):
         raise ConfigError("values of the sweep", value=labels, limit="each once")
+    _check([one for _, one in combinations])
     runs = []
     for number, (label, one) in enumerate(combinations, 1):
         folder = output / label if label else output
         result = there = _there(folder, one.digest())
+        replaced = False
         if result is None:
             # What cannot be written is said before hours of computing, not after them.
             storing.make(folder)
+            replaced = any((folder / name).exists() for name in (storing.RUN, _INDEX))
             watch = begin(label, number, len(combinations))
             result, models = play(one, threads=threads, engine=engine, watch=watch)
             if one.settings.record.models:
                 keeping.write(keeping.Kept.of(models), folder)
             storing.write(result, folder)
-        runs.append(Run(label, folder, result, there is not None))
-        _index(output, runs)
+        runs.append(Run(label, folder, result, cached=there is not None, replaced=replaced))
+        _index(output, runs, len(combinations))
     return runs
+
+
+def _check(scenarios: Sequence[Scenario]) -> None:
+    """A word that is wrong in the last of a sweep's values is found before the first has run for hours."""
+    classes: set[bytes] = set()
+    for one in scenarios:
+        campaign_in(one)
+        # Most sweeps have one fleet, whose traces are read once for it.
+        fleet = msgspec.json.encode((one.settings.devices, one.settings.media))
+        if fleet not in classes:
+            classes.add(fleet)
+            check_classes(one.settings, one.folder)
 
 
 def _there(folder: Path, digest: str) -> Result | None:
@@ -83,12 +104,12 @@ def _there(folder: Path, digest: str) -> Result | None:
         return None
 
 
-def _index(output: Path, runs: Sequence[Run]) -> None:
-    """Say which folders are a sweep's; that of a single run is none."""
+def _index(output: Path, runs: Sequence[Run], of: int) -> None:
+    """Say which folders are a sweep's, and how many there will be; that of a single run is none."""
     table = [{"label": r.label, "digest": r.result.digest} for r in runs]
     try:
         if runs[0].label:
-            text = msgspec.json.format(msgspec.json.encode({"runs": table}), indent=2)
+            text = msgspec.json.format(msgspec.json.encode({"of": of, "runs": table}), indent=2)
             storing.put(output / _INDEX, text + b"\n")
         else:
             (output / _INDEX).unlink(missing_ok=True)
@@ -103,6 +124,22 @@ class _Entry(msgspec.Struct, frozen=True):
 
 class _Index(msgspec.Struct, frozen=True):
     runs: list[_Entry]
+    of: int = 0
+
+
+def lacking_in(folder: Path) -> int:
+    """How many runs of an interrupted sweep are not in its folder. Raises as `runs_in` does."""
+    index = _index_in(folder)
+    return 0 if index is None else max(0, index.of - len(index.runs))
+
+
+def _index_in(folder: Path) -> _Index | None:
+    if not (folder / _INDEX).exists():
+        return None
+    try:
+        return msgspec.json.decode(read_file(folder / _INDEX, "sweep"), type=_Index)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise DataError(f"sweep in {folder} cannot be read ({e})", remedy="run it again") from e
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -110,15 +147,15 @@ def runs_in(folder: Path) -> list[Run]:
 
     Raises `ConfigError` if there are none, `DataError` for what cannot be read.
     """
-    if not (folder / _INDEX).exists():
-        return [Run("", folder, storing.read(folder), True)]
-    try:
-        index = msgspec.json.decode(read_file(folder / _INDEX, "sweep"), type=_Index)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise DataError(f"sweep in {folder} cannot be read ({e})", remedy="run it again") from e
+    index = _index_in(folder)
+    if index is None:
+        if folder.is_dir() and not (folder / storing.RUN).exists():
+            remedy = "a run's files are there when it has ended: let `laconic sim run` end, or check the path"
+            raise ConfigError(f"no {storing.RUN} in {folder}", remedy=remedy)
+        return [Run("", folder, storing.read(folder), cached=True)]
     if not index.runs:
         raise DataError(f"runs of the sweep in {folder}", value=0, limit="1 or more", remedy="run it again")
     for entry in index.runs:
         if entry.label in ("", "..") or Path(entry.label).name != entry.label:
             raise DataError(f"label of a run in {folder}", value=entry.label, limit="a folder's name")
-    return [Run(e.label, folder / e.label, storing.read(folder / e.label), True) for e in index.runs]
+    return [Run(e.label, folder / e.label, storing.read(folder / e.label), cached=True) for e in index.runs]
