@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--division",
         choices=("uniform", "own_class", "dirichlet"),
-        default="uniform",
         help="how one file is divided among devices (default uniform)",
     )
     add("--rounds", type=int, default=20, help="(default 20)")

@@ -121,8 +121,9 @@ def test_training_that_diverged_is_no_verdict(
     rate: str, rounds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["sim", "advise", regressed(tmp_path / "data", 3, 10.0), "--model", "linear",
-                 "--rounds", rounds, "--devices", "1,3", "--threads", "1", "--output", str(output)]  # fmt: skip
+    folder = regressed(tmp_path / "data", 3, 10.0)
+    arguments = ["sim", "advise", folder, "--model", "linear", "--rounds", rounds, "--devices", "1,3",
+                 "--threads", "1", "--output", str(output)]  # fmt: skip
     for _ in range(2):
         # The second time from files.
         assert main([*arguments, "--learning-rate", rate]) == CONFIGURATION
@@ -148,3 +149,23 @@ def test_a_loss_that_is_not_finite_is_no_score(tmp_path: Path) -> None:
         result = msgspec.structs.replace(run.result, scores=[*run.result.scores[:-1], last])
         with pytest.raises(ConfigError, match=r"diverged.*finite"):
             refuse_diverged(scenario, [Run(run.label, run.folder, result)])
+
+
+def test_a_division_that_a_folder_has_already_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = regressed(tmp_path / "data", 2, 1.0)
+    output = tmp_path / "out"
+    for division in ("own_class", "uniform"):
+        arguments = ["--model", "linear", "--division", division, "--output", str(output)]
+        assert main(["sim", "advise", folder, *arguments]) == CONFIGURATION
+        assert f"--division, found {division}, allowed with a single file" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_path_that_is_not_there_is_said_not_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sim", "advise", "nosuch", "--model", "linear"]) == CONFIGURATION
+    assert f"there is no {tmp_path / 'nosuch'}" in capsys.readouterr().err

@@ -44,8 +44,8 @@ class Question:
     local: tuple[str, ...] = ()
     devices: tuple[int, ...] = ()
     """Sizes of fleets; none: 1, 2, 4 and so on, up to all."""
-    division: str = "uniform"
-    """Of a single file."""
+    division: str | None = None
+    """Of a single file; None: uniform. A folder says itself whose examples are whose."""
     rounds: int = 20
     rounds_a_day: float = 4.0
     epochs: int = 1
@@ -77,11 +77,18 @@ def manifest_of(model: str) -> Manifest | None:
 def asked(given: Given, question: Question, folder: Path, *, seed: int = 0) -> Scenario:
     """The scenario of a question, with its file and examples written to `folder`, to be run or changed.
 
-    Raises `ConfigError` for sizes of fleets that there are no devices for, or a folder that cannot be
-    written, and whatever the model raises.
+    Raises `ConfigError` for sizes of fleets that there are no devices for, a division of files that are
+    devices' already, or a folder that cannot be written, and whatever the model raises.
     """
     group = _groups(given, seed)
     several = len(given.names) > 1
+    if several and question.division is not None:
+        raise ConfigError(
+            "--division",
+            value=question.division,
+            limit="with a single file",
+            remedy="leave it away: of a folder each file is a device's",
+        )
     learners = np.unique(given.owner[group >= 0], return_counts=True)
     # Of what a device has it learns from some, and keeps some to be scored by.
     if several and min(learners[1]) < _FEWEST:
@@ -160,7 +167,7 @@ def _table(question: Question, given: Given, sizes: Sequence[int], several: bool
         data |= {"division": "group", "groups_each": 1}
     else:
         # As much for each device, however many there are.
-        data |= {"division": q.division, "samples": max(1, _learnt(given) // max(sizes))}
+        data |= {"division": q.division or "uniform", "samples": max(1, _learnt(given) // max(sizes))}
     table: dict[str, Any] = {
         "name": "advice",
         "sweep": {"devices.device.count": list(sizes), "seed": list(range(q.seeds))},

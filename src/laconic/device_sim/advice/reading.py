@@ -74,6 +74,8 @@ def read(path: Path, labels: Labels, manifest: Manifest | None) -> Given:
 
 def _files(path: Path) -> list[Path]:
     try:
+        if not path.exists():
+            raise ConfigError(f"there is no {path.absolute()}", limit="a folder or a file with examples")
         found = sorted(f for f in path.iterdir() if f.suffix in KINDS) if path.is_dir() else [path]
     except OSError as e:
         raise ConfigError(f"cannot read {path} ({e.strerror})", limit="a folder or a file") from e
