@@ -15,6 +15,8 @@ from server import Site, site
 from laconic.device_sim.datasets import cmapss, har, mnist
 from laconic.device_sim.datasets.archive import member
 from laconic.device_sim.datasets.fetching import fetch
+from laconic.device_sim.scenario.examples import dataset_of
+from laconic.device_sim.scenario.settings import DataSection
 from laconic.errors import ConfigError, TransportError
 
 
@@ -100,6 +102,18 @@ def test_the_error_says_what_to_do_by_hand(hub: Site, tmp_path: Path) -> None:
         fetch(file, tmp_path, context=hub.trust)
     assert file.sha256 in str(refused.value)
     assert "404" in str(refused.value)
+    assert f"into {tmp_path}, or say where it is with --set data.path=FOLDER" in str(refused.value)
+
+
+@pytest.mark.parametrize("source", ["mnist", "cmapss", "har"])
+def test_where_a_file_was_looked_for_is_said_whatever_the_path_is_relative_to(
+    source: str, tmp_path: Path
+) -> None:
+    settings = DataSection(source=source, path="there/../here")
+    with pytest.raises(ConfigError) as refused:
+        dataset_of(settings, tmp_path)
+    assert f"in {tmp_path / 'here'}; get" in str(refused.value)
+    assert f"into {tmp_path / 'here'}, or say where it is" in str(refused.value)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

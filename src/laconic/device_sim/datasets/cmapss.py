@@ -183,10 +183,10 @@ def decode_left(text: bytes, where: str, engines: int) -> NDArray[np.int64]:
 
 
 def _text(folder: Path, name: str) -> bytes:
-    text = read_plain(folder, name, limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE))
+    text = read_plain(folder, name, limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE, folder))
     if (digest := hashlib.sha256(text).hexdigest()) != SHA256[name]:
         raise ConfigError(
-            f"SHA-256 of {folder / name}", value=digest, limit=SHA256[name], remedy=by_hand(ARCHIVE)
+            f"SHA-256 of {folder / name}", value=digest, limit=SHA256[name], remedy=by_hand(ARCHIVE, folder)
         )
     return text
 

@@ -52,9 +52,11 @@ def fetch(
         raise ConfigError(f"cannot write into {folder} ({e.strerror})", remedy="choose another path") from e
     try:
         with os.fdopen(handle, "wb") as out:
-            digest = _downloaded(file, out, context, time.monotonic() + within_s)
+            digest = _downloaded(file, out, by_hand(file, folder), context, time.monotonic() + within_s)
         if digest != file.sha256:
-            raise ConfigError(f"SHA-256 of {file.url}", value=digest, limit=file.sha256, remedy=by_hand(file))
+            raise ConfigError(
+                f"SHA-256 of {file.url}", value=digest, limit=file.sha256, remedy=by_hand(file, folder)
+            )
         target = folder / file.name
         os.replace(name, target)
     except OSError as e:
@@ -64,9 +66,13 @@ def fetch(
     return target
 
 
-def by_hand(file: Published) -> str:
-    """What to do where the network is of no help."""
-    return f"get {file.name} from {file.url} (SHA-256 {file.sha256}), put it there"
+def by_hand(file: Published, folder: Path) -> str:
+    """What to do where the network is of no help; `folder`: where the file is looked for."""
+    put = "unpack it, and what is packed in it," if file.name.endswith(".zip") else "put it"
+    return (
+        f"get {file.name} from {file.url} (SHA-256 {file.sha256}) and {put} into {folder.resolve()},"
+        " or say where it is with --set data.path=FOLDER, absolute or from the scenario's folder"
+    )
 
 
 class _NoWayDown(urllib.request.HTTPRedirectHandler):
@@ -85,7 +91,9 @@ class _NoWayDown(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _downloaded(file: Published, out: IO[bytes], context: ssl.SSLContext | None, until_s: float) -> str:
+def _downloaded(
+    file: Published, out: IO[bytes], remedy: str, context: ssl.SSLContext | None, until_s: float
+) -> str:
     """The SHA-256 of what came, which has been written."""
     https = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
     opener = urllib.request.build_opener(https, _NoWayDown)
@@ -97,15 +105,13 @@ def _downloaded(file: Published, out: IO[bytes], context: ssl.SSLContext | None,
                 if came > file.size_bytes:
                     raise ConfigError(f"bytes of {file.url}", value=f"over {came - 1}", limit=file.size_bytes)
                 if time.monotonic() > until_s:
-                    raise TransportError(f"{file.url} is too slow, {came} bytes so far", remedy=by_hand(file))
+                    raise TransportError(f"{file.url} is too slow, {came} bytes so far", remedy=remedy)
                 hashed.update(piece)
                 out.write(piece)
         if came < file.size_bytes:
-            raise TransportError(
-                f"{file.url} ended after {came} bytes", limit=file.size_bytes, remedy=by_hand(file)
-            )
+            raise TransportError(f"{file.url} ended after {came} bytes", limit=file.size_bytes, remedy=remedy)
     except (urllib.error.URLError, HTTPException, TimeoutError, ssl.SSLError, ConnectionError) as e:
-        raise TransportError(f"cannot get {file.url} ({e})", remedy=by_hand(file)) from e
+        raise TransportError(f"cannot get {file.url} ({e})", remedy=remedy) from e
     return hashed.hexdigest()
 
 

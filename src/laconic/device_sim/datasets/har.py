@@ -91,20 +91,22 @@ def _part(folder: Path, part: str) -> tuple[Array, Array, Array]:
 
 
 def _table(folder: Path, name: str) -> NDArray[np.float32]:
-    text = read_plain(folder, name, limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE))
+    text = read_plain(folder, name, limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE, folder))
     try:
         with warnings.catch_warnings():
             # numpy warns of a file without lines, whose shape is refused then.
             warnings.simplefilter("ignore", UserWarning)
             return np.loadtxt(io.BytesIO(text), np.float32, comments=None, ndmin=2, encoding="ascii")
     except ValueError as e:
-        raise ConfigError(f"{folder / name} is no table of numbers ({e})", remedy=by_hand(ARCHIVE)) from e
+        raise ConfigError(
+            f"{folder / name} is no table of numbers ({e})", remedy=by_hand(ARCHIVE, folder)
+        ) from e
 
 
 def _arrays(folder: Path) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    raw = read_plain(folder, ARRAYS[0], limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE))
+    raw = read_plain(folder, ARRAYS[0], limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE, folder))
     windows = decode_npy(raw, str(folder / ARRAYS[0]))
-    labels = read_plain(folder, ARRAYS[1], limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE))
+    labels = read_plain(folder, ARRAYS[1], limit_bytes=_LIMIT_BYTES, remedy=by_hand(ARCHIVE, folder))
     y, person = (
         decode_npy(
             archive.member(labels, f"{n}.npy", limit_bytes=_LIMIT_BYTES), f"{n} in {folder / ARRAYS[1]}"

@@ -70,8 +70,8 @@ def fetch_lacking(
 def _array(file: Published, folder: Path) -> Array:
     path = folder / file.name
     if not path.exists():
-        raise ConfigError(f"no {file.name} in {folder}", remedy=by_hand(file))
+        raise ConfigError(f"no {file.name} in {folder.resolve()}", remedy=by_hand(file, folder))
     raw = read_file(path, "file of MNIST", limit_bytes=_LIMIT_BYTES)
     if (digest := hashlib.sha256(raw).hexdigest()) != file.sha256:
-        raise ConfigError(f"SHA-256 of {path}", value=digest, limit=file.sha256, remedy=by_hand(file))
+        raise ConfigError(f"SHA-256 of {path}", value=digest, limit=file.sha256, remedy=by_hand(file, folder))
     return decode_idx(raw, str(path), limit_bytes=_LIMIT_BYTES)

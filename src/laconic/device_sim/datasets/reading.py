@@ -31,7 +31,7 @@ def read_plain(folder: Path, name: str, *, limit_bytes: int, remedy: str) -> byt
     """
     path = found(folder, name)
     if path is None:
-        raise ConfigError(f"no {name} in {folder}", remedy=remedy)
+        raise ConfigError(f"no {name} in {folder.resolve()}", remedy=remedy)
     raw = read_file(path, "file of data", limit_bytes=limit_bytes)
     if path.suffix == ".xz":
         return unxz(raw, str(path), limit_bytes=limit_bytes)
