@@ -7,17 +7,21 @@ configuration names their paths. Relative paths are relative to the folder of th
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from laconic.errors import ConfigError
 
 _PREFIX = "LACONIC_"
+_UNKNOWN = re.compile("Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile("Object missing required field `(.*)`", re.DOTALL)
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +69,36 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str)
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"{path}: {e}", remedy="see docs/configuration.md for the keys") from e
+        raise ConfigError(
+            f"{path}: {explained(e, kind)}", remedy="see docs/configuration.md for the keys"
+        ) from e
+
+
+def explained(error: msgspec.ValidationError, kind: type[Section]) -> str:
+    """What is wrong with a table, in a configuration's words: the key, and for one that there is not, another
+    that is written like it."""
+    what, _, where = str(error).partition(" - at `$")
+    path = where.removesuffix("`").lstrip(".")
+    if found := _UNKNOWN.fullmatch(what):
+        key = f"{path}.{found[1]:.60}".lstrip(".")
+        near = get_close_matches(found[1], _keys(kind, path), 1)
+        return f"unknown key {key}" + (f" (there is {near[0]})" if near else "")
+    if found := _MISSING.fullmatch(what):
+        return f"there is no key {f'{path}.{found[1]}'.lstrip('.')}"
+    return f"{path}: {what[:1].lower()}{what[1:]}" if path else what
+
+
+def _keys(kind: type[Section], path: str) -> Sequence[str]:
+    """Which keys the table at `path` may have; none where that is no table of fixed keys."""
+    here: type[msgspec.Struct] = kind
+    for name in path.split(".") if path else ():
+        hint = get_type_hints(here).get(name.partition("[")[0])
+        # An optional table, or a list of them, has them in its arguments.
+        inner = [h for h in (hint, *get_args(hint)) if isinstance(h, type) and issubclass(h, msgspec.Struct)]
+        if not inner:
+            return ()
+        here = inner[0]
+    return here.__struct_fields__
 
 
 def read_file(path: Path, what: str, *, limit_bytes: int = 2**31) -> bytes:

@@ -154,6 +154,11 @@ def test_the_environment_overrides_and_does_not_clash(tmp_path: Path) -> None:
     [
         ('name = "a"\nbundle = "b"\ndata = "c"\ncolour = 1\n', {}, "colour"),
         ('name = "a"\nbundle = "b"\ndata = "c"\n[broker]\nurl = 7\n', {}, "broker.url"),
+        (
+            'name = "a"\nbundle = "b"\ndata = "c"\n[broker]\nkeepalive_s = 7\n',
+            {},
+            r"unknown key broker.keepalive_s \(there is keep_alive_s\)",
+        ),
         ('name = "a"\ndata = "c"\n', {}, "bundle"),
         ('name = "a"\nbundle = "b"\ndata = { path = "c" }\n', {}, "kind"),
         ('name = "a"\nbundle = "b"\ndata = { kind = "tape", path = "c" }\n', {}, "tape"),

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from laconic.config import read_file
+from laconic.config import explained, read_file
 from laconic.device_sim import traces
 from laconic.device_sim.datasets import har
 from laconic.device_sim.scenario.checking import check
@@ -53,7 +53,7 @@ class Scenario:
         try:
             settings = check(msgspec.convert(table, ScenarioSettings))
         except msgspec.ValidationError as e:
-            raise ConfigError(f"{where}: {e}", remedy=REMEDY) from e
+            raise ConfigError(f"{where}: {explained(e, ScenarioSettings)}", remedy=REMEDY) from e
         except ConfigError as e:
             raise ConfigError(
                 f"{where}: {e.thing}", value=e.value, limit=e.limit, remedy=e.remedy or REMEDY
