@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
@@ -44,9 +45,16 @@ PALETTE: Final[dict[str, tuple[str, str]]] = {
     "rose": ("#b8235a", "#ff8fb3"),
     "gold": ("#9a7400", "#e3c04d"),
 }
+Draw = Callable[[Axes], None]
 LIGHT: Final = {name: light for name, (light, _) in PALETTE.items()}
 
 _TICK_LABEL_WIDTH: Final = 60
+_PICTURE_WIDTH: Final = 5.75
+_PICTURE_HEIGHT: Final = 4.6
+"""Inches of one drawing with a legend of one row."""
+_LEGEND_ROW: Final = 0.3
+_MOST_COLUMNS: Final = 4
+_LETTERS_AN_INCH: Final = 11
 _RC: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 12.5,
@@ -77,7 +85,7 @@ _RC: Final[dict[str, Any]] = {
 }
 
 
-def svg(draw: Callable[[Axes], None], *, name: str, label: str, width: int, height: int) -> str:
+def svg(draw: Draw, *, name: str, label: str, width: int, height: int) -> str:
     """A drawing as an inline SVG element, text as text, its `aria-label` as given; sizes in CSS pixels.
 
     `name` must be unique on the page: it begins every id. The same arguments give the same bytes.
@@ -92,24 +100,58 @@ def svg(draw: Callable[[Axes], None], *, name: str, label: str, width: int, heig
     return _inline(ET.fromstring(buffer.getvalue()), name, label)
 
 
-def save_pictures(
-    draws: Sequence[tuple[str, Callable[[Axes], None]]], path_png: Path, *, columns: int
-) -> None:
+def save_pictures(draws: Sequence[tuple[str, Draw]], path_png: Path, *, columns: int) -> None:
     """Drawings with their titles and legends, side by side in rows of `columns`, as a PNG on white; the same
     drawings give the same picture. Raises `OSError`."""
     with settings("picture"):
-        rows = -(-len(draws) // columns)
-        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
-        figure = Figure(figsize=(5.75 * columns, 4.6 * rows), layout=layout)
-        FigureCanvasAgg(figure)
-        for number, (title, draw) in enumerate(draws, 1):
-            axes = figure.add_subplot(rows, columns, number)
-            draw(axes)
-            axes.set_title(title, color=LIGHT["ink"], weight="bold", fontsize=13, pad=12)
-            if names := axes.get_legend_handles_labels()[1]:
-                axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=min(4, len(names)),
-                            frameon=False, fontsize=9.5, handlelength=1.4, columnspacing=1.2)  # fmt: skip
-        figure.savefig(path_png, dpi=140, metadata={"Software": None})
+        picture(draws, columns=columns).savefig(path_png, dpi=140, metadata={"Software": None})
+
+
+def picture(draws: Sequence[tuple[str, Draw]], *, columns: int) -> Figure:
+    """The same as a figure, drawn within `settings`.
+
+    One legend serves all drawings if one of them has every name; otherwise each has its own. The picture
+    grows by its legends' height: no drawing becomes smaller by its names.
+    """
+    rows = -(-len(draws) // columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.06)
+    figure = Figure(figsize=(_PICTURE_WIDTH * columns, _PICTURE_HEIGHT * rows), layout=layout)
+    FigureCanvasAgg(figure)
+    named: list[tuple[Axes, list[Any], list[str]]] = []
+    for number, (title, draw) in enumerate(draws, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        draw(axes)
+        axes.set_title(title, color=LIGHT["ink"], weight="bold", fontsize=13, pad=12)
+        named.append((axes, *axes.get_legend_handles_labels()))
+    _, handles, names = max(named, key=lambda found: len(found[2]))
+    if all(set(others) <= set(names) for _, _, others in named):
+        more_inches = _legend(figure, handles, names, _PICTURE_WIDTH * columns, loc="outside lower center")
+    else:
+        more_inches = rows * max(
+            _legend(axes, handles, names, _PICTURE_WIDTH, loc="upper center", bbox_to_anchor=(0.45, -0.17))
+            for axes, handles, names in named
+        )
+    figure.set_size_inches(_PICTURE_WIDTH * columns, _PICTURE_HEIGHT * rows + more_inches)
+    return figure
+
+
+def _legend(
+    place: Figure | Axes, handles: Sequence[Any], names: Sequence[str], room_inches: float, **where: Any
+) -> float:
+    """Put a legend with as many columns as there is room for; returns by how much it is higher than a row."""
+    if not names:
+        return 0.0
+    figure = place.get_figure(root=True)
+    assert figure is not None
+    folded = [textwrap.fill(name, int(room_inches * _LETTERS_AN_INCH)) for name in names]
+    for columns in range(min(_MOST_COLUMNS, len(names)), 0, -1):
+        legend = place.legend(handles, folded, ncols=columns, frameon=False, fontsize=9.5, handlelength=1.4,
+                              columnspacing=1.2, **where)  # fmt: skip
+        box = legend.get_window_extent()
+        if box.width <= room_inches * figure.dpi or columns == 1:
+            return max(0.0, float(box.height) / figure.dpi - _LEGEND_ROW)
+        legend.remove()
+    raise AssertionError("a legend of one column always stands")
 
 
 def accuracy_axis(axes: Axes) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from laconic import drawing
 from laconic.device_sim.report import figures
-from laconic.device_sim.report.figures import Draw
+from laconic.drawing import Draw
 from laconic.pages import element, escape
 
 _WIDE: Final = 520

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from laconic.device_sim.report.figures import Draw, line_style, numbers, time_axis
+from laconic.device_sim.report.figures import line_style, numbers, time_axis
 from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
-from laconic.drawing import LIGHT, accuracy_axis
+from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import format_bytes, format_joules, format_percent
 
 KINDS: Final = {"alone": "alone", "pooled": "pooled"}

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from laconic.device_sim.scenario.results import DeviceRow, Result
-from laconic.drawing import LIGHT, accuracy_axis
+from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import NBSP, format_bytes, format_joules, format_percent
 
 COLOURS: Final = ("laconic", "fedavg", "pooled", "violet", "rose", "gold", "alone")
@@ -31,8 +31,6 @@ OUTCOMES: Final = {
     "wasted_j": ("wasted", "fedavg"),
 }
 ORIGINS: Final = {"measured": "pooled", "published": "laconic", "derived": "gold", "assumed": "fedavg"}
-
-Draw = Callable[[Axes], None]
 
 
 def line_style(i: int) -> tuple[str, object]:

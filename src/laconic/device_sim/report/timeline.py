@@ -8,9 +8,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from laconic.device_sim.report.figures import Draw
 from laconic.device_sim.scenario.results import Result, StepRow
-from laconic.drawing import LIGHT
+from laconic.drawing import LIGHT, Draw
 from laconic.quantities import format_seconds
 
 MOST_ROWS: Final = 48

@@ -9,12 +9,12 @@ from typing import Final
 from laconic import drawing
 from laconic.device_sim.report import curves, figures, timeline
 from laconic.device_sim.report.curves import Curve
-from laconic.device_sim.report.figures import Draw
 from laconic.device_sim.report.run_page import run_page
 from laconic.device_sim.report.sweep_page import groups, sweep_page
 from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.storing import put
 from laconic.device_sim.scenario.sweep import Run
+from laconic.drawing import Draw
 from laconic.errors import ConfigError
 
 PAGE: Final = "report.html"
