@@ -32,6 +32,13 @@ An error is a value: `thing` names what is wrong, `value` what was found, `limit
 
 from __future__ import annotations
 
+from typing import Final
+
+_VALUE: Final = 120
+"""Characters: hostile input must not fill the disk."""
+_LIMIT: Final = 1000
+"""What is allowed is mostly ours to say, and is of no use if it is cut off: a list of all that may be chosen."""
+
 
 class LaconicError(Exception):
     """Base of every error that Laconic raises on purpose."""
@@ -43,17 +50,17 @@ class LaconicError(Exception):
         self.remedy = remedy
         parts = [thing]
         if value is not None:
-            parts.append(f"found {_short(value)}")
+            parts.append(f"found {_short(value, _VALUE)}")
         if limit is not None:
-            parts.append(f"allowed {_short(limit)}")
+            parts.append(f"allowed {_short(limit, _LIMIT)}")
         text = ", ".join(parts)
         super().__init__(f"{text}; {remedy}" if remedy else text)
 
 
-def _short(value: object) -> str:
-    """A value as a person can read it in a log line: hostile input must not fill the disk."""
+def _short(value: object, most: int) -> str:
+    """A value as a person can read it in a log line, in `most` characters or fewer."""
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class ConfigError(LaconicError):
