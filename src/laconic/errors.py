@@ -37,7 +37,7 @@ from typing import Final
 _VALUE: Final = 120
 """Characters: hostile input must not fill the disk."""
 _LIMIT: Final = 1000
-"""What is allowed is mostly ours to say, and is of no use if it is cut off: a list of all that may be chosen."""
+"""What is allowed is mostly ours to say; a list of all that may be chosen is of no use cut off."""
 
 
 class LaconicError(Exception):
