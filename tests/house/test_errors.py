@@ -22,5 +22,4 @@ def test_nothing_fills_a_log(value: str, limit: str) -> None:
 def test_all_that_may_be_chosen_is_shown() -> None:
     with pytest.raises(ConfigError) as refused:
         radio("morse")
-    assert len(str(refused.value)) > 200
     assert all(name in str(refused.value) for name in profiles().radios)
