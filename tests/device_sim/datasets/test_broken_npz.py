@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from laconic.device_sim import Scenario
 from laconic.device_sim.datasets import npz
 from laconic.device_sim.datasets.npy import decode_npy
-from laconic.device_sim.scenario.examples import Examples, Part
+from laconic.device_sim.scenario.examples import Examples, Part, examples_of
 from laconic.device_sim.scenario.model import bundle_of
-from laconic.device_sim.scenario.settings import ModelSection
+from laconic.device_sim.scenario.settings import DataSection, ModelSection
 from laconic.device_sim.traces import all_of
 from laconic.errors import ConfigError
 
@@ -132,3 +132,11 @@ def test_no_path_is_no_path_of_a_trace() -> None:
     device = {"name": "pi", "count": 1, "speed": {"sample_s": 0.1}, "connection": {"up_trace": ""}}
     with pytest.raises(ConfigError, match="up_trace"):
         Scenario.of({"name": "s", "model": {"built_in": "softmax"}, "devices": [device]})
+
+
+@pytest.mark.parametrize("division", ["uniform", "dirichlet", "own_class"])
+def test_words_as_labels_are_what_is_wrong_however_they_are_divided(division: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "words.npz", x=X, y=np.array(["calm", "storm"] * 3))
+    section = DataSection(source="npz", path="words.npz", division=division)
+    with pytest.raises(ConfigError, match=r"dtype of y in .*words\.npz, found <U5, allowed whole numbers"):
+        examples_of(section, 2, 0, tmp_path)

@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.device_sim.datasets.npz import numbers
 from laconic.edge_sdk.data.csv_file import CsvFile
 from laconic.edge_sdk.data.signature import Field, Signature
 from laconic.edge_sdk.data.snapshot import Snapshot
 from laconic.errors import ConfigError, DataError
-from laconic.runtime import Manifest, read_arrays
+from laconic.runtime import Manifest
 
 KINDS: Final = (".npz", ".csv")
 _MOST_FILES: Final = 1000
@@ -58,7 +59,7 @@ def read(path: Path, labels: Labels, manifest: Manifest | None) -> Given:
     classes = labels.classes or _words(tables, labels.column)
     features = _features(tables, labels.column)
     parts = [
-        read_arrays(f) if f.suffix == ".npz" else _table(f, features, labels.column or "", classes, manifest)
+        numbers(f) if f.suffix == ".npz" else _table(f, features, labels.column or "", classes, manifest)
         for f in files
     ]
     _alike(files, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ def load(path: Path) -> Dataset:
     Labels of a real dtype mean regression, and are read as float32. Examples of a group below 0 are nobody's:
     if there are any, they are what the file holds out. Raises `ConfigError`, for NaN and infinity, too.
     """
-    x, y = read_arrays(path)
+    x, y = numbers(path)
     if np.issubdtype(y.dtype, np.floating):
         with np.errstate(over="ignore"):
             y = y.astype(np.float32, copy=False)
@@ -30,6 +31,18 @@ def load(path: Path) -> Dataset:
         return Dataset(every)
     known = group >= 0
     return Dataset(Labelled(x[known], y[known], group[known]), every.gathered(np.flatnonzero(~known)))
+
+
+def numbers(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`x` and `y` of a file, as `read_arrays`. Raises `ConfigError` as it does, and for words as labels."""
+    x, y = read_arrays(path)
+    for name, array, limit in (
+        ("x", x, "numbers"),
+        ("y", y, "whole numbers from 0 (classes) or real numbers (regression)"),
+    ):
+        if array.dtype.kind not in "biuf":
+            raise ConfigError(f"dtype of {name} in {path}", value=array.dtype.str, limit=limit)
+    return x, y
 
 
 def _group(path: Path, samples: int) -> NDArray[np.int64] | None:
