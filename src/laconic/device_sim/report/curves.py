@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from laconic.device_sim.report.figures import line_style, numbers, time_axis
+from laconic.device_sim.report import ticks
+from laconic.device_sim.report.figures import HOUR_S, VIRTUAL, line_style
 from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
 from laconic.drawing import LIGHT, Draw, accuracy_axis
-from laconic.quantities import format_bytes, format_joules, format_percent
+from laconic.quantities import format_percent
 
 KINDS: Final = {"alone": "alone", "pooled": "pooled"}
 """Colours of the baselines."""
@@ -24,6 +25,7 @@ SCORES: Final = {
 }
 TOOTH_ROUNDS: Final = 6
 """Rounds whose steps are drawn."""
+_WHOLE: Final = ("Round", "All devices, up plus down")
 _FAR: Final = 20.0
 _FARTHEST: Final = 1e4
 MOST_LINES: Final = 6
@@ -37,7 +39,7 @@ class Cost:
     title: str
     of: Callable[[RoundRow], float]
     label: str
-    form: Callable[[float], str] | None = None
+    units: Sequence[tuple[str, float]] = ticks.NUMBERS
     known: bool = False
     """Whether training without communication has it, too: its rounds are when the federation's are."""
 
@@ -45,8 +47,8 @@ class Cost:
 COSTS: Final = (
     Cost("by round", lambda r: r.round, "Round", known=True),
     Cost("by time", lambda r: r.hours, "Virtual time", known=True),
-    Cost("by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", format_bytes),
-    Cost("by work", lambda r: r.work_joules, "Joules of computing and transfers", format_joules),
+    Cost("by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", ticks.BYTES),
+    Cost("by work", lambda r: r.work_joules, "Joules of computing and transfers", ticks.JOULES),
 )
 
 
@@ -122,9 +124,9 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
         axes.set_xlim(left=0)
         axes.margins(x=0)
         if cost.label == "Virtual time":
-            time_axis(axes)
+            ticks.times(axes, VIRTUAL, each_s=HOUR_S)
         else:
-            numbers(axes, cost.form, whole=cost.label == "Round")
+            ticks.numbers(axes, cost.units, whole=cost.label in _WHOLE)
             axes.set_xlabel(cost.label)
 
     return draw
@@ -182,6 +184,7 @@ def _losses(axes: Axes) -> None:
     axes.set_ylim(bottom=0)
     axes.margins(y=0.05)
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(ticks.Unit(ticks.NUMBERS))
 
 
 # --- losses of training
@@ -248,7 +251,7 @@ def losses(run: Result) -> Draw:
         _losses(axes)
         axes.set_xlim(left=0)
         axes.margins(x=0)
-        numbers(axes, None, whole=True)
+        ticks.numbers(axes, whole=True)
         axes.set_xlabel("Round")
         axes.set_ylabel("Loss")
 

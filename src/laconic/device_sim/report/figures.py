@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
+from laconic.device_sim.report import ticks
 from laconic.device_sim.scenario.results import DeviceRow, Result
 from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import NBSP, format_bytes, format_joules, format_percent
@@ -31,6 +32,10 @@ OUTCOMES: Final = {
     "wasted_j": ("wasted", "fedavg"),
 }
 ORIGINS: Final = {"measured": "pooled", "published": "laconic", "derived": "gold", "assumed": "fedavg"}
+
+
+VIRTUAL: Final = "virtual {}"
+HOUR_S: Final = 3600.0
 
 
 def line_style(i: int) -> tuple[str, object]:
@@ -64,7 +69,7 @@ def batteries(run: Result) -> Draw:
                 axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False, label=kind)
         accuracy_axis(axes)
         axes.margins(x=0)
-        time_axis(axes)
+        ticks.times(axes, VIRTUAL, each_s=HOUR_S)
 
     return draw
 
@@ -80,7 +85,7 @@ def bytes_by_class(run: Result) -> Draw:
             axes.barh(places, means, 0.36, color=LIGHT["laconic" + soft], zorder=3)
             _told(axes, places, means, format_bytes)
         _rows(axes, list(kinds))
-        numbers(axes, format_bytes)
+        ticks.numbers(axes, ticks.BYTES)
         axes.set_xlabel("Mean of the class's devices")
 
     return draw
@@ -99,7 +104,7 @@ def stacked(run: Result, parts: dict[str, tuple[str, str]]) -> Draw:
             left = [a + b for a, b in zip(left, means, strict=True)]
         _told(axes, list(range(len(kinds))), left, format_joules)
         _rows(axes, list(kinds))
-        numbers(axes, format_joules)
+        ticks.numbers(axes, ticks.JOULES)
         axes.set_xlabel("Mean of the class's devices")
 
     return draw
@@ -119,7 +124,7 @@ def participation(run: Result) -> Draw:
         axes.set_xlim(-0.7, first - 0.3)
         axes.set_xticks([])
         axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ticks.counts(axes)
         axes.set_xlabel("Devices")
         axes.set_ylabel("Committed updates")
 
@@ -143,21 +148,6 @@ def origins(run: Result) -> Draw:
     return draw
 
 
-def time_axis(axes: Axes) -> None:
-    """The x axis of what is drawn against hours, in the unit that suits its length."""
-    most = axes.dataLim.x1 if axes.has_data() else 1.0
-    unit, each = next(
-        ((unit, each) for unit, each, least in _UNITS if most * each <= least), ("days", 1 / 24)
-    )
-    ticks = [x / each for x in MaxNLocator(5).tick_values(0.0, most * each) if x <= most * each * (1 + 1e-9)]
-    axes.set_xticks(ticks, [f"{x * each:.10g}" for x in ticks])
-    axes.set_xlabel(f"Virtual {unit}")
-
-
-_UNITS: Final = (("seconds", 3600.0, 120.0), ("minutes", 60.0, 120.0), ("hours", 1.0, 72.0))
-"""Units of time, how many are an hour, and up to how many of them they suit."""
-
-
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), list(names))
@@ -172,10 +162,3 @@ def _told(axes: Axes, places: Sequence[float], values: Sequence[float], form: Ca
     # Called for one set of bars after the other: the longest of all is to fit, with its figure.
     most = max((v * 1.2 for v in values), default=0.0)
     axes.set_xlim(0, max(most, axes.get_xlim()[1] if told_before else 0.0) or 1.0)
-
-
-def numbers(axes: Axes, form: Callable[[float], str] | None, *, whole: bool = False) -> None:
-    """The x axis with few ticks, in the units of `form`."""
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
-    if form is not None:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: form(x)))

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from laconic.device_sim.report import ticks
 from laconic.device_sim.scenario.results import Result, StepRow
 from laconic.drawing import LIGHT, Draw
-from laconic.quantities import format_seconds
 
 MOST_ROWS: Final = 48
 """Devices in a figure."""
@@ -85,9 +84,6 @@ def line(rows: Spans) -> Draw:
         axes.set_yticks(range(len(names)), names, fontsize=10 if len(names) <= 24 else 8)
         axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_seconds(x)))
-        axes.set_xlabel("Since the round was opened")
+        ticks.times(axes, "{} since the round was opened", each_s=1.0)
 
     return draw
