@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,15 +99,49 @@ def test_the_command_writes_pages_and_pictures(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "seed=1" / "report.html").exists()
 
 
+def test_a_run_without_versions_says_so_in_the_place_of_curves() -> None:
+    closed = {"start": "22:00", "end": "23:00"}
+    result = run(tiny(coordinator__schedule=closed, end__hours=2, baselines__pooled=True))
+    assert not result.totals.rounds
+    assert not result.totals.committed
+    html = run_page(result)
+    whole(html)
+    assert "No version was made in 2.0\xa0h: no round was opened." in html
+    tried = msgspec.structs.replace(result, totals=msgspec.structs.replace(result.totals, opened=3))
+    assert "No version was made in 2.0\xa0h: none of 3 rounds made one." in run_page(tried)
+    assert result.baselines[-1].accuracy is not None
+    assert f"pooled <b>{format_percent(result.baselines[-1].accuracy)}</b>" in html
+    assert "<dd>–</dd><dd>0 updates</dd>" in html
+    assert "No update was committed." in html
+    for title in ("Accuracy by", "best 1", ">NaN", "1e-1"):
+        assert title not in html
+    page = sweep_page([Run(f"seed={i}", Path(), result) for i in (0, 1)], "report.html")
+    whole(page)
+    assert "No version was made." in page
+    assert "Accuracy by" not in page
+
+
+def test_batteries_are_drawn_to_the_end_of_a_run_whatever_versions_it_made() -> None:
+    result = played()
+    phones = [d for d in result.devices if d.kind == "phone"]
+    end = sum(d.battery_end_j / (d.battery_j or 0.0) for d in phones) / len(phones)
+    begin = sum(d.battery_start_j / (d.battery_j or 0.0) for d in phones) / len(phones)
+    for rows in (result.classes, []):
+        axes = Figure().add_subplot()
+        figures.batteries(msgspec.structs.replace(result, classes=rows))(axes)
+        (line,) = axes.get_lines()
+        x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        assert (x[0], y[0]) == (0.0, pytest.approx(begin))
+        assert (x[-1], y[-1]) == (pytest.approx(result.totals.hours), pytest.approx(end))
+
+
 @functools.cache
 def compared(seed: int = 0) -> Result:
     """With everything that a page may have."""
     model = {"built_in": "mlp", "hidden": [6], "local": ["dense2.*"]}
     baselines = {"alone": True, "pooled": True}
-    return run(
-        tiny(model=model, baselines=baselines, record__losses=True, data__own_held_out=0.25, end__rounds=3),
-        seed=seed,
-    )
+    more = {"record__losses": True, "data__own_held_out": 0.25, "end__rounds": 3}
+    return run(tiny(model=model, baselines=baselines, coordinator__gate__threshold=0.0, **more), seed=seed)
 
 
 def test_a_page_shows_baselines_scores_losses_and_the_round_that_is_asked_for() -> None:

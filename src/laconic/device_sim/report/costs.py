@@ -32,10 +32,7 @@ def table(run: Result) -> str:
     says = "Means of a class's devices, those that were never asked among them; pings and offers included."
     if days is None:
         says += " What a day comes to is told of runs of 24 hours or more."
-    rows = [
-        (escape(kind), _cells(devices, max(1, t.rounds), days))
-        for kind, devices in figures.classes(run).items()
-    ]
+    rows = [(escape(kind), _cells(devices, t.rounds, days)) for kind, devices in figures.classes(run).items()]
     head = _HEAD if days is not None else _HEAD[:_ROUND_COLUMNS]
     return cards.table("What it costs a device", says, head, rows)
 
@@ -46,8 +43,8 @@ def _cells(devices: Sequence[DeviceRow], rounds: int, days: float | None) -> lis
     work_j = sum(getattr(d, part) for d in devices for part in figures.OUTCOMES) / n
     cells = [
         f"{sum(d.committed for d in devices) / n:.3g}",
-        _both(up / rounds, down / rounds),
-        format_joules(work_j / rounds),
+        _both(up / rounds, down / rounds) if rounds else "–",
+        format_joules(work_j / rounds) if rounds else "–",
     ]
     if days is None:
         return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from laconic.device_sim.report import ticks
 from laconic.device_sim.report.figures import HOUR_S, VIRTUAL, line_style
-from laconic.device_sim.scenario.results import LossRow, Result, RoundRow, ScoreRow
+from laconic.device_sim.scenario.results import Result, RoundRow, ScoreRow
 from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import format_percent
 
@@ -25,6 +26,7 @@ SCORES: Final = {
 }
 TOOTH_ROUNDS: Final = 6
 """Rounds whose steps are drawn."""
+NO_VERSION: Final = "No version was made."
 _WHOLE: Final = ("Round", "All devices, up plus down")
 _FAR: Final = 20.0
 _FARTHEST: Final = 1e4
@@ -73,6 +75,11 @@ def measured(runs: Sequence[Result]) -> str:
     return "accuracy" if known or not any(run.rounds for run in runs) else "loss"
 
 
+def made(runs: Sequence[Result]) -> bool:
+    """Whether any version was made after the first, which nobody has trained."""
+    return any(run.totals.rounds for run in runs)
+
+
 def told(value: float | None, measure: str) -> str:
     """An accuracy or a loss in words."""
     if value is None:
@@ -105,12 +112,16 @@ def kinds(runs: Sequence[Result]) -> list[str]:
 def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> Draw:
     """Accuracy or loss on held-out data against a cost, with baselines where they have that cost.
 
-    Of several runs their mean, in the band from the least to the most.
+    Of several runs their mean, in the band from the least to the most. Words where no version was made.
     """
     runs = [run for curve in curves for run in curve.runs]
     measure = measured(runs)
 
     def draw(axes: Axes) -> None:
+        if not made(runs):
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, NO_VERSION, ha="center", transform=axes.transAxes, color=LIGHT["muted"])
+            return
         if baselines and cost.known:
             for kind in kinds(runs):
                 _line(axes, list(_baseline(cost, runs, kind, measure)), KINDS[kind], "-", kind)
@@ -197,19 +208,20 @@ def teeth(run: Result) -> tuple[Draw, list[str], list[int]]:
     trained = {r.device for r in run.losses if r.kind == "device"}
     devices = [d.name for d in run.devices if d.name in trained][:MOST_LINES]
     alone = next((r.device for r in run.losses if r.kind == "alone"), None)
-    steps: dict[tuple[str, str], dict[int, list[LossRow]]] = {}
+    steps: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
     for r in run.losses:
         if r.round in numbered and r.device in (devices if r.kind == "device" else (alone,)):
-            steps.setdefault((r.kind, r.device), {}).setdefault(r.round, []).append(r)
-    versions = [(r.round, r.loss) for r in run.losses if r.kind == "federation"]
+            by_round = steps.setdefault((r.kind, r.device), {})
+            by_round.setdefault(r.round, []).append((r.step, math.nan if r.loss is None else r.loss))
+    versions = [(r.round, r.loss) for r in run.losses if r.kind == "federation" and r.loss is not None]
 
     def draw(axes: Axes) -> None:
         for (kind, device), by_round in sorted(steps.items(), key=lambda item: item[0][0]):
             colour = "alone" if kind == "alone" else line_style(devices.index(device))[0]
             said = False
             for number, rows in by_round.items():
-                x = [number - 1 + r.step / len(rows) for r in rows]
-                axes.plot(x, [r.loss for r in rows], color=LIGHT[colour],
+                x = [number - 1 + step / len(rows) for step, _ in rows]
+                axes.plot(x, [loss for _, loss in rows], color=LIGHT[colour],
                           linewidth=2.0 if kind == "alone" else 1.4,
                           linestyle=(0, (3, 1.5)) if kind == "alone" else "-",
                           label=None if said else f"{device} alone" if kind == "alone" else device,
@@ -241,7 +253,7 @@ def losses(run: Result) -> Draw:
         ):
             by_round: dict[int, dict[str, list[float]]] = {}
             for r in run.losses:
-                if r.kind == kind:
+                if r.kind == kind and r.loss is not None:
                     by_round.setdefault(r.round, {}).setdefault(r.device, []).append(r.loss)
             points = []
             for number, found in sorted(by_round.items()):

@@ -51,27 +51,44 @@ def classes(run: Result) -> dict[str, list[DeviceRow]]:
     return found
 
 
+def powered(run: Result) -> list[str]:
+    """Classes of devices with batteries."""
+    return [kind for kind, devices in classes(run).items() if devices[0].battery_j is not None]
+
+
 def batteries(run: Result) -> Draw:
-    """Mean charge by class over time, in the band from the least to the most."""
+    """Mean charge by class over time to the run's end, in the band from the least to the most."""
 
     def draw(axes: Axes) -> None:
-        for i, kind in enumerate(classes(run)):
+        for i, (kind, devices) in enumerate(classes(run).items()):
             rows = [c for c in run.classes if c.name == kind]
             points = [
                 (c.hours, c.charge_least, c.charge_mean, c.charge_most)
                 for c in rows
                 if c.charge_least is not None and c.charge_mean is not None and c.charge_most is not None
             ]
+            # Rows are written when versions are made: before the first and after the last there is time, too.
+            if (begin := _charges(devices, "battery_start_j")) is not None and not points:
+                points.append((0.0, *begin))
+            if (end := _charges(devices, "battery_end_j")) is not None and points[-1][0] < run.totals.hours:
+                points.append((run.totals.hours, *end))
             if points:
                 hours, least, mean, most = zip(*points, strict=True)
                 colour, _ = line_style(i)
                 axes.fill_between(hours, least, most, color=LIGHT[colour], alpha=0.15, linewidth=0)
-                axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False, label=kind)
+                axes.plot(hours, mean, color=LIGHT[colour], linewidth=2.2, clip_on=False, label=kind,
+                          marker="o" if len(points) < 3 else None)  # fmt: skip
         accuracy_axis(axes)
         axes.margins(x=0)
         ticks.times(axes, VIRTUAL, each_s=HOUR_S)
 
     return draw
+
+
+def _charges(devices: Sequence[DeviceRow], at: str) -> tuple[float, float, float] | None:
+    """The least, the mean and the most charge of devices with batteries."""
+    found = [getattr(d, at) / d.battery_j for d in devices if d.battery_j]
+    return (min(found), sum(found) / len(found), max(found)) if found else None
 
 
 def bytes_by_class(run: Result) -> Draw:

@@ -8,20 +8,23 @@ from laconic.device_sim.report import cards, curves, figures
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import escape
-from laconic.quantities import format_count, plural
+from laconic.quantities import format_count, format_hours, plural
 
 
 def qualities(run: Result) -> str:
     """How good the model is, by what it cost, beside the baselines."""
     measure = curves.measured([run])
     kinds = curves.kinds([run])
+    trained = [(curves.KINDS[k], k, curves.told(curves.last(run, measure, k), measure)) for k in kinds]
+    if not curves.made([run]):
+        return cards.card(measure.capitalize(), _unmade(run), trained, "", alone=True)
     drawn = []
     for i, cost in enumerate(curves.COSTS):
         title = f"{measure.capitalize()} {cost.title}"
         keys, says = [], ""
         if kinds and cost.known:
             keys = [("laconic", "federated", curves.told(curves.last(run, measure), measure))]
-            keys += [(curves.KINDS[k], k, curves.told(curves.last(run, measure, k), measure)) for k in kinds]
+            keys += trained
             devices = max((r.devices for r in run.baselines if r.kind == "alone"), default=0)
             says = (
                 f"Alone: the mean of {plural(devices, 'device')}, in the band from the least to the most."
@@ -31,6 +34,12 @@ def qualities(run: Result) -> str:
         draw = curves.quality(cost, [Curve("federated", [run])])
         drawn.append(cards.card(title, says, keys, cards.svg(draw, f"quality{i}", title)))
     return cards.pair(*drawn[:2]) + cards.pair(*drawn[2:])
+
+
+def _unmade(run: Result) -> str:
+    t = run.totals
+    opened = f"none of {plural(t.opened, 'round')} made one" if t.opened else "no round was opened"
+    return f"No version was made in {format_hours(t.hours)}: {opened}. The model is what it began as."
 
 
 def scores(run: Result) -> str:

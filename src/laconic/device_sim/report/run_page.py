@@ -62,7 +62,9 @@ def _head(run: Result, name: str, label: str) -> str:
             f"{measure.capitalize()}, held-out examples",
             curves.told(curves.last(run, measure), measure),
             f"{format_count(t.held_out)} examples",
-            f"best {curves.told(curves.best(run, measure), measure)}",
+            f"best {curves.told(curves.best(run, measure), measure)}"
+            if curves.made([run])
+            else "of the model as it began",
         ),
         (
             "Bytes, all devices",
@@ -78,7 +80,7 @@ def _head(run: Result, name: str, label: str) -> str:
         ),
         (
             "Jain's index of updates",
-            f"{t.jain:.2f}",
+            f"{t.jain:.2f}" if t.committed else "–",
             f"{plural(t.committed, 'update')}",
             f"none from {t.never} of {plural(t.devices, 'device')}",
         ),
@@ -99,12 +101,14 @@ def _head(run: Result, name: str, label: str) -> str:
 
 
 def _batteries(run: Result) -> str:
-    kinds = [k for k, ds in figures.classes(run).items() if ds[0].battery_j is not None]
+    kinds = figures.powered(run)
     if not kinds:
         return cards.card("Batteries", "Every device is on mains.", [], "")
     order = list(figures.classes(run))
     keys = [(figures.COLOURS[order.index(k) % len(figures.COLOURS)], k, "") for k in kinds]
     says = "Mean charge of a class, within the band from the least to the most."
+    if not curves.made([run]):
+        says += " Charges are noted when versions are made: here at the beginning and the end alone."
     return cards.card(
         "Batteries", says, keys, cards.svg(figures.batteries(run), "batteries", "Charge by class and hour")
     )
@@ -149,6 +153,9 @@ def _outcomes(run: Result) -> str:
 def _participation(run: Result) -> str:
     keys = _class_keys(run)
     skipped = ", ".join(f"{why} {n}" for why, n in run.totals.skipped.items()) or "none"
+    if not run.totals.committed:
+        says = f"No update was committed. Rounds that devices skipped: {skipped}."
+        return cards.card("Who took part", says, [], "")
     says = f"A bar for each device. Rounds that devices skipped: {skipped}."
     return cards.card(
         "Who took part", says, keys, cards.svg(figures.participation(run), "part", "Updates by device")

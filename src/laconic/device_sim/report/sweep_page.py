@@ -129,6 +129,8 @@ def figures_of(grouped: Sequence[Curve], *, by_seed: bool) -> str:
     """How good models are by what they cost, a line for each group; baselines where there is one group."""
     results = [run for curve in grouped for run in curve.runs]
     measure = curves.measured(results).capitalize()
+    if not curves.made(results):
+        return cards.card(measure, curves.NO_VERSION, [], "", alone=True)
     one = len(grouped) == 1
     keys = [(curves.KINDS[k], k, "") for k in curves.kinds(results)] if one else []
     says = "Mean over the seeds, in the band from the least to the most." if by_seed else ""
@@ -160,7 +162,7 @@ def _columns(runs: Sequence[Result]) -> Iterator[Column]:
     yield "Down", lambda r: r.totals.bytes_down, format_bytes
     yield "Work", lambda r: r.totals.work_j, format_joules
     yield "Wasted", lambda r: r.totals.wasted_j, format_joules
-    yield "Jain", lambda r: r.totals.jain, lambda x: f"{x:.2f}"
+    yield "Jain", lambda r: r.totals.jain if r.totals.committed else None, lambda x: f"{x:.2f}"
 
 
 def _own(runs: Sequence[Result]) -> Iterator[Column]:

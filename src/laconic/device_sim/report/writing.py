@@ -53,10 +53,12 @@ def _pictures(run: Result, number: int | None) -> dict[str, list[tuple[str, Draw
         "energy.png": [
             ("Where energy went", figures.stacked(run, figures.PARTS)),
             ("What work became", figures.stacked(run, figures.OUTCOMES)),
-            ("Batteries", figures.batteries(run)),
-            ("Who took part", figures.participation(run)),
         ],
     }
+    if figures.powered(run):
+        found["energy.png"].append(("Batteries", figures.batteries(run)))
+    if run.totals.committed:
+        found["energy.png"].append(("Who took part", figures.participation(run)))
     if run.losses:
         found["losses.png"] = [
             ("Loss within rounds", curves.teeth(run)[0]),
