@@ -99,7 +99,7 @@ def _show(found: Answer) -> None:
 
     head = ["devices", "alone", "federated", "pooled", "gain", "up", "down", "work"]
     if found.newcomers:
-        head[4:4] = ["new: federated", "new: pooled"]
+        head[4:4] = ["new: alone", "new: federated", "new: pooled"]
     rows = []
     for s in found.sizes:
         unit = "points" if found.accuracies else "%"
@@ -111,8 +111,8 @@ def _show(found: Answer) -> None:
             tables.size(s.bytes_down),
             format_joules(s.joules),
         ]
-        if s.newcomer_federated is not None and s.newcomer_pooled is not None:
-            row[4:4] = [told(s.newcomer_federated, found), told(s.newcomer_pooled, found)]
+        new = (s.newcomer_alone, s.newcomer_federated, s.newcomer_pooled)
+        row[4:4] = [told(score, found) for score in new if score is not None]
         rows.append(row)
     score = "accuracy" if found.accuracies else "loss"
     title = f"{score} on each device's own later examples; bytes and joules of a device and day"
