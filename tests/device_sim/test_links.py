@@ -248,9 +248,17 @@ def test_a_board_computes_as_fast_as_its_rating() -> None:
     for wrong in (
         lambda: speed_by_flops(board("rpi_zero2w"), 1e9),
         lambda: speed_by_flops(pi, 1e9, cores=9),
-        lambda: speed_by_batch(pi, "femnist_cnn_10", 10),
+        lambda: speed_by_batch(board("phone_low"), "femnist_cnn_10", 0),
         lambda: Failures(drop_out=0.7, crash=0.7),
         lambda: Failures(slow=0.0),
     ):
         with pytest.raises(ConfigError):
             wrong()
+
+
+def test_a_task_that_was_not_measured_is_told_which_were() -> None:
+    known = "femnist_cnn_10, celeba_cnn_10, reddit_lstm"
+    with pytest.raises(ConfigError, match=f"found mnist, allowed {known}$"):
+        speed_by_batch(board("phone_low"), "mnist", 10)
+    with pytest.raises(ConfigError, match="found femnist_cnn_10, allowed none; give sample_s"):
+        speed_by_batch(board("rpi_4b"), "femnist_cnn_10", 10)

@@ -14,6 +14,7 @@ from test_configuration_page import REPOSITORY, bounds, expected, is_section, ro
 from laconic.device_sim import Result, Scenario
 from laconic.device_sim.scenario.settings import DataSection, DevicesSection, MediumSection, ScenarioSettings
 from laconic.errors import ConfigError
+from laconic.profiles import profiles
 
 PAGE = (REPOSITORY / "docs" / "scenarios.md").read_text()
 EXAMPLES = sorted((REPOSITORY / "examples" / "scenarios").glob("*.toml"))
@@ -91,3 +92,10 @@ def test_the_pages_sweep_is_one() -> None:
     assert code
     scenario = Scenario.of(SMALL | tomllib.loads(code[1]))
     assert len(list(scenario.swept({}))) == 6
+
+
+def test_every_task_that_was_measured_is_on_the_page() -> None:
+    speed = PAGE.split("### `[devices.speed]`")[1].split("###")[0].rsplit("|\n", 1)[1]
+    measured = {name: set(board.batch_s) for name, board in profiles().boards.items() if board.batch_s}
+    assert set.union(*measured.values()) | set(measured) <= set(re.findall(r"`(\w+)`", speed))
+    assert set(re.findall(r"`(phone_\w+)`", speed)) == set(measured)

@@ -34,9 +34,15 @@ def speed_by_flops(board: Board, flops: float, *, cores: int = 1, efficiency: fl
 
 def speed_by_batch(board: Board, task: str, samples: int) -> Speed:
     """A phone's speed as FLASH measured it for a task's batch of so many samples. Raises `ConfigError`."""
-    if task not in board.batch_s or samples < 1:
-        known = ", ".join(board.batch_s) or "none"
-        raise ConfigError(f"measured tasks of {board.what}", value=(task, samples), limit=known)
+    if task not in board.batch_s:
+        raise ConfigError(
+            f"task measured on {board.what}",
+            value=task,
+            limit=", ".join(board.batch_s) or "none",
+            remedy="" if board.batch_s else "give sample_s or flops, or take a phone",
+        )
+    if samples < 1:
+        raise ConfigError(f"samples in a batch of {task}", value=samples, limit="1 or more")
     return Speed(sample_s=board.batch_s[task].value / samples)
 
 
