@@ -17,7 +17,7 @@ from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim import Result, run
-from laconic.device_sim.report import choosing, costs, figures, labels, learning, timeline
+from laconic.device_sim.report import choosing, costs, curves, figures, labels, learning, timeline
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.report.run_page import run_page
 from laconic.device_sim.report.sweep_page import groups, sweep_page
@@ -267,6 +267,24 @@ def test_a_sweep_says_which_settings_are_as_good_as_the_best_and_which_of_them_i
     assert "the fewest bytes: “rounds.share=cheap”" in html
     assert "One seed" not in html
     assert "One seed" in sweep_page(runs[::2], "report.html")
+
+
+@pytest.mark.parametrize("cost", curves.COSTS, ids=lambda cost: cost.title)
+def test_a_mean_over_seeds_ends_at_the_mean_of_their_ends_though_one_was_silent(cost: curves.Cost) -> None:
+    loud = costing([0.1, 0.5, 0.6, 0.7], 1000)
+    silent = costing([0.1, 0.3], 1000)
+    axes = Figure().add_subplot()
+    curves.quality(cost, [Curve("both", [loud, silent])])(axes)
+    (line,) = axes.get_lines()
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    assert y.tolist() == pytest.approx([0.1, 0.4, 0.45, 0.5])
+    assert (np.diff(x) >= 0).all()
+    if cost.label == "Round":
+        assert x.tolist() == [0, 1, 2, 3]
+    if cost.label == "All devices, up plus down":
+        assert x[-1] == (3000 + 1000) / 2
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((0.1, 0.7))
 
 
 def test_losses_are_the_better_the_smaller_they_are() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -16,6 +16,7 @@ from laconic.device_sim.scenario.results import Result, RoundRow, ScoreRow
 from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import format_percent
 
+_Row = TypeVar("_Row")
 KINDS: Final = {"alone": "alone", "pooled": "pooled"}
 """Colours of the baselines."""
 SCORES: Final = {
@@ -144,31 +145,45 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
 
 
 def _points(cost: Cost, runs: Sequence[Result], measure: str) -> Iterator[_Point]:
-    """Of the rounds that all runs have."""
+    """Of the rounds in which any run has made a version: a run without one goes on with its last."""
     by_run = [{r.round: r for r in run.rounds if getattr(r, measure) is not None} for run in runs]
-    for number in sorted(set.intersection(*map(set, by_run))):
-        rows = [found[number] for found in by_run]
+    for number, rows in _carried(by_run):
         values = [getattr(r, measure) for r in rows]
-        x = sum(map(cost.of, rows)) / len(rows)
-        yield _Point(x, sum(values) / len(values), min(values), max(values))
+        yield _Point(_mean_cost(cost, number, rows), sum(values) / len(values), min(values), max(values))
 
 
 def _baseline(cost: Cost, runs: Sequence[Result], kind: str, measure: str) -> Iterator[_Point]:
-    """Of the rounds that all runs with this baseline have."""
-    by_run = []
+    """The same of a baseline, over the runs that have it; its rounds cost what the federation's did."""
+    by_run, costs = [], []
     for run in runs:
-        at = {r.round: cost.of(r) for r in run.rounds}
         there = [r for r in run.baselines if r.kind == kind and getattr(r, measure) is not None]
         if there:
-            by_run.append({r.round: (at[r.round], r) for r in there if r.round in at})
-    for number in sorted(set.intersection(*map(set, by_run))):
-        xs, rows = zip(*(found[number] for found in by_run), strict=True)
-        yield _Point(
-            sum(xs) / len(xs),
-            sum(getattr(r, measure) for r in rows) / len(rows),
-            min(getattr(r, f"{measure}_least") for r in rows),
-            max(getattr(r, f"{measure}_most") for r in rows),
-        )
+            by_run.append({r.round: r for r in there})
+            costs.append({r.round: r for r in run.rounds})
+    paid = dict(_carried(costs, also={number for found in by_run for number in found}))
+    for number, rows in _carried(by_run):
+        if number in paid:
+            yield _Point(
+                _mean_cost(cost, number, paid[number]),
+                sum(getattr(r, measure) for r in rows) / len(rows),
+                min(getattr(r, f"{measure}_least") for r in rows),
+                max(getattr(r, f"{measure}_most") for r in rows),
+            )
+
+
+def _carried(
+    by_run: Sequence[dict[int, _Row]], *, also: Collection[int] = ()
+) -> Iterator[tuple[int, list[_Row]]]:
+    """By round each run's row, or its last one before; from the round on in which all have one."""
+    now: dict[int, _Row] = {}
+    for number in sorted({*also, *(number for found in by_run for number in found)}):
+        now |= {i: found[number] for i, found in enumerate(by_run) if number in found}
+        if by_run and len(now) == len(by_run):
+            yield number, list(now.values())
+
+
+def _mean_cost(cost: Cost, number: int, rows: Sequence[RoundRow]) -> float:
+    return float(number) if cost.label == "Round" else sum(map(cost.of, rows)) / len(rows)
 
 
 def _line(axes: Axes, points: Sequence[_Point], colour: str, dashes: object, label: str) -> None:
