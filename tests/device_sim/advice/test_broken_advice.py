@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from laconic.cli import main
+from laconic.device_sim.advice.answer import answer
 from laconic.device_sim.advice.diverging import refuse_diverged
 from laconic.device_sim.advice.question import Question, asked
 from laconic.device_sim.advice.reading import Given, Labels, read
@@ -149,6 +150,17 @@ def test_a_loss_that_is_not_finite_is_no_score(tmp_path: Path) -> None:
         result = msgspec.structs.replace(run.result, scores=[*run.result.scores[:-1], last])
         with pytest.raises(ConfigError, match=r"diverged.*finite"):
             refuse_diverged(scenario, [Run(run.label, run.folder, result)])
+
+
+def test_a_day_costs_much_the_same_by_one_round_as_by_four(tmp_path: Path) -> None:
+    # A run ends with its last round: by its hours alone one round was some thousand a day.
+    data = read(Path(regressed(tmp_path / "data", 2, 1.0)), Labels(), None)
+    bytes_up = []
+    for rounds in (1, 4):
+        scenario = asked(data, Question("linear", rounds=rounds, devices=(2,)), tmp_path / "asked")
+        found = answer(run_all(scenario, tmp_path / str(rounds)), newcomers=False)
+        bytes_up.append(found.sizes[0].bytes_up)
+    assert bytes_up[0] == pytest.approx(bytes_up[1], rel=0.5)
 
 
 def test_a_division_that_a_folder_has_already_is_refused(

@@ -81,10 +81,13 @@ def _size(devices: int, results: Sequence[Result], accuracies: bool, newcomers: 
     error = sqrt(sum((g - gain) ** 2 for g in gains) / max(1, len(gains) - 1) / len(gains))
     name = "accuracy" if accuracies else "loss"
     last = [{b.kind: b for b in r.baselines} for r in results]
-    device_days = [r.totals.hours / 24 * r.totals.devices for r in results]
+    device_days = [_days(r) * r.totals.devices for r in results]
 
     def a_day(values: Iterable[float]) -> float:
         return _mean([v / d for v, d in zip(values, device_days, strict=True)])
+
+    joules = a_day(r.totals.work_j for r in results)
+    idle_w = _mean([_idle_j(r) / (r.totals.hours * 3600 * r.totals.devices) for r in results])
 
     return Size(
         devices=devices,
@@ -98,9 +101,19 @@ def _size(devices: int, results: Sequence[Result], accuracies: bool, newcomers: 
         newcomer_pooled=_mean([getattr(b["pooled"], name) for b in last]) if newcomers else None,
         bytes_up=a_day(float(r.totals.bytes_up) for r in results),
         bytes_down=a_day(float(r.totals.bytes_down) for r in results),
-        joules=a_day(r.totals.work_j for r in results),
-        all_joules=a_day(r.totals.joules for r in results),
+        joules=joules,
+        all_joules=joules + idle_w * 86_400,
     )
+
+
+def _days(result: Result) -> float:
+    """Days that the rounds stand for: the run ends with the last of them, not when the next would begin."""
+    interval_s: float = result.settings["coordinator"]["rounds"]["interval_s"]
+    return max(result.totals.hours / 24, result.totals.rounds * interval_s / 86_400)
+
+
+def _idle_j(result: Result) -> float:
+    return result.totals.joules - result.totals.work_j
 
 
 def _score(row: ScoreRow, kind: str, accuracies: bool) -> float:
