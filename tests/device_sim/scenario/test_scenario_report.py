@@ -160,6 +160,18 @@ def test_a_page_shows_baselines_scores_losses_and_the_round_that_is_asked_for() 
     assert f"for {better} of {len(result.scores)}" in html
 
 
+def test_where_layers_are_devices_own_the_headline_is_a_newcomers_beside_the_mean_of_their_scores() -> None:
+    result = compared()
+    tiles = run_page(result).partition('<dl class="tiles">')[2].partition("</dl>")[0]
+    own = [s.federated_accuracy or 0.0 for s in result.scores]
+    assert "<dt>A newcomer&#x27;s accuracy, held-out examples</dt>" in tiles
+    assert "<dd>its own layers are untrained</dd>" in tiles
+    assert f"mean of {len(own)} devices on their own examples: {format_percent(sum(own) / len(own))}" in tiles
+    assert "newcomer" not in run_page(played())
+    swept = sweep_page([Run(f"seed={s}", Path(), compared(s)) for s in (0, 1)], "report.html")
+    assert 'scope="col">Accuracy of a newcomer</th>' in swept
+
+
 def test_a_regressions_page_shows_losses_in_the_place_of_accuracies() -> None:
     result = compared()
     rounds = [msgspec.structs.replace(r, accuracy=None) for r in result.rounds]

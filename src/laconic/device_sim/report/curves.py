@@ -81,6 +81,17 @@ def made(runs: Sequence[Result]) -> bool:
     return any(run.totals.rounds for run in runs)
 
 
+def personal(run: Result) -> bool:
+    """Whether devices keep weights to themselves: held-out examples are then scored with untrained ones."""
+    return bool(run.settings["model"].get("local")) or any(r.shared_loss is not None for r in run.scores)
+
+
+def own_mean(run: Result, model: str = "federated") -> float | None:
+    """The mean over the devices of what a model is worth on their own held-out examples."""
+    values = of_model(run.scores, model, score_measure(run.scores))
+    return sum(values) / len(values) if values else None
+
+
 def told(value: float | None, measure: str) -> str:
     """An accuracy or a loss in words."""
     if value is None:

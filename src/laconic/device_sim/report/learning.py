@@ -31,6 +31,8 @@ def qualities(run: Result) -> str:
                 if devices
                 else "Pooled: all data in one place."
             )
+        if curves.personal(run):
+            says = f"Of a newcomer, whose own layers are untrained. {says}".strip()
         draw = curves.quality(cost, [Curve("federated", [run])])
         drawn.append(cards.card(title, says, keys, cards.svg(draw, f"quality{i}", title)))
     return cards.pair(*drawn[:2]) + cards.pair(*drawn[2:])

@@ -58,14 +58,7 @@ def _head(run: Result, name: str, label: str) -> str:
     ended = "its hours" if t.ended != "finished" else "its goal" if reached else "its rounds"
     shown, _ = labels.short([label])
     tiles = [
-        (
-            f"{measure.capitalize()}, held-out examples",
-            curves.told(curves.last(run, measure), measure),
-            f"{format_count(t.held_out)} examples",
-            f"best {curves.told(curves.best(run, measure), measure)}"
-            if curves.made([run])
-            else "of the model as it began",
-        ),
+        _quality_tile(run, measure),
         (
             "Bytes, all devices",
             format_bytes(t.bytes_up + t.bytes_down),
@@ -98,6 +91,26 @@ def _head(run: Result, name: str, label: str) -> str:
         )
         + "</dl>"
     )
+
+
+def _quality_tile(run: Result, measure: str) -> tuple[str, ...]:
+    """The headline. Where devices keep weights to themselves it is of one that has trained none yet."""
+    own = curves.own_mean(run)
+    mean = f"mean of {plural(len(run.scores), 'device')} on their own examples:"
+    tile = [
+        f"{measure.capitalize()}, held-out examples",
+        curves.told(curves.last(run, measure), measure),
+        plural(run.totals.held_out, "example"),
+        f"best {curves.told(curves.best(run, measure), measure)}"
+        if curves.made([run])
+        else "of the model as it began",
+    ]
+    if curves.personal(run):
+        tile[0] = f"A newcomer's {measure}, held-out examples"
+        tile.insert(2, "its own layers are untrained")
+    if own is not None:
+        tile.insert(2, f"{mean} {curves.told(own, curves.score_measure(run.scores))}")
+    return tuple(tile)
 
 
 def _batteries(run: Result) -> str:

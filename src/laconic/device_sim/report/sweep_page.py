@@ -154,7 +154,8 @@ def _columns(runs: Sequence[Result]) -> Iterator[Column]:
 
     yield "Rounds", lambda r: r.totals.rounds, lambda x: format_count(round(x))
     yield "Time", lambda r: r.totals.hours, format_hours
-    yield measure.capitalize(), lambda r: curves.last(r, measure), told
+    of_newcomers = " of a newcomer" if any(map(curves.personal, runs)) else ""
+    yield measure.capitalize() + of_newcomers, lambda r: curves.last(r, measure), told
     for kind in curves.kinds(runs):
         yield kind.capitalize(), partial(curves.last, measure=measure, kind=kind), told
     yield from _own(runs)
@@ -171,13 +172,8 @@ def _own(runs: Sequence[Result]) -> Iterator[Column]:
     measure = curves.score_measure(rows)
     for model in curves.SCORES:
         if curves.of_model(rows, model, measure):
-            mean = partial(_mean, model=model, measure=measure)
+            mean = partial(curves.own_mean, model=model)
             yield f"Own: {model}", mean, partial(curves.told, measure=measure)
-
-
-def _mean(run: Result, *, model: str, measure: str) -> float | None:
-    values = curves.of_model(run.scores, model, measure)
-    return sum(values) / len(values) if values else None
 
 
 def _told(values: Sequence[float | None], form: Callable[[float], str]) -> str:
