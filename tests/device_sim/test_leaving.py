@@ -77,3 +77,25 @@ def test_one_that_is_not_connected_leaves_without_a_word() -> None:
     world.run(20.0)
     assert world.bytes_of("d") == (0, 0)
     assert ear.heard == []
+
+
+def test_what_is_under_way_when_the_link_breaks_is_lost_both_ways() -> None:
+    class Once(_Mouth):
+        will = None
+
+        def handle(self, event: Event, now: float) -> Sequence[Effect]:
+            return (Send("first", bytes(1000)), Send("second", b"")) if isinstance(event, Connected) else ()
+
+    def heard(cut: str | None) -> list[str]:
+        world, ear, wire = World(), _Ear(), Wire(keep_alive_s=None)
+        world.add("ear", lambda: ear, connection=Connection(0.01, down_bytes_per_s=100.0, wire=wire))
+        world.add("d", Once, connection=Connection(0.01, 100.0, wire=wire), start_s=2.0)
+        if cut is not None:
+            # In the midst of the first message, on its way up or on its way down; a new one takes too long.
+            world.at({"d": 8.0, "ear": 18.0}[cut], lambda: world.cut(cut, 0.5))
+        world.run(25.0)
+        return [topic for topic, _ in ear.heard]
+
+    assert heard(None) == ["first", "second"]
+    assert heard("d") == []
+    assert heard("ear") == []

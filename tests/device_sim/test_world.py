@@ -155,6 +155,29 @@ def test_as_many_jobs_fail_as_was_said() -> None:
     assert vanished / jobs == pytest.approx(0.2, abs=0.1)
 
 
+def test_who_is_away_stays_away_whoever_comes() -> None:
+    away_s = 700.0
+    world = fleet(
+        World(seed=3),
+        3,
+        20,
+        failures=Failures(drop_out=0.5, away_s=away_s),
+        presence=Synthetic(5, 0.9, 100.0),
+        min_devices=1,
+        deadline_s=50.0,
+    )
+    world.run(20_000.0, stop=lambda: finished(world))
+    gone: dict[str, float] = {}
+    back = 0
+    for time_s, name, what in (line.split(maxsplit=2) for line in world.trace):
+        if what == "vanished":
+            gone[name] = float(time_s)
+        elif what == "started" and name in gone:
+            back += 1
+            assert float(time_s) >= gone.pop(name) + away_s - 1e-5
+    assert back > 5
+
+
 def test_a_slow_device_takes_its_factor_longer() -> None:
     def compute_s(slow: float) -> float:
         world = fleet(World(), 1, 1, body=lambda i: Body(PI), failures=Failures(slow=slow))

@@ -47,6 +47,8 @@ class Host:
     """When its battery is looked at."""
     effects: int = 0
     jobs: int = 0
+    away_until: float = 0.0
+    """It does not start before, whoever comes or charges it."""
     crash_at_effect: int | None = None
     bytes_up: int = 0
     bytes_down: int = 0

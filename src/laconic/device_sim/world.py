@@ -203,7 +203,7 @@ class World:
 
     def start(self, host: Host) -> None:
         """Start a host's process, unless it runs or may not run now."""
-        if not host.runs and host.may_run and self._upkeep.present(host):
+        if not host.runs and host.may_run and self.now >= host.away_until and self._upkeep.present(host):
             self._boot(host)
 
     def end(self, host: Host, why: str, back_s: float | None) -> None:
@@ -221,7 +221,8 @@ class World:
             host.body.advance(self.now)
             host.body.stop()
         if back_s is not None:
-            self.at(self.now + back_s, lambda: self.start(host))
+            host.away_until = self.now + back_s
+            self.at(host.away_until, lambda: self.start(host))
 
     def _boot(self, host: Host) -> None:
         if host.body is not None:
@@ -374,10 +375,10 @@ class World:
     def _carry(self, host: Host, size: Bytes, arrive: Callable[[], object]) -> None:
         if not host.linked:
             return
-        life = host.life
+        link = host.link
 
         def arrived() -> None:
-            if host.life == life and host.linked:
+            if host.link == link and host.linked:
                 arrive()
 
         self._network.up(host, size, arrived)
@@ -391,10 +392,10 @@ class World:
         size = Bytes(len(d.topic) + len(d.payload) + _PACKET_BYTES, 0)
         if wire is not None:
             size = wire.publish(d.topic, len(d.payload), qos=qos)
-        life = host.life
+        link = host.link
 
         def arrived() -> None:
-            if host.life == life and host.linked:
+            if host.link == link and host.linked:
                 self._feed(host, Received(d.topic, d.payload))
 
         self._network.down(host, size, arrived)
