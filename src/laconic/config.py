@@ -60,7 +60,7 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str)
     text = read_file(path, "configuration").decode(errors="replace")
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise ConfigError(f"{path} is not TOML ({e})", remedy="see docs/configuration.md") from e
     for name, keys, string in _variables(kind, ()):
         name = _PREFIX + (name if len(keys) > 1 else f"{who}_{name}").upper()
@@ -153,7 +153,7 @@ def _value(text: str) -> Any:
     """A number, truth value or list as TOML writes it."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

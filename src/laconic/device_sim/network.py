@@ -142,7 +142,9 @@ class Network:
         def passed() -> None:
             if host.body and host.body.radio:
                 host.body.advance(self._clock.now)
-                host.body.close_transfer(up_bytes, down_bytes)
+                # Empty at this very moment, its radio is another one, and its process is about to end.
+                if host.body.on:
+                    host.body.close_transfer(up_bytes, down_bytes)
                 self._began(host)
             self._clock.at(self._clock.now + c.latency_s, arrive)
             self._watch(share)

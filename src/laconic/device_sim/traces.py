@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from fnmatch import fnmatchcase
@@ -42,8 +43,9 @@ def files(folder: Path, named: str) -> list[Path]:
     """
     archive, _ = _divided(named)
     path = folder / (archive or named)
-    if archive is None and not path.is_file() and (path.is_dir() or _is_pattern(named)):
-        pattern = f"{escape(named)}/*" if path.is_dir() else named
+    folders = os.path.isdir(path)  # Path's own raises for a name that is too long.
+    if archive is None and not os.path.isfile(path) and (folders or _is_pattern(named)):
+        pattern = f"{escape(named)}/*" if folders else named
         found = sorted(p for p in map(Path, glob(str(Path(escape(str(folder))) / pattern))) if p.is_file())
         if not 1 <= len(found) <= _LIMIT_TRACES:
             raise ConfigError(f"traces in {path}", value=len(found), limit=f"1 to {_LIMIT_TRACES}")
@@ -85,6 +87,9 @@ def _members(archive: Path, pattern: str) -> list[Recorded]:
     try:
         with tarfile.open(archive, tarinfo=_Header) as tar:
             for number, member in enumerate(tar):
+                if member.size < 0:
+                    # A negative one would make room for those after it.
+                    raise tarfile.ReadError(f"a member of {member.size} bytes")
                 size += member.size
                 if number >= _LIMIT_TRACES or size > _LIMIT_ARCHIVE_BYTES:
                     raise ConfigError(
@@ -94,6 +99,10 @@ def _members(archive: Path, pattern: str) -> list[Recorded]:
                     )
                 name = member.name.removeprefix("./")
                 if member.isreg() and fnmatchcase(name, pattern):
+                    if member.size > _LIMIT_BYTES:
+                        raise ConfigError(
+                            f"size of {name} in {archive} in bytes", value=member.size, limit=_LIMIT_BYTES
+                        )
                     file = tar.extractfile(member)
                     found[name] = file.read() if file is not None else b""
     except (tarfile.TarError, OSError, ValueError, EOFError, MemoryError, LZMAError, zlib.error) as e:

@@ -42,14 +42,22 @@ def test_settings_that_are_none_are_refused(whole: Path, tmp_path: Path, setting
         storing.read(folder)
 
 
-@pytest.mark.parametrize("table", ["rounds", "devices"])
-def test_figures_that_no_run_comes_to_are_refused(whole: Path, tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "most"), [(float, -1e308), (float, -1e50), (int, 10**400)], ids=["all", "less", "whole"]
+)
+@pytest.mark.parametrize("table", ["rounds", "devices", "totals"])
+def test_figures_that_no_run_comes_to_are_refused(
+    whole: Path, tmp_path: Path, table: str, kind: type, most: float
+) -> None:
     # Drawing them ended in an overflow.
     def enlarged(row: dict[str, Any]) -> dict[str, Any]:
-        return {k: -1e308 if isinstance(v, float) else v for k, v in row.items()}
+        return {k: most if type(v) is kind else v for k, v in row.items()}
 
     def change(run: dict[str, Any]) -> None:
-        run["rounds"] = [enlarged(row) for row in run["rounds"]] if table == "rounds" else run["rounds"]
+        if table == "rounds":
+            run["rounds"] = [enlarged(row) for row in run["rounds"]]
+        elif table == "totals":
+            run["totals"] = enlarged(run["totals"])
 
     folder = changed(whole, tmp_path / "run", change)
     if table == "devices":

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_scenario import tiny
+from tiny_scenario import TABLE, tiny
 
 from laconic.config import read_file
-from laconic.device_sim import Scenario
+from laconic.device_sim import Scenario, run
+from laconic.device_sim.body import Body
 from laconic.device_sim.scenario.fleet import devices_of
 from laconic.device_sim.scenario.running import Progress
 from laconic.device_sim.scenario.sweep import run_all
-from laconic.device_sim.traces import bandwidth
+from laconic.device_sim.traces import all_of, bandwidth
 from laconic.errors import ConfigError
 
 PHONE = "devices.phone"
@@ -68,8 +71,12 @@ def test_traces_that_a_transfer_would_follow_for_ever_are_refused(lines: str, tm
         bandwidth(path)
 
 
-@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "[sweep]\nseed = " + "[" * 5000 + "]" * 5000])
-def test_brackets_without_end_are_no_toml(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 5000, "[sweep]\nseed = " + "[" * 5000 + "]" * 5000, "seed = " + "9" * 5000],
+    ids=["open", "deep", "long"],
+)
+def test_brackets_and_numbers_without_end_are_no_toml(text: str, tmp_path: Path) -> None:
     path = tmp_path / "scenario.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match="not TOML"):
@@ -81,6 +88,34 @@ def test_devices_and_names_that_no_file_has_are_refused() -> None:
         read_file(Path("/dev/zero"), "model")
     with pytest.raises(ConfigError, match="zero bytes"):
         read_file(Path("a\0b"), "model")
+
+
+@pytest.mark.parametrize("size", [-4, 10**400], ids=["negative", "huge"])
+def test_a_fleet_of_a_size_that_none_has_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match="fleet_size"):
+        tiny(fleet_size=size)
+
+
+@pytest.mark.parametrize(
+    "named", ["n" * 300, "n" * 300 + "/*", "n" * 300 + ".tar:*"], ids=["file", "all", "tar"]
+)
+def test_names_that_are_too_long_for_a_file_are_refused(named: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        all_of(tmp_path, named)
+
+
+@pytest.mark.parametrize(("size", "told"), [(-(10**13), "a member of -"), (17 << 20, "size of bus/b")])
+def test_an_archive_that_hides_how_much_is_in_it_is_refused(size: int, told: str, tmp_path: Path) -> None:
+    # A sum that had been made small by a first member let the second be read whole, whatever its size.
+    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        first = tarfile.TarInfo("bus")
+        first.type, first.pax_headers = tarfile.DIRTYPE, {"size": str(min(0, size))}
+        tar.addfile(first)
+        second = tarfile.TarInfo("bus/b")
+        second.size = max(0, size)
+        tar.addfile(second, io.BytesIO(bytes(second.size)))
+    with pytest.raises(ConfigError, match=told):
+        all_of(tmp_path, "all.tar:bus/*")
 
 
 def test_a_sweep_of_more_runs_than_fit_into_memory_is_refused_at_once(tmp_path: Path) -> None:
@@ -107,3 +142,38 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_run(tmp_path: Path)
             ("drop_out", "crash", "slow", "away_s")}  # fmt: skip
     with pytest.raises(ConfigError, match="too long"):
         run_all(tiny(), tmp_path, sweep=long, begin=_never)
+
+
+def test_images_of_nobody_can_be_turned() -> None:
+    # Of a single example none is held out; a run ended there, after its last round.
+    drift = {"kind": "turn", "hours": 1.0}
+    result = run(tiny(end__rounds=1, data__samples=1, data__own_held_out=0.2, data__drift=drift))
+    assert not result.scores
+
+
+def test_a_battery_that_empties_as_its_transfer_over_a_shared_medium_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def one(charge: float) -> Scenario:
+        battery = {"mah": 50.0, "charge_least": charge, "charge_most": charge, "charger": "none"}
+        phone = {"name": "phone", "count": 1, "radio": "lte_2012", "speed": {"sample_s": 0.004}}
+        phone |= {"battery": battery, "connection": {"medium": "ap"}}
+        media = [{"name": "ap", "up_mbps": 0.02, "down_mbps": 0.02}]
+        end = {"rounds": 1, "hours": 0.01}
+        return Scenario.of(TABLE | {"end": end, "coordinator": {}, "media": media, "devices": [phone]})
+
+    left: list[float] = []
+    close = Body.close_transfer
+
+    def closing(self: Body, up_bytes: float, down_bytes: float) -> None:
+        left.append(self.energy_j)
+        close(self, up_bytes, down_bytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Body, "close_transfer", closing)
+        (row,) = run(one(0.5)).devices
+    assert row.battery_j is not None
+    for energy_j in left[:3]:
+        # A microsecond of some watts less than what it takes to come as far as that.
+        charge = 0.5 - (energy_j + 2e-6) / row.battery_j
+        assert not run(one(charge)).devices[0].on

@@ -18,7 +18,7 @@ def turned(images: NDArray[np.float32], degrees: float) -> NDArray[np.float32]:
     # Where each pixel of the result comes from: the turn backwards, with rows counted downwards.
     from_down = np.cos(angle) * down + np.sin(angle) * across + (height - 1) / 2
     from_across = np.cos(angle) * across - np.sin(angle) * down + (width - 1) / 2
-    flat = images.reshape(*images.shape[:2], -1)
+    flat = images.reshape(*images.shape[:2], height * width)
     result = np.zeros(flat.shape, np.float32)
     row, column = np.floor(from_down).astype(np.int64), np.floor(from_across).astype(np.int64)
     below, right = from_down - row, from_across - column

@@ -55,6 +55,7 @@ def check(s: ScenarioSettings) -> ScenarioSettings:
         _named("media.name", m.name)
         within(f"media.{m.name}.up_mbps", m.up_mbps, 1e-6, 1e6)
         within(f"media.{m.name}.down_mbps", m.down_mbps, 1e-6, 1e6)
+    within("fleet_size", s.fleet_size or 0, 0, MOST_DEVICES)
     _once("devices", [d.name for d in s.devices])
     for d in s.devices:
         _check_devices(d, media, s.fleet_size)

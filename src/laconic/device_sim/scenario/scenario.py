@@ -43,7 +43,7 @@ class Scenario:
         text = read_file(path, "scenario", limit_bytes=1 << 20).decode(errors="replace")
         try:
             table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:
             raise ConfigError(f"{path} is not TOML ({e})", remedy=REMEDY) from e
         return cls.of(table, path.resolve().parent, where=str(path))
 

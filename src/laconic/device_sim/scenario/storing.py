@@ -35,8 +35,9 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
 }
 """The rows of `rounds` are in the JSON too."""
 
-_MOST: Final = 1e100
-"""A run comes to nothing near it, and what adds rows up, or draws them, stays finite."""
+_MOST: Final = 1e40
+"""More than a float32 can be, and a run comes to nothing near it: what adds rows up, or draws them, stays
+finite."""
 
 
 def write(result: Result, folder: Path) -> None:
@@ -83,6 +84,7 @@ def read(folder: Path) -> Result:
                 lines = read_file(folder / f"{name}.jsonl", "table of a run").splitlines()
                 found[name] = [msgspec.json.decode(line, type=kind) for line in lines]
             _check(found.get(name, result.rounds), name, folder)
+        _check([result.totals], "totals", folder)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise DataError(f"run in {folder} cannot be read ({e})", remedy="run it again") from e
     return msgspec.structs.replace(result, **found)
@@ -91,7 +93,7 @@ def read(folder: Path) -> Result:
 def _check(rows: Sequence[msgspec.Struct], table: str, folder: Path) -> None:
     for number, row in enumerate(rows, 1):
         for name, value in zip(row.__struct_fields__, msgspec.structs.astuple(row), strict=True):
-            if isinstance(value, float) and abs(value) > _MOST:
+            if isinstance(value, (int, float)) and abs(value) > _MOST:
                 what = f"{name} in row {number} of {table} in {folder}"
                 raise DataError(what, value=value, limit=_MOST, remedy="run it again")
 
