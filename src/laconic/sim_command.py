@@ -88,9 +88,11 @@ def _run(options: argparse.Namespace) -> int:
     from laconic.device_sim.scenario.sweep import run_all
 
     scenario = Scenario.read(options.scenario)
-    if options.seed is not None:
-        scenario = scenario.replaced({"seed": options.seed})
-    scenario = scenario.replaced(dict(_set(text, scenario.settings.sweep) for text in options.set or []))
+    sweep = dict(_swept(text) for text in options.sweep or [])
+    swept = {**scenario.settings.sweep, **sweep}
+    values = [] if options.seed is None else [_unswept("--seed", "seed", options.seed, swept)]
+    values += [_set(text, swept) for text in options.set or []]
+    scenario = scenario.replaced(dict(values))
     output = options.output or Path("laconic-sim") / scenario.settings.name
     with (
         _engine(options) as engine,
@@ -100,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
             runs = run_all(
                 scenario,
                 output,
-                sweep=dict(_swept(text) for text in options.sweep or []),
+                sweep=sweep,
                 threads=(os.cpu_count() or 1) if options.threads is None else options.threads,
                 engine=engine,
                 begin=view.begin,
@@ -219,11 +221,11 @@ def _remarks(t: Totals) -> Iterator[str]:
     """What a row of figures does not say of a run that went wrong."""
     from laconic.quantities import format_hours
 
-    if not t.rounds:
+    if not t.versions:
         opened = f"none of {t.opened} rounds made one" if t.opened else "no round was opened"
         yield f"no version was made in {format_hours(t.hours)}: {opened}"
     for why, times in t.failures.items():
-        yield f"failed {times} times: {why}" if times > 1 else f"failed once: {why}"
+        yield f"work that came to nothing, {times} times: {why}"
 
 
 def _summary(r: Run) -> dict[str, Any]:
@@ -239,13 +241,18 @@ def _summary(r: Run) -> dict[str, Any]:
 
 
 def _set(text: str, sweep: Container[str]) -> tuple[str, Any]:
-    """`key=value`. A key that the scenario sweeps would take its values from there: it is refused."""
+    """`key=value`. A key that is swept would take its values from there: it is refused."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ConfigError("--set", value=text, limit="KEY=VALUE")
+    return _unswept("--set", key, _value(value), sweep)
+
+
+def _unswept(option: str, key: str, value: Any, sweep: Container[str]) -> tuple[str, Any]:
+    """A value for a key that has one only."""
     if key in sweep:
-        raise ConfigError("--set", value=key, limit="no key of [sweep]", remedy=f"--sweep {key}={value}")
-    return key, _value(value)
+        raise ConfigError(option, value=key, limit="no key of the sweep", remedy=f"--sweep {key}={value}")
+    return key, value
 
 
 def _swept(text: str) -> tuple[str, list[Any]]:
@@ -259,5 +266,5 @@ def _swept(text: str) -> tuple[str, list[Any]]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_scenario import tiny
 
-from laconic.device_sim import Result, run
+from laconic.device_sim import Result, Scenario, run
 from laconic.device_sim.scenario.display import done
 from laconic.device_sim.scenario.running import Progress
 
@@ -121,3 +123,35 @@ def test_who_watches_sees_every_round() -> None:
     run(tiny(devices__phone__count=0), watch=seen.append)
     assert {p.rounds for p in seen} >= {0, 1, 2, 3, 4}
     assert all(a.hours <= b.hours for a, b in pairwise(seen))
+
+
+def test_rounds_of_which_nothing_came_count_everywhere() -> None:
+    # After the first round the gate stays shut.
+    gate = {"mode": "model", "threshold": 1e9, "force_after": 1000}
+    quiet = {"devices__phone__count": 0, "coordinator__gate": gate, "baselines": {"pooled": True}}
+    result = run(tiny(end__rounds=3, **quiet))
+    assert [d.trained for d in result.devices] == [3, 3]
+    assert (result.totals.rounds, result.totals.opened, result.totals.versions) == (3, 3, 1)
+    assert result.rounds[-1].round == 1
+    assert [r.round for r in result.baselines] == [0, 1, 2, 3]
+
+
+def test_the_loss_at_the_end_is_that_of_the_version_that_was_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    np.savez(tmp_path / "line.npz", x=x, y=(x @ rng.normal(size=4)).astype(np.float32))
+    table = {
+        "name": "line",
+        "end": {"rounds": 3},
+        "model": {"built_in": "linear"},
+        "data": {"source": "npz", "path": "line.npz"},
+        # Every step goes too far.
+        "coordinator": {"models": {"margin_loss": 0.0, "min_reports": 5}, "training": {"learning_rate": 2.0}},
+        "devices": [{"name": "pi", "count": 8, "speed": {"sample_s": 0.1}}],
+    }
+    result = run(Scenario.of(table, tmp_path))
+    first, last = result.rounds[0], result.rounds[-1]
+    assert (first.version, last.version) == (0, None)
+    assert first.loss is not None
+    assert last.loss is None or last.loss > first.loss
+    assert result.totals.loss == first.loss

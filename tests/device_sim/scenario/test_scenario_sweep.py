@@ -100,7 +100,7 @@ def test_a_run_that_went_wrong_says_how(tmp_path: Path, capsys: pytest.CaptureFi
     found = storing.read(tmp_path / "out").totals
     assert found.failures == {"largest value of an update x weight, allowed 1048576.0": 2}
     (why,) = found.failures
-    assert f"failed 2 times: {why}" in capsys.readouterr().out
+    assert f"work that came to nothing, 2 times: {why}" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -112,6 +112,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     (one,) = run_all(SHORT, tmp_path)
     assert storing.read(tmp_path) == one.result
+
+
+def test_models_that_were_to_be_kept_are_part_of_a_run(tmp_path: Path) -> None:
+    keeping_all = SHORT.replaced({"record.models": True})
+    run_all(keeping_all, tmp_path)
+    assert run_all(keeping_all, tmp_path)[0].cached
+    (tmp_path / "models.npz").unlink()
+    assert not run_all(keeping_all, tmp_path)[0].cached
+    assert (tmp_path / "models.npz").exists()
 
 
 @pytest.mark.parametrize("name", ["run.json", "devices.jsonl", "sweep.json"])
@@ -175,3 +184,6 @@ def test_set_changes_a_value_and_no_name(tmp_path: Path, capsys: pytest.CaptureF
     ):
         assert main([*command, "--set", text]) == 2
         assert told in capsys.readouterr().err
+    for option, value in (("--seed", "5"), ("--set", "seed=5")):
+        assert main([*command, "--sweep", "seed=1,2", option, value]) == 2
+        assert "--sweep seed=5" in capsys.readouterr().err

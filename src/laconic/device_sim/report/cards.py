@@ -10,7 +10,8 @@ from laconic.device_sim.report import figures
 from laconic.drawing import Draw
 from laconic.pages import element, escape
 
-_WIDE: Final = 520
+_HALF: Final = 520
+_WHOLE: Final = 1080
 _HIGH: Final = 320
 
 
@@ -30,15 +31,25 @@ def card(
     )
 
 
-def pair(*cards: str) -> str:
-    """Cards side by side; nothing without any."""
+def pairs(*cards: str) -> str:
+    """Cards, two and two side by side; nothing without any."""
     there = [c for c in cards if c]
-    return f'<div class="pair">{"".join(there)}</div>' if there else ""
+    rows = [there[i : i + 2] for i in range(0, len(there), 2)]
+    return "".join(f'<div class="pair">{"".join(row)}</div>' for row in rows)
 
 
-def svg(draw: Draw, name: str, label: str, *, width: int = _WIDE, height: int = _HIGH) -> str:
-    """A drawing as it stands in a card."""
-    return drawing.svg(draw, name=name, label=label, width=width, height=height)
+def svg(draw: Draw, name: str, label: str, *, height: int = _HIGH) -> str:
+    """A drawing as it stands in a card that has half of the page."""
+    return drawing.svg(draw, name=name, label=label, width=_HALF, height=height)
+
+
+def wide_svg(draw: Draw, name: str, label: str, *, height: int) -> str:
+    """A drawing as it stands in a card alone: on a phone another one, whose words are as large as elsewhere."""
+    both = {"wide": (name, _WHOLE), "narrow": (f"{name}-narrow", _HALF)}
+    return "".join(
+        f'<div class="{which}">{drawing.svg(draw, name=id_, label=label, width=width, height=height)}</div>'
+        for which, (id_, width) in both.items()
+    )
 
 
 def table(title: str, says: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:

@@ -35,7 +35,7 @@ def qualities(run: Result) -> str:
             says = f"Of a newcomer, whose own layers are untrained. {says}".strip()
         draw = curves.quality(cost, [Curve("federated", [run])])
         drawn.append(cards.card(title, says, keys, cards.svg(draw, f"quality{i}", title)))
-    return cards.pair(*drawn[:2]) + cards.pair(*drawn[2:])
+    return cards.pairs(*drawn)
 
 
 def _unmade(run: Result) -> str:
@@ -53,8 +53,8 @@ def scores(run: Result) -> str:
         "Each device's own held-out examples. A dot is a device, the stroke the mean. Federated: with the"
         " layers that the device keeps to itself, if there are such; shared: without."
     )
-    drawn = cards.svg(
-        curves.scores(run.scores), "scores", f"{measure.capitalize()} by model", width=1080, height=240
+    drawn = cards.wide_svg(
+        curves.scores(run.scores), "scores", f"{measure.capitalize()} by model", height=240
     )
     rows = []
     for model in curves.SCORES:
@@ -100,13 +100,13 @@ def losses(run: Result) -> str:
     rounds = f"rounds {numbered[0]} to {numbered[-1]}" if numbered else "no rounds"
     teeth = cards.card(
         f"Loss within {rounds}", says, keys,
-        cards.svg(draw, "teeth", "Loss by step", width=1080, height=380), alone=True,
+        cards.wide_svg(draw, "teeth", "Loss by step", height=380), alone=True,
     )  # fmt: skip
     means = [("laconic", "devices, while they train", ""), ("ink", "the federation, on all examples", "")]
     if alone is not None:
         means.insert(1, ("alone", "alone", ""))
     by_round = cards.card(
         "Loss by round", "Mean over a round's steps; the band is from the least device to the most.", means,
-        cards.svg(curves.losses(run), "losses", "Loss by round", width=1080, height=320), alone=True,
+        cards.wide_svg(curves.losses(run), "losses", "Loss by round", height=320), alone=True,
     )  # fmt: skip
     return teeth + by_round

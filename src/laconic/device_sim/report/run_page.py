@@ -35,9 +35,7 @@ def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
         costs.table(run),
         learning.scores(run),
         learning.losses(run),
-        cards.pair(_batteries(run), _bytes(run)),
-        cards.pair(_energy(run), _outcomes(run)),
-        cards.pair(_participation(run), _origins(run)),
+        _fleet(run),
         *(_round(run, n) for n in timeline.shown(run, number)),
         _classes_table(run),
         _settings_table(run),
@@ -113,12 +111,22 @@ def _quality_tile(run: Result, measure: str) -> tuple[str, ...]:
     return tuple(tile)
 
 
+def _fleet(run: Result) -> str:
+    """What devices spent, two figures a row; what has no figure takes no room of one."""
+    costs_of = [_energy(run), _outcomes(run)]
+    took_part = [_participation(run)] if run.totals.committed else []
+    if figures.powered(run):
+        halves = [_batteries(run), _bytes(run), *costs_of, *took_part]
+    else:
+        halves = [_bytes(run), *took_part, *costs_of]
+    alone = len(halves) % 2 == 0
+    rows = cards.pairs(*halves, "" if alone else _origins(run))
+    return rows + (_origins(run, alone=True) if alone else "") + ("" if took_part else _participation(run))
+
+
 def _batteries(run: Result) -> str:
-    kinds = figures.powered(run)
-    if not kinds:
-        return cards.card("Batteries", "Every device is on mains.", [], "")
     order = list(figures.classes(run))
-    keys = [(figures.COLOURS[order.index(k) % len(figures.COLOURS)], k, "") for k in kinds]
+    keys = [(figures.COLOURS[order.index(k) % len(figures.COLOURS)], k, "") for k in figures.powered(run)]
     says = "Mean charge of a class, within the band from the least to the most."
     if not curves.made([run]):
         says += " Charges are noted when versions are made: here at the beginning and the end alone."
@@ -138,6 +146,8 @@ def _energy(run: Result) -> str:
     by_part = {name: sum(getattr(d, name) for d in run.devices) for name in figures.PARTS}
     keys = [(c, w, format_joules(by_part[n])) for n, (w, c) in figures.PARTS.items() if by_part[n]]
     says = "All that devices took, whether the fleet was the reason or not."
+    if not figures.powered(run):
+        says += " Every device is on mains."
     return cards.card(
         "Where energy went",
         says,
@@ -168,14 +178,14 @@ def _participation(run: Result) -> str:
     skipped = ", ".join(f"{why} {n}" for why, n in run.totals.skipped.items()) or "none"
     if not run.totals.committed:
         says = f"No update was committed. Rounds that devices skipped: {skipped}."
-        return cards.card("Who took part", says, [], "")
+        return cards.card("Who took part", says, [], "", alone=True)
     says = f"A bar for each device. Rounds that devices skipped: {skipped}."
     return cards.card(
         "Who took part", says, keys, cards.svg(figures.participation(run), "part", "Updates by device")
     )
 
 
-def _origins(run: Result) -> str:
+def _origins(run: Result, *, alone: bool = False) -> str:
     shares = run.totals.joules_by_origin
     keys = [(c, n, format_percent(shares.get(n, 0.0))) for n, c in figures.ORIGINS.items()]
     says = "Shares of all joules by the worst known figure behind them. What the scenario sets is assumed."
@@ -183,7 +193,10 @@ def _origins(run: Result) -> str:
         "What the joules rest on",
         says,
         keys,
-        cards.svg(figures.origins(run), "origins", "Joules by origin", height=110),
+        (cards.wide_svg if alone else cards.svg)(
+            figures.origins(run), "origins", "Joules by origin", height=110
+        ),
+        alone=alone,
     )
 
 
@@ -193,9 +206,9 @@ def _round(run: Result, number: int) -> str:
     many = f" The first {rows} of {len(spans)} devices that ended." if len(spans) > rows else ""
     says = f"A ring: the device stayed silent; a cross: it failed or was refused.{many}"
     keys = [(c, w, "") for w, c in timeline.STEPS.items()]
-    height = 90 + rows * (22 if rows <= 24 else 15)
-    drawn = cards.svg(
-        timeline.line(spans), f"round{number}", f"Line of time of round {number}", width=1080, height=height
+    height = 90 + rows * (22 if rows <= 24 else 17)
+    drawn = cards.wide_svg(
+        timeline.line(spans), f"round{number}", f"Line of time of round {number}", height=height
     )
     return cards.card(f"Round {number}", says, keys, drawn, alone=True)
 
@@ -241,7 +254,7 @@ def _settings_table(run: Result) -> str:
         if k not in standard or standard[k] != v or k.rpartition(".")[2] in _TELLING
     ]
     rows = "".join(
-        f'<tr><th scope="row">{escape(k)}</th>{element("td", _value(v))}</tr>'
+        f'<tr><th scope="row">{_key(k)}</th>{element("td", _value(v))}</tr>'
         for k, v in given
         if v is not None and k != "name"
     )
@@ -251,6 +264,11 @@ def _settings_table(run: Result) -> str:
         + rows
         + "</tbody></table></section>"
     )
+
+
+def _key(key: str) -> str:
+    """A key that may go on in a second line after its dots."""
+    return escape(key).replace(".", ".<wbr>")
 
 
 _TELLING: Final = frozenset({"seed", "built_in", "source", "division", "board", "radio", "charger"})

@@ -121,8 +121,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _name(label: str) -> str:
-    """A label that may go on in a second line."""
-    return f'<span style="white-space:normal;overflow-wrap:anywhere">{escape(label)}</span>'
+    """A label that may go on in a second line, from one word to the next."""
+    return f'<span class="name">{escape(label)}</span>'
 
 
 def figures_of(grouped: Sequence[Curve], *, by_seed: bool) -> str:
@@ -143,7 +143,7 @@ def figures_of(grouped: Sequence[Curve], *, by_seed: bool) -> str:
         )
         for i, cost in enumerate(curves.COSTS)
     ]
-    return cards.pair(*drawn[:2]) + cards.pair(*drawn[2:])
+    return cards.pairs(*drawn)
 
 
 def _columns(runs: Sequence[Result]) -> Iterator[Column]:

@@ -81,7 +81,7 @@ def line(rows: Spans) -> Draw:
         for step, colour in STEPS.items():
             axes.barh([0], [0], 0.6, color=LIGHT[colour], label=step)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), names, fontsize=10 if len(names) <= 24 else 8)
+        axes.set_yticks(range(len(names)), names, fontsize=10 if len(names) <= 24 else 9)
         axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
         axes.grid(visible=False, axis="y")
         ticks.times(axes, "{} since the round was opened", each_s=1.0)

@@ -42,6 +42,11 @@ class Kept:
         return cls(models.bundle, weights)
 
 
+def there(folder: Path) -> bool:
+    """Whether both files are in a folder; not, whether they are whole."""
+    return (folder / BUNDLE).is_file() and (folder / MODELS).is_file()
+
+
 def write(models: Kept, folder: Path) -> None:
     """Write `model.bundle` and `models.npz`; the same models give the same bytes.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from laconic.device_sim.scenario.examples import Part
 from laconic.device_sim.scenario.results import LossRow
-from laconic.device_sim.scenario.scores import BATCH, loss_rows, pooled
+from laconic.device_sim.scenario.scores import BATCH, finite, loss_rows, pooled
 from laconic.edge_sdk.learner import Interrupted, Learner, Measured, Trained
 from laconic.edge_sdk.work import seed_of
 from laconic.protocol.messages import Training
@@ -45,7 +45,7 @@ class Losses:
         """A round has made a version."""
         now = self._seen(self._all)
         found = self._trainer.evaluate(weights, now.x, now.y, batch_size=BATCH)
-        self.rows.append(LossRow(FEDERATION, number, "", 0, found.loss))
+        self.rows.append(LossRow(FEDERATION, number, "", 0, finite(found.loss)))
 
 
 class _Watched:

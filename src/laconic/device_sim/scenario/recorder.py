@@ -17,6 +17,7 @@ from laconic.device_sim.energy import Part, shares, spent_and_worked
 from laconic.device_sim.host import Host
 from laconic.device_sim.scenario.losses import Losses
 from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals
+from laconic.device_sim.scenario.scores import finite
 from laconic.device_sim.scenario.stepping import Steps
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import World
@@ -121,6 +122,8 @@ class Recorder:
             self._of_class.setdefault(diary.kind, []).append(diary)
         self.rounds: list[RoundRow] = []
         self.classes: list[ClassRow] = []
+        self.ends: dict[int, float] = {}
+        """Hours at which each round was over, whether it made a version or not."""
         self._line = Steps()
         self._opened: dict[str, Any] = {}
         self._opened_s = 0.0
@@ -131,6 +134,11 @@ class Recorder:
     def steps(self) -> list[StepRow]:
         """What happened in some of the rounds."""
         return self._line.rows
+
+    @property
+    def held(self) -> int:
+        """How many rounds there have been: those of which nothing came, too."""
+        return max([*self.ends, *(r.round for r in self.rounds[-1:])], default=0)
 
     @property
     def hours(self) -> float:
@@ -166,6 +174,7 @@ class Recorder:
                 self._line.add(time_s, f["device"], "committed")
             case "closed":
                 self._line.close()
+                self.ends[f["round"]] = self.hours
                 # A version is made, and said to be, before its round is.
                 if self.rounds and self.rounds[-1].round == f["round"]:
                     self.rounds[-1] = msgspec.structs.replace(
@@ -208,7 +217,7 @@ class Recorder:
                 hours=self.hours,
                 opened_hours=(self._opened_s - self._start_s) / HOUR_S if self._opened else 0.0,
                 accuracy=f["accuracy"],
-                loss=f["loss"],
+                loss=finite(f["loss"]),
                 asked=self._opened.get("asked", 0),
                 updates=f["updates"],
                 late=0,
@@ -286,7 +295,7 @@ class Recorder:
         self, devices: Sequence[DeviceRow], *, ended: str, parameters: int, held_out: int, way: str
     ) -> Totals:
         """The sums over all devices."""
-        last = self.rounds[-1] if self.rounds else None
+        kept = [r for r in self.rounds if r.version is not None]
         skipped: Counter[str] = Counter()
         for d in devices:
             skipped.update(d.skipped)
@@ -294,14 +303,14 @@ class Recorder:
         ledgers = {name: d.body.ledger for name, d in self._diaries.items()}
         origins = {name: d.body.build.origins or {} for name, d in self._diaries.items()}
         by_part = {p: sum(ledger[p] for ledger in ledgers.values()) for p in Part}
-        accuracies = [r.accuracy for r in self.rounds if r.accuracy is not None and r.version is not None]
+        accuracies = [r.accuracy for r in kept if r.accuracy is not None]
         return Totals(
             ended=ended,
             hours=self.hours,
-            rounds=last.round if last else 0,
+            rounds=self.held,
             accuracy=accuracies[-1] if accuracies else None,
             best_accuracy=max(accuracies, default=None),
-            loss=last.loss if last else None,
+            loss=kept[-1].loss if kept else None,
             devices=len(devices),
             parameters=parameters,
             held_out=held_out,
@@ -325,5 +334,6 @@ class Recorder:
             imbalance=max(d.body.imbalance() for d in self._diaries.values()),
             events=self._world.events,
             opened=self._rounds_opened,
+            versions=sum(r.round > 0 for r in kept),
             failures=dict(sorted(self._failures.items())),
         )

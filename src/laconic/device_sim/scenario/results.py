@@ -115,11 +115,13 @@ class BaselineRow(msgspec.Struct, frozen=True):
     """None: the loss is not one of classification."""
     accuracy_least: float | None
     accuracy_most: float | None
-    loss: float
-    loss_least: float
-    loss_most: float
+    loss: float | None
+    """Of those that are finite; None: none is."""
+    loss_least: float | None
+    loss_most: float | None
     failed: int
-    """Trainings that have diverged so far; their models stayed as they were."""
+    """Trainings that have diverged so far, whose models stayed as they were, and models of which the loss is
+    not finite."""
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
@@ -153,8 +155,8 @@ class LossRow(msgspec.Struct, frozen=True):
     """Empty for the federation."""
     step: int
     """Within the round, from 0."""
-    loss: float
-    """Mean over the step's batch, before the step."""
+    loss: float | None
+    """Mean over the step's batch, before the step. None: not finite."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -164,6 +166,7 @@ class Totals(msgspec.Struct, frozen=True):
     """`finished`: the coordinator's rounds or goal; `hours`: time was up."""
     hours: float
     rounds: int
+    """That were closed, whether they made a version or not."""
     accuracy: float | None
     best_accuracy: float | None
     loss: float | None
@@ -196,6 +199,8 @@ class Totals(msgspec.Struct, frozen=True):
     events: int
     opened: int = 0
     """Rounds that were opened."""
+    versions: int = 0
+    """Of the model, that they made."""
     failures: dict[str, int] = {}
     """Work that ended in an error, by the error."""
 

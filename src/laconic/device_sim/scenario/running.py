@@ -142,7 +142,7 @@ class _Told:
         last = recorder.rounds[-1] if recorder.rounds else None
         self._watch(
             Progress(
-                last.round if last else 0,
+                recorder.held,
                 self._campaign.plan.rounds,
                 recorder.hours,
                 self._s.end.hours,
@@ -189,13 +189,13 @@ def _baselines(
     threads: int,
     told: _Told,
 ) -> Baselines:
-    rounds, steps = stage.recorder.rounds, stage.steps()
+    steps = stage.steps()
     return baselines(
         s.baselines,
         workshop,
         stage.names,
         examples,
-        _practice(campaign, rounds[-1].round if rounds else 0),
+        _practice(campaign, stage.recorder.held),
         seen=lambda part, number: stage.drift.seen(part, steps[number]),
         seed=s.seed,
         threads=threads,

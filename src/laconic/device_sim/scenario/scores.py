@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -147,7 +148,7 @@ def scored(
 def _pair(name: str, found: Metrics | None) -> dict[str, Any]:
     return {
         f"{name}_accuracy": found and found.accuracy,
-        f"{name}_loss": found and found.loss,
+        f"{name}_loss": None if found is None else finite(found.loss),
     }
 
 
@@ -163,7 +164,12 @@ def pooled(parts: Sequence[Part]) -> Part:
 
 def loss_rows(kind: str, number: int, device: str, losses: Iterable[float]) -> list[LossRow]:
     """A row for each step of a round."""
-    return [LossRow(kind, number, device, step, float(loss)) for step, loss in enumerate(losses)]
+    return [LossRow(kind, number, device, step, finite(float(loss))) for step, loss in enumerate(losses)]
+
+
+def finite(value: float | None) -> float | None:
+    """What a file can say of it: a model that has diverged may have a loss that is no number."""
+    return value if value is not None and isfinite(value) else None
 
 
 def _drawn(devices: int, count: int, seed: int) -> list[int]:
@@ -174,7 +180,7 @@ def _drawn(devices: int, count: int, seed: int) -> list[int]:
 
 def _row(kind: str, number: int, found: Sequence[Metrics], models: Sequence[Model]) -> BaselineRow:
     accuracies = [m.accuracy for m in found if m.accuracy is not None]
-    losses = [m.loss for m in found]
+    losses = [m.loss for m in found if isfinite(m.loss)]
     return BaselineRow(
         kind=kind,
         round=number,
@@ -182,8 +188,8 @@ def _row(kind: str, number: int, found: Sequence[Metrics], models: Sequence[Mode
         accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
         accuracy_least=min(accuracies, default=None),
         accuracy_most=max(accuracies, default=None),
-        loss=sum(losses) / len(losses),
-        loss_least=min(losses),
-        loss_most=max(losses),
-        failed=sum(m.failed for m in models),
+        loss=sum(losses) / len(losses) if losses else None,
+        loss_least=min(losses, default=None),
+        loss_most=max(losses, default=None),
+        failed=sum(m.failed for m in models) + len(found) - len(losses),
     )

@@ -81,12 +81,12 @@ class Stage:
         }
 
     def steps(self) -> list[int]:
-        """In which step of the drift each round was when its version was made, from round 0."""
-        rounds = self.recorder.rounds
-        at = {r.round: self.drift.step((self._start_hour + r.hours) * HOUR_S) for r in rounds}
+        """In which step of the drift each round was when it was over, from round 0."""
+        hours = {r.round: r.hours for r in self.recorder.rounds} | self.recorder.ends
         found = [self.drift.step(self._start_hour * HOUR_S)]
-        for number in range(1, max(at, default=0) + 1):
-            found.append(at.get(number, found[-1]))
+        for number in range(1, self.recorder.held + 1):
+            at = hours.get(number)
+            found.append(found[-1] if at is None else self.drift.step((self._start_hour + at) * HOUR_S))
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -66,7 +67,7 @@ def run_all(
     runs = []
     for number, (label, one) in enumerate(combinations, 1):
         folder = output / label if label else output
-        result = there = _there(folder, one.digest())
+        result = there = _there(folder, one.digest(), with_models=one.settings.record.models)
         replaced = False
         if result is None:
             # What cannot be written is said before hours of computing, not after them.
@@ -94,9 +95,9 @@ def _check(scenarios: Sequence[Scenario]) -> None:
             check_classes(one.settings, one.folder)
 
 
-def _there(folder: Path, digest: str) -> Result | None:
+def _there(folder: Path, digest: str, *, with_models: bool) -> Result | None:
     """The run of that digest in a folder; None where there is none, or its files are damaged."""
-    if storing.digest_in(folder) != digest:
+    if storing.digest_in(folder) != digest or (with_models and not keeping.there(folder)):
         return None
     try:
         return storing.read(folder)
@@ -134,7 +135,8 @@ def lacking_in(folder: Path) -> int:
 
 
 def _index_in(folder: Path) -> _Index | None:
-    if not (folder / _INDEX).exists():
+    # Whatever a name is, this asks no more than whether it is there.
+    if not os.path.exists(folder / _INDEX):
         return None
     try:
         return msgspec.json.decode(read_file(folder / _INDEX, "sweep"), type=_Index)
@@ -149,7 +151,7 @@ def runs_in(folder: Path) -> list[Run]:
     """
     index = _index_in(folder)
     if index is None:
-        if folder.is_dir() and not (folder / storing.RUN).exists():
+        if os.path.isdir(folder) and not (folder / storing.RUN).exists():
             remedy = "a run's files are there when it has ended: let `laconic sim run` end, or check the path"
             raise ConfigError(f"no {storing.RUN} in {folder}", remedy=remedy)
         return [Run("", folder, storing.read(folder), cached=True)]
