@@ -75,7 +75,9 @@ def test_a_hostile_name_stays_text() -> None:
 
 def test_a_fleet_without_batteries_rounds_or_steps_has_a_page() -> None:
     result = run(tiny(end__rounds=1, devices__phone__count=0))
-    assert "Every device is on mains." in run_page(result)
+    html = run_page(result)
+    assert "Every device is on mains." in html
+    assert "<h2>Batteries</h2>" not in html
     whole(run_page(msgspec.structs.replace(result, rounds=[], classes=[], steps=[])))
 
 
@@ -221,6 +223,31 @@ def test_a_sweep_over_seeds_has_means_and_ranges() -> None:
     means = [sum(values) / len(values) for values in own]
     assert 'scope="col">Own: alone</th>' in html
     assert f"<td>{format_percent(sum(means) / 2)}<br>" in html
+
+
+@pytest.mark.parametrize("phones", [0, 3])
+@pytest.mark.parametrize("committed", [0, 7])
+def test_every_row_of_the_page_is_full(phones: int, committed: int) -> None:
+    result = run(tiny(end__rounds=1, devices__phone__count=phones))
+    totals = msgspec.structs.replace(result.totals, committed=committed)
+    html = run_page(msgspec.structs.replace(result, totals=totals))
+    whole(html)
+    rows = html.split('<div class="pair">')[1:]
+    assert len(rows) >= 4
+    for row in rows:
+        assert len(re.findall('<figure class="card">.*?</figure>', row, re.DOTALL)) == 2
+    for wide in re.findall('<figure class="card alone">.*?</figure>', html, re.DOTALL):
+        assert wide.count('<div class="wide"><svg') == wide.count('<div class="narrow"><svg')
+        if "Who took part" not in wide:
+            assert wide.count('<div class="wide"><svg') == 1
+
+
+def test_names_break_between_words_alone() -> None:
+    swept = [Run(f"coordinator.gate.threshold={i},data.alpha=1", Path(), played()) for i in range(2)]
+    html = sweep_page(swept, "report.html").partition("</style>")[2]
+    assert html.count('<span class="name">gate.threshold=0</span>') == 2
+    assert "anywhere" not in html
+    assert "coordinator.<wbr>gate.<wbr>threshold" in run_page(played())
 
 
 def test_names_of_runs_are_short_and_whole() -> None:

@@ -13,6 +13,8 @@ from laconic.pages import element, escape
 _HALF: Final = 520
 _WHOLE: Final = 1080
 _HIGH: Final = 320
+_MANY: Final = 10
+"""Columns from which on they stand closer."""
 
 
 def card(
@@ -44,7 +46,7 @@ def svg(draw: Draw, name: str, label: str, *, height: int = _HIGH) -> str:
 
 
 def wide_svg(draw: Draw, name: str, label: str, *, height: int) -> str:
-    """A drawing as it stands in a card alone: on a phone another one, whose words are as large as elsewhere."""
+    """A drawing as it stands in a card alone: on a phone another one with larger words."""
     both = {"wide": (name, _WHOLE), "narrow": (f"{name}-narrow", _HALF)}
     return "".join(
         f'<div class="{which}">{drawing.svg(draw, name=id_, label=label, width=width, height=height)}</div>'
@@ -54,12 +56,13 @@ def wide_svg(draw: Draw, name: str, label: str, *, height: int) -> str:
 
 def table(title: str, says: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     """`rows`: the first cell as HTML, the others as text, of which a second line is small."""
+    many = ' class="many"' if len(head) > _MANY else ""
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(map(_cell, cells))}</tr>' for first, cells in rows
     )
     return (
         f'<section class="card alone">{element("h2", title)}<p class="says">{escape(says)}</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="' + escape(title) + '"><table>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="' + escape(title) + f'"><table{many}>'
         "<thead><tr>" + "".join(f'<th scope="col">{escape(w)}</th>' for w in head) + "</tr></thead>"
         f"<tbody>{body}</tbody></table></div></section>"
     )
