@@ -162,14 +162,14 @@ def accuracy_axis(axes: Axes) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def bytes_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis for bytes."""
+def bytes_axis(axes: Axes, values: Sequence[float], form: Callable[[float], str] = format_bytes) -> None:
+    """A logarithmic x axis for bytes, or what `form` writes."""
     low, high = (min(values), max(values)) if values else (1e3, 1e6)
     axes.set_xscale("log")
     axes.set_xlim(low / 1.5, high * 1.5)
     axes.xaxis.set_major_locator(LogLocator(subs=_steps(axes)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_bytes(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: form(x)))
 
 
 def _steps(axes: Axes) -> tuple[float, ...]:

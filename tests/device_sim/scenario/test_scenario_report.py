@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tiny_scenario import tiny
 
@@ -325,6 +326,29 @@ def test_a_mean_over_seeds_ends_at_the_mean_of_their_ends_though_one_was_silent(
         assert x[-1] == (3000 + 1000) / 2
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == pytest.approx((0.1, 0.7))
+
+
+def test_bytes_that_are_far_apart_have_a_logarithmic_axis() -> None:
+    def drawn(least: int) -> Axes:
+        axes = Figure(figsize=(7, 4)).add_subplot()
+        settings = [Curve("dear", [costing([0.1, 0.5, 0.9], 1_000_000)])]
+        settings.append(Curve("cheap", [costing([0.1, 0.5, 0.9], least)]))
+        curves.quality(curves.COSTS[2], settings)(axes)
+        return axes
+
+    assert drawn(100_000).get_xscale() == "linear"
+    axes = drawn(10_000)
+    assert axes.get_xscale() == "log"
+    left, right = np.log(axes.get_xlim())
+    for line in axes.get_lines():
+        x = np.log(np.asarray(line.get_xdata()))
+        assert left <= x[0] < x[-1] <= right
+        assert x[-1] - x[0] > 0.1 * (right - left)
+    axes = Figure().add_subplot()
+    curves.quality(
+        curves.COSTS[0], [Curve("a", [costing([0.1] * 50, 1)]), Curve("b", [costing([0.1] * 2, 1)])]
+    )(axes)
+    assert axes.get_xscale() == "linear"
 
 
 def test_losses_are_the_better_the_smaller_they_are() -> None:

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from laconic.device_sim.report import ticks
 from laconic.device_sim.report.figures import HOUR_S, VIRTUAL, line_style
 from laconic.device_sim.scenario.results import Result, RoundRow, ScoreRow
-from laconic.drawing import LIGHT, Draw, accuracy_axis
-from laconic.quantities import format_percent
+from laconic.drawing import LIGHT, Draw, accuracy_axis, bytes_axis
+from laconic.quantities import format_bytes, format_joules, format_percent
 
 _Row = TypeVar("_Row")
 KINDS: Final = {"alone": "alone", "pooled": "pooled"}
@@ -43,6 +43,8 @@ class Cost:
     of: Callable[[RoundRow], float]
     label: str
     units: Sequence[tuple[str, float]] = ticks.NUMBERS
+    form: Callable[[float], str] = str
+    """Of a logarithmic axis's values."""
     known: bool = False
     """Whether training without communication has it, too: its rounds are when the federation's are."""
 
@@ -50,8 +52,16 @@ class Cost:
 COSTS: Final = (
     Cost("by round", lambda r: r.round, "Round", known=True),
     Cost("by time", lambda r: r.hours, "Virtual time", known=True),
-    Cost("by bytes", lambda r: r.bytes_up + r.bytes_down, "All devices, up plus down", ticks.BYTES),
-    Cost("by work", lambda r: r.work_joules, "Joules of computing and transfers", ticks.JOULES),
+    Cost(
+        "by bytes",
+        lambda r: r.bytes_up + r.bytes_down,
+        "All devices, up plus down",
+        ticks.BYTES,
+        format_bytes,
+    ),
+    Cost(
+        "by work", lambda r: r.work_joules, "Joules of computing and transfers", ticks.JOULES, format_joules
+    ),
 )
 
 
@@ -137,13 +147,20 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
         if baselines and cost.known:
             for kind in kinds(runs):
                 _line(axes, list(_baseline(cost, runs, kind, measure)), KINDS[kind], "-", kind)
-        for i, curve in enumerate(curves):
+        lines = [list(_points(cost, curve.runs, measure)) for curve in curves]
+        if far := _far(cost, lines):
+            lines = [[point for point in points if point.x >= far] for points in lines]
+        for i, (curve, points) in enumerate(zip(curves, lines, strict=True)):
             colour, dashes = line_style(i)
-            _line(axes, list(_points(cost, curve.runs, measure)), colour, dashes, curve.label)
+            _line(axes, points, colour, dashes, curve.label)
         if measure == "accuracy":
             accuracy_axis(axes)
         else:
             _losses(axes)
+        if far:
+            bytes_axis(axes, [point.x for points in lines for point in points], cost.form)
+            axes.set_xlabel(cost.label)
+            return
         axes.set_xlim(left=0)
         axes.margins(x=0)
         if cost.label == "Virtual time":
@@ -153,6 +170,15 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
             axes.set_xlabel(cost.label)
 
     return draw
+
+
+def _far(cost: Cost, lines: Sequence[Sequence[_Point]]) -> float:
+    """Where a logarithmic axis of what was spent begins; 0 where the ends are not far apart."""
+    ends = [points[-1].x for points in lines if points and points[-1].x > 0]
+    if cost.known or not ends or max(ends) < _FAR * min(ends):
+        return 0.0
+    spent = min(point.x for points in lines for point in points if point.x > 0)
+    return max(spent, min(ends) / _FAR)
 
 
 def _points(cost: Cost, runs: Sequence[Result], measure: str) -> Iterator[_Point]:
