@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, BinaryIO, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -107,18 +108,30 @@ def read_file(path: Path, what: str, *, limit_bytes: int = 2**31) -> bytes:
     Raises `ConfigError` when it cannot be read, is larger than `limit_bytes`, or is a device, which may never
     end.
     """
+    with opened(path, what, limit_bytes=limit_bytes) as file:
+        return file.read()
+
+
+@contextmanager
+def opened(path: Path, what: str, *, limit_bytes: int) -> Iterator[BinaryIO]:
+    """The same file, to be read piece by piece; what goes wrong meanwhile is the same `ConfigError`."""
     try:
         found = path.stat()
         if S_ISCHR(found.st_mode) or S_ISBLK(found.st_mode):
             raise ConfigError(f"{what} {path}", value="a device", limit="a file", remedy="check the path")
         if found.st_size > limit_bytes:
             raise ConfigError(f"size of the {what} {path} in bytes", value=found.st_size, limit=limit_bytes)
-        return path.read_bytes()
+        file = path.open("rb")
     except OSError as e:
         raise ConfigError(f"cannot read the {what} {path} ({e.strerror})", remedy="check the path") from e
     except ValueError as e:
         # A path with a zero byte, which no file has.
         raise ConfigError(f"path of the {what}", value=str(path), limit="no zero bytes") from e
+    with file:
+        try:
+            yield file
+        except OSError as e:
+            raise ConfigError(f"cannot read the {what} {path} ({e.strerror})", remedy="check the path") from e
 
 
 def read_secret(path: Path, what: str) -> bytes:

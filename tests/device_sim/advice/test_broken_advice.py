@@ -64,6 +64,17 @@ def test_files_of_other_columns_are_refused_by_the_column(tmp_path: Path) -> Non
         read(write(tmp_path, a="p,q,y\n1,2,a\n", b="p,q2,y\n1,2,b\n"), Y, None)
 
 
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="a device"):
+        read(tmp_path, Y, None)
+
+
+def test_too_few_examples_are_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="examples to learn from, found 1, allowed 2 or more"):
+        asked(given(2), Question("softmax"), tmp_path)
+
+
 @pytest.mark.parametrize("examples", [3, 5, 12, 30])
 def test_a_short_file_is_divided_among_fewer_devices(examples: int, tmp_path: Path) -> None:
     # Sixteen had one example each, none of which was kept, and the mean of no scores was taken.

@@ -104,6 +104,12 @@ def test_names_that_are_too_long_for_a_file_are_refused(named: str, tmp_path: Pa
         all_of(tmp_path, named)
 
 
+@pytest.mark.parametrize("source", ["mnist", "har", "cmapss", "npz"])
+def test_folders_whose_name_is_too_long_are_refused(source: str) -> None:
+    with pytest.raises(ConfigError):
+        run(tiny().replaced({"data": {"source": source, "path": "n" * 300}}))
+
+
 @pytest.mark.parametrize(("size", "told"), [(-(10**13), "a member of -"), (17 << 20, "size of bus/b")])
 def test_an_archive_that_hides_how_much_is_in_it_is_refused(size: int, told: str, tmp_path: Path) -> None:
     # A sum that had been made small by a first member let the second be read whole, whatever its size.

@@ -97,6 +97,8 @@ def asked(given: Given, question: Question, folder: Path, *, seed: int = 0) -> S
             f"examples in {few} to learn from", value=min(learners[1]), limit=f"{_FEWEST} or more"
         )
     limit = len(learners[0]) if several else _learnt(given) // _FEWEST
+    if not limit:
+        raise ConfigError("examples to learn from", value=_learnt(given), limit=f"{_FEWEST} or more")
     most = limit if several else min(_SEVERAL, max(1, _learnt(given) // _ENOUGH))
     sizes = question.devices or tuple(_doubling(most))
     if min(sizes) < 1 or max(sizes) > limit:

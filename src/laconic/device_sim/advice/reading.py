@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from laconic.config import opened
 from laconic.device_sim.datasets.npz import numbers
 from laconic.edge_sdk.data.csv_file import CsvFile
 from laconic.edge_sdk.data.signature import Field, Signature
@@ -137,7 +140,8 @@ def _words(files: Sequence[Path], label: str | None) -> tuple[str, ...]:
         if label not in columns:
             raise DataError(f"columns of {path}", value=label, limit=columns)
         place = columns.index(label)
-        mine = {row[place].strip() for row in _rows(path)[1:] if len(row) > place}
+        # A row at a time: its cells take ten times what they take in the file.
+        mine = {row[place].strip() for row in islice(_rows(path), 1, None) if len(row) > place}
         if "" in mine:
             raise DataError(f"{label} in {path}", value="an empty cell", limit="a label in each row")
         found |= mine
@@ -159,21 +163,20 @@ def _number(text: str) -> float | None:
 
 
 def _columns(path: Path) -> list[str]:
-    rows = _rows(path, most=1)
-    return rows[0] if rows else []
+    return next(_rows(path), [])
 
 
-def _rows(path: Path, most: int | None = None) -> list[list[str]]:
-    try:
-        if path.stat().st_size > _CSV_BYTES:
-            raise DataError(f"size of {path} in bytes", value=path.stat().st_size, limit=_CSV_BYTES)
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader: Iterable[list[str]] = csv.reader(file)
-            return [row for _, row in zip(range(most), reader, strict=False)] if most else list(reader)
-    except (OSError, csv.Error) as e:
-        raise DataError(
-            f"cannot read examples from {path} ({e})", limit="CSV with a first row of names"
-        ) from e
+def _rows(path: Path) -> Iterator[list[str]]:
+    with (
+        opened(path, "file of examples", limit_bytes=_CSV_BYTES) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file,
+    ):
+        try:
+            yield from csv.reader(file)
+        except csv.Error as e:
+            raise DataError(
+                f"cannot read examples from {path} ({e})", limit="CSV with a first row of names"
+            ) from e
 
 
 def _alike(files: Sequence[Path], parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,13 +64,13 @@ def fetch_lacking(
 ) -> None:
     """Fetch those of the files that the folder lacks. Raises as `fetch` does."""
     for file in files:
-        if not (folder / file.name).exists():
+        if not os.path.exists(folder / file.name):
             fetch(file, folder, context=context)
 
 
 def _array(file: Published, folder: Path) -> Array:
     path = folder / file.name
-    if not path.exists():
+    if not os.path.exists(path):  # Path's own raises for a name that is too long.
         raise ConfigError(f"no {file.name} in {folder.resolve()}", remedy=by_hand(file, folder))
     raw = read_file(path, "file of MNIST", limit_bytes=_LIMIT_BYTES)
     if (digest := hashlib.sha256(raw).hexdigest()) != file.sha256:

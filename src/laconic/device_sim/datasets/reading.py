@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import zlib
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ def found(folder: Path, name: str) -> Path | None:
     """Where the file is, under its name or with one of `ENDINGS`; None if it is not there."""
     for ending in ENDINGS:
         path = folder / (name + ending)
-        if path.is_file():
+        if os.path.isfile(path):  # Path's own raises for a name that is too long.
             return path
     return None
 
