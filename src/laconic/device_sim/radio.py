@@ -9,6 +9,7 @@ their mean power.
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
@@ -108,6 +109,7 @@ class Radio:
     def __init__(self, power: RadioPower) -> None:
         self.power, self._tail_s = power, power.tail_s
         self._spans: list[tuple[float, float, float]] = []
+        """Begin, end, watts, in order: on a slow link thousands wait, of which only the first few matter now."""
         self._last_end = -inf
 
     def ready(self, wanted: float) -> float:
@@ -131,11 +133,11 @@ class Radio:
             raise LocalProtocolError("end of a transfer", value=end, limit=f"from {begin} on")
         end = max(end, begin + _SHORTEST_S * max(1.0, abs(begin)))
         joules = up_bytes * self.power.up_j_per_byte + down_bytes * self.power.down_j_per_byte
-        self._spans.append((begin, end, joules / (end - begin)))
+        insort(self._spans, (begin, end, joules / (end - begin)))
 
     def open(self, begin: float) -> None:
         """A transfer begins whose end nobody knows yet; whoever closes it books what its bytes take."""
-        self._spans.append((begin, inf, 0.0))
+        insort(self._spans, (begin, inf, 0.0))
 
     def close(self, t: float) -> None:
         """The first of those that are open ends. Raises `LocalProtocolError` if none is."""
@@ -149,10 +151,11 @@ class Radio:
         """The state at `t`, its watts, and until when both hold: later than `t`."""
         last, following, until, watts, active = self._last_end, inf, inf, 0.0, False
         for begin, end, w in self._spans:
-            if begin <= t < end:
+            if begin > t:
+                following = begin
+                break
+            if t < end:
                 active, watts, until = True, watts + w, end if end < until else until
-            elif begin > t:
-                following = begin if begin < following else following
             elif end > last:
                 last = end
         if active:
@@ -176,13 +179,17 @@ class Radio:
 
     def forget(self, t: float) -> None:
         """Nobody will ask for a moment before `t` again."""
-        kept = []
+        begun, kept = 0, []
         for span in self._spans:
+            if span[0] > t:
+                break
+            begun += 1
             if span[1] > t:
                 kept.append(span)
             elif span[1] > self._last_end:
                 self._last_end = span[1]
-        self._spans = kept
+        if len(kept) < begun:
+            self._spans[:begun] = kept
 
     def joules(self, since: float, until: float) -> tuple[float, float, float, float]:
         """The energy between two moments, by `State`."""
