@@ -109,7 +109,7 @@ class Radio:
     def __init__(self, power: RadioPower) -> None:
         self.power, self._tail_s = power, power.tail_s
         self._spans: list[tuple[float, float, float]] = []
-        """Begin, end, watts, in order: on a slow link thousands wait, of which only the first few matter now."""
+        """Begin, end, watts, in order: of thousands that wait on a slow link the first few matter now."""
         self._last_end = -inf
 
     def ready(self, wanted: float) -> float:
@@ -188,7 +188,9 @@ class Radio:
                 kept.append(span)
             elif span[1] > self._last_end:
                 self._last_end = span[1]
-        if len(kept) < begun:
+        if begun == len(self._spans):
+            self._spans = kept
+        elif len(kept) < begun:
             self._spans[:begun] = kept
 
     def joules(self, since: float, until: float) -> tuple[float, float, float, float]:
