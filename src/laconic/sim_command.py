@@ -154,7 +154,7 @@ def _compare(options: argparse.Namespace) -> int:
         print(json.dumps({k: [d._asdict() for d in v] for k, v in found.items()}, indent=2))
         return OK
     for what, differences in found.items():
-        rows = [(d.key, _plain(d.a), _plain(d.b), _change(d.change)) for d in differences]
+        rows = [(d.key, _plain(d.a), _plain(d.b), d.change_told) for d in differences]
         tables.show(what, ("", str(a), str(b), "change"), rows or [("no difference", "", "", "")], right=(3,))
     return OK
 
@@ -176,10 +176,6 @@ def _one(folder: Path) -> Result:
 
 def _plain(value: object) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _change(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:+.1f} %"
 
 
 def show(runs: Sequence[Run], title: str) -> None:

@@ -7,11 +7,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 from tiny_scenario import tiny
 
 from laconic.cli import main
 from laconic.device_sim.scenario import comparing, storing, sweep
+from laconic.device_sim.scenario.results import Result
 from laconic.device_sim.scenario.sweep import lacking_in, run_all, runs_in
 from laconic.errors import ConfigError, DataError
 from laconic.exit_codes import INTERRUPTED
@@ -147,8 +149,48 @@ def test_tables_are_there_as_parquet(tmp_path: Path) -> None:
 def test_a_comparison_has_what_differs_alone(tmp_path: Path) -> None:
     a, b = run_all(SHORT, tmp_path, sweep={"seed": [0, 1]})
     assert [d.key for d in comparing.settings(a.result, b.result)] == ["seed"]
-    assert comparing.results(a.result, a.result)[0].change == 0.0
-    assert "bytes_up" in [d.key for d in comparing.results(a.result, b.result)]
+    assert comparing.results(a.result, a.result) == []
+    found = comparing.results(a.result, b.result)
+    assert "bytes_up" in [d.key for d in found]
+    assert all(d.a != d.b for d in found)
+
+
+def test_a_comparison_tells_shares_in_points_and_all_else_by_how_much_of_it() -> None:
+    def told(key: str, a: float | None, b: float | None) -> str:
+        return comparing.Difference(key, a, b).change_told
+
+    assert told("accuracy", 0.916, 0.891) == "-2.5 points"
+    assert told("joules_by_origin.assumed", 0.0, 0.5) == "+50.0 points"
+    assert told("joules", 200.0, 150.0) == "-25.0 %"
+    assert told("end.accuracy", 0.5, 0.75) == "+50.0 %"
+    assert comparing.Difference("joules", 1.6733e7, 1.67330001e7).rounding
+    assert comparing.Difference("imbalance", 1e-15, 8e-15).rounding
+    assert not comparing.Difference("joules", 1.6733e7, 1.6734e7).rounding
+    assert told("accuracy", None, 0.5) == told("joules", 0.0, 1.0) == ""
+
+
+def test_a_comparison_says_what_runs_had_cost_when_they_were_equally_good(tmp_path: Path) -> None:
+    (run,) = run_all(SHORT, tmp_path)
+    first = run.result.rounds[0]
+
+    def made(measure: str, *scores: float, refused: float = 0.0) -> Result:
+        """Each version took ten bytes."""
+        blank = msgspec.structs.replace(first, accuracy=None, loss=None)
+        rows = [
+            msgspec.structs.replace(blank, round=i, version=i, bytes_up=10 * i, **{measure: x})
+            for i, x in enumerate(scores)
+        ]
+        if refused:
+            rows.append(msgspec.structs.replace(rows[-1], version=None, **{measure: refused}))
+        return msgspec.structs.replace(run.result, rounds=rows)
+
+    found = comparing.results(made("accuracy", 0.1, 0.5, 0.9), made("accuracy", 0.2, 0.6, refused=1.0))
+    assert [tuple(d) for d in found] == [
+        ("to accuracy 0.6: round", 2, 1),
+        ("to accuracy 0.6: bytes_up", 20, 10),
+    ]
+    found = comparing.results(made("loss", 3.0, 2.0, 1.0), made("loss", 0.5))
+    assert [tuple(d) for d in found] == [("to loss 1: round", 2, 0), ("to loss 1: bytes_up", 20, 0)]
 
 
 def test_the_command_runs_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

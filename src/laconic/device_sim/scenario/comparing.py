@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from laconic.device_sim.scenario.results import Result
+from laconic.device_sim.scenario.results import Result, RoundRow
 
 Plain = str | int | float | bool | None
+_NOTHING: Final = 1e-12
+_SHARES: Final = frozenset({"accuracy", "best_accuracy", "joules_by_origin"})
+"""Of results: those that are parts of one."""
 
 
 class Difference(NamedTuple):
@@ -26,6 +29,20 @@ class Difference(NamedTuple):
             return None
         return (self.b - self.a) / abs(self.a) if isinstance(self.b, (int, float)) else None
 
+    @property
+    def rounding(self) -> bool:
+        """Whether both are numbers that are alike in their first five figures, or nothing."""
+        if not isinstance(self.a, float) or not isinstance(self.b, float):
+            return False
+        return max(abs(self.a), abs(self.b)) < _NOTHING or f"{self.a:.5g}" == f"{self.b:.5g}"
+
+    @property
+    def change_told(self) -> str:
+        """The change in words: of accuracies and shares of results in points, of other numbers relative."""
+        if isinstance(self.a, float) and isinstance(self.b, float) and self.key.partition(".")[0] in _SHARES:
+            return f"{100 * (self.b - self.a):+.1f} points"
+        return "" if self.change is None else f"{100 * self.change:+.1f} %"
+
 
 def settings(a: Result, b: Result) -> list[Difference]:
     """Settings that are not the same."""
@@ -33,21 +50,34 @@ def settings(a: Result, b: Result) -> list[Difference]:
 
 
 def results(a: Result, b: Result) -> list[Difference]:
-    """Totals that are not the same, and what it took to come as far as the worse of the two."""
-    found = _differences(msgspec.to_builtins(a.totals), msgspec.to_builtins(b.totals))
-    bests = [r.totals.best_accuracy for r in (a, b)]
-    goals = [x for x in bests if x is not None]
-    if len(goals) == 2:
-        found += _prices(a, b, min(goals))
+    """Totals that are not the same, and what each run had cost when it was as good as the worse of the two.
+
+    Keys of the latter: `to accuracy 0.891: bytes_up`, or `to loss 0.137: ...` where there is no
+    accuracy. What differs by rounding alone is left out.
+    """
+    totals = _differences(msgspec.to_builtins(a.totals), msgspec.to_builtins(b.totals))
+    found = [d for d in totals if not d.rounding]
+    for measure, sign in (("accuracy", 1.0), ("loss", -1.0)):
+        scored = [
+            [
+                (sign * getattr(row, measure), row)
+                for row in r.rounds
+                if row.version is not None and getattr(row, measure) is not None
+            ]
+            for r in (a, b)
+        ]
+        if all(scored):
+            goal = min(max(score for score, _ in rows) for rows in scored)
+            first, second = (next(row for score, row in rows if score >= goal) for rows in scored)
+            return found + list(_prices(f"to {measure} {sign * goal:.4g}", first, second))
     return found
 
 
-def _prices(a: Result, b: Result, goal: float) -> Iterator[Difference]:
-    first = [next((r for r in x.rounds if (r.accuracy or 0.0) >= goal), None) for x in (a, b)]
-    if None in first:
-        return
+def _prices(goal: str, a: RoundRow, b: RoundRow) -> Iterator[Difference]:
     for name in ("round", "hours", "bytes_up", "bytes_down", "joules", "work_joules"):
-        yield Difference(f"to {goal:.3f}: {name}", *(getattr(row, name) for row in first))
+        found = Difference(f"{goal}: {name}", getattr(a, name), getattr(b, name))
+        if found.a != found.b and not found.rounding:
+            yield found
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
