@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from tiny_scenario import tiny
 
@@ -226,6 +227,24 @@ def test_a_sweep_over_seeds_has_means_and_ranges() -> None:
     assert f"<td>{format_percent(sum(means) / 2)}<br>" in html
 
 
+def test_joules_in_keys_are_of_one_device_as_bars_are() -> None:
+    result = run(tiny(end__rounds=1, devices__phone__count=0))
+    html = run_page(result)
+    for title, parts in (("Where energy went", figures.PARTS), ("What work became", figures.OUTCOMES)):
+        card = html.partition(f"<h2>{title}</h2>")[2].partition("</figure>")[0]
+        axes = Figure().add_subplot()
+        figures.stacked(result, parts)(axes)
+        bars = {
+            c.get_label(): c.patches[0].get_width() for c in axes.containers if isinstance(c, BarContainer)
+        }
+        shown = dict(re.findall(r"</svg>([^<]+) <b>([^<]+)</b>", card))
+        assert shown
+        for words, joules in shown.items():
+            assert joules == format_joules(bars.get(words, 0.0))
+        assert "Joules of one device" in card
+    assert "Dead: off at the end" in html
+
+
 @pytest.mark.parametrize("phones", [0, 3])
 @pytest.mark.parametrize("committed", [0, 7])
 def test_every_row_of_the_page_is_full(phones: int, committed: int) -> None:
@@ -380,6 +399,8 @@ def test_a_page_says_what_a_device_pays_in_a_round_and_of_a_long_run_in_a_day() 
     bill = sum(d.ip_bytes_up + d.ip_bytes_down for d in phones) / len(phones) / 2 * 30
     assert f"<td>{format_bytes(bill)}</td>" in html
     assert "<td>mains</td>" in html
+    assert "On the bill: all that went up and down" in html
+    assert "On the bill" not in short
     assert html in run_page(long)
 
 

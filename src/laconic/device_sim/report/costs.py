@@ -32,6 +32,11 @@ def table(run: Result) -> str:
     says = "Means of a class's devices, those that were never asked among them; pings and offers included."
     if days is None:
         says += " What a day comes to is told of runs of 24 hours or more."
+    else:
+        says += (
+            " On the bill: all that went up and down, with the headers of TCP and IP and with pings, as a"
+            " provider of mobile data counts."
+        )
     rows = [(escape(kind), _cells(devices, t.rounds, days)) for kind, devices in figures.classes(run).items()]
     head = _HEAD if days is not None else _HEAD[:_ROUND_COLUMNS]
     return cards.table("What it costs a device", says, head, rows)

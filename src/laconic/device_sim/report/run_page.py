@@ -143,9 +143,8 @@ def _bytes(run: Result) -> str:
 
 
 def _energy(run: Result) -> str:
-    by_part = {name: sum(getattr(d, name) for d in run.devices) for name in figures.PARTS}
-    keys = [(c, w, format_joules(by_part[n])) for n, (w, c) in figures.PARTS.items() if by_part[n]]
-    says = "All that devices took, whether the fleet was the reason or not."
+    keys = [key for key, joules in _joule_keys(run, figures.PARTS) if joules]
+    says = f"All that a device took, whether the fleet was the reason or not. {_EACH}"
     if not figures.powered(run):
         says += " Every device is on mains."
     return cards.card(
@@ -157,13 +156,10 @@ def _energy(run: Result) -> str:
 
 
 def _outcomes(run: Result) -> str:
-    keys = [
-        (c, w, format_joules(sum(getattr(d, n) for d in run.devices)))
-        for n, (w, c) in figures.OUTCOMES.items()
-    ]
+    keys = [key for key, _ in _joule_keys(run, figures.OUTCOMES)]
     says = (
         "Computing and transfers. Wasted: no update was committed. Silent: the gate was shut. Upkeep: models,"
-        " offers, pings."
+        f" offers, pings. {_EACH}"
     )
     return cards.card(
         "What work became",
@@ -171,6 +167,18 @@ def _outcomes(run: Result) -> str:
         keys,
         cards.svg(figures.stacked(run, figures.OUTCOMES), "outcomes", "Work by class"),
     )
+
+
+_EACH: Final = "Joules of one device: bars are means of a class, figures beside the colours of all devices."
+
+
+def _joule_keys(run: Result, parts: dict[str, tuple[str, str]]) -> list[tuple[tuple[str, str, str], float]]:
+    """Keys with the mean joules of a device, and these."""
+    n = max(1, len(run.devices))
+    means = {name: sum(getattr(d, name) for d in run.devices) / n for name in parts}
+    return [
+        ((colour, words, format_joules(means[name])), means[name]) for name, (words, colour) in parts.items()
+    ]
 
 
 def _participation(run: Result) -> str:
@@ -242,7 +250,11 @@ def _classes_table(run: Result) -> str:
         )
         rows.append((escape(kind), cells))
     return cards.table(
-        "Classes", "Sums over the devices of a class; the charge is their mean at the end.", head, rows
+        "Classes",
+        "Sums over the devices of a class; the charge is their mean at the end. Dead: off at the end, for the"
+        " battery is empty.",
+        head,
+        rows,
     )
 
 
