@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
@@ -25,14 +24,10 @@ SCORES: Final = {
     "alone": "alone",
     "pooled": "pooled",
 }
-TOOTH_ROUNDS: Final = 6
-"""Rounds whose steps are drawn."""
 NO_VERSION: Final = "No version was made."
 _WHOLE: Final = ("Round", "All devices, up plus down")
 _FAR: Final = 20.0
 _FARTHEST: Final = 1e4
-MOST_LINES: Final = 6
-"""Devices whose steps are drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,9 @@ class Curve:
     runs: Sequence[Result]
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
+    """Of a line: where it is, on the mean, from the least to the most."""
+
     x: float
     mean: float
     least: float
@@ -146,17 +143,17 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
             return
         if baselines and cost.known:
             for kind in kinds(runs):
-                _line(axes, list(_baseline(cost, runs, kind, measure)), KINDS[kind], "-", kind)
+                line(axes, list(_baseline(cost, runs, kind, measure)), KINDS[kind], "-", kind)
         lines = [list(_points(cost, curve.runs, measure)) for curve in curves]
         if far := _far(cost, lines):
             lines = [[point for point in points if point.x >= far] for points in lines]
         for i, (curve, points) in enumerate(zip(curves, lines, strict=True)):
             colour, dashes = line_style(i)
-            _line(axes, points, colour, dashes, curve.label)
+            line(axes, points, colour, dashes, curve.label)
         if measure == "accuracy":
             accuracy_axis(axes)
         else:
-            _losses(axes)
+            losses_axis(axes)
         if far:
             bytes_axis(axes, [point.x for points in lines for point in points], cost.form)
             axes.set_xlabel(cost.label)
@@ -172,7 +169,7 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
     return draw
 
 
-def _far(cost: Cost, lines: Sequence[Sequence[_Point]]) -> float:
+def _far(cost: Cost, lines: Sequence[Sequence[Point]]) -> float:
     """Where a logarithmic axis of what was spent begins; 0 where the ends are not far apart."""
     ends = [points[-1].x for points in lines if points and points[-1].x > 0]
     if cost.known or not ends or max(ends) < _FAR * min(ends):
@@ -181,15 +178,15 @@ def _far(cost: Cost, lines: Sequence[Sequence[_Point]]) -> float:
     return max(spent, min(ends) / _FAR)
 
 
-def _points(cost: Cost, runs: Sequence[Result], measure: str) -> Iterator[_Point]:
+def _points(cost: Cost, runs: Sequence[Result], measure: str) -> Iterator[Point]:
     """Of the rounds in which any run has made a version: a run without one goes on with its last."""
     by_run = [{r.round: r for r in run.rounds if getattr(r, measure) is not None} for run in runs]
     for number, rows in _carried(by_run):
         values = [getattr(r, measure) for r in rows]
-        yield _Point(_mean_cost(cost, number, rows), sum(values) / len(values), min(values), max(values))
+        yield Point(_mean_cost(cost, number, rows), sum(values) / len(values), min(values), max(values))
 
 
-def _baseline(cost: Cost, runs: Sequence[Result], kind: str, measure: str) -> Iterator[_Point]:
+def _baseline(cost: Cost, runs: Sequence[Result], kind: str, measure: str) -> Iterator[Point]:
     """The same of a baseline, over the runs that have it; its rounds cost what the federation's did."""
     by_run, costs = [], []
     for run in runs:
@@ -200,7 +197,7 @@ def _baseline(cost: Cost, runs: Sequence[Result], kind: str, measure: str) -> It
     paid = dict(_carried(costs, also={number for found in by_run for number in found}))
     for number, rows in _carried(by_run):
         if number in paid:
-            yield _Point(
+            yield Point(
                 _mean_cost(cost, number, paid[number]),
                 sum(getattr(r, measure) for r in rows) / len(rows),
                 min(getattr(r, f"{measure}_least") for r in rows),
@@ -223,7 +220,8 @@ def _mean_cost(cost: Cost, number: int, rows: Sequence[RoundRow]) -> float:
     return float(number) if cost.label == "Round" else sum(map(cost.of, rows)) / len(rows)
 
 
-def _line(axes: Axes, points: Sequence[_Point], colour: str, dashes: object, label: str) -> None:
+def line(axes: Axes, points: Sequence[Point], colour: str, dashes: object, label: str) -> None:
+    """Draw a line in its band; nothing of no points."""
     if not points:
         return
     x, mean, least, most = zip(*points, strict=True)
@@ -233,7 +231,7 @@ def _line(axes: Axes, points: Sequence[_Point], colour: str, dashes: object, lab
               clip_on=False, zorder=3, marker="o" if len(points) < 3 else None)  # fmt: skip
 
 
-def _losses(axes: Axes) -> None:
+def losses_axis(axes: Axes) -> None:
     """The y axis for losses that are drawn: by powers where they go far apart."""
     least, most = axes.dataLim.minposy, axes.dataLim.y1
     axes.grid(visible=False, axis="x")
@@ -248,78 +246,6 @@ def _losses(axes: Axes) -> None:
     axes.margins(y=0.05)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(ticks.Unit(ticks.NUMBERS))
-
-
-# --- losses of training
-
-
-def teeth(run: Result) -> tuple[Draw, list[str], list[int]]:
-    """Losses within the first rounds: a line for each device that trains in the fleet, one for a device that
-    is alone, and the federation's at each round's end. With it, the devices and rounds that are drawn."""
-    numbered = sorted({r.round for r in run.losses if r.kind != "federation"})[:TOOTH_ROUNDS]
-    trained = {r.device for r in run.losses if r.kind == "device"}
-    devices = [d.name for d in run.devices if d.name in trained][:MOST_LINES]
-    alone = next((r.device for r in run.losses if r.kind == "alone"), None)
-    steps: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
-    for r in run.losses:
-        if r.round in numbered and r.device in (devices if r.kind == "device" else (alone,)):
-            by_round = steps.setdefault((r.kind, r.device), {})
-            by_round.setdefault(r.round, []).append((r.step, math.nan if r.loss is None else r.loss))
-    versions = [(r.round, r.loss) for r in run.losses if r.kind == "federation" and r.loss is not None]
-
-    def draw(axes: Axes) -> None:
-        for (kind, device), by_round in sorted(steps.items(), key=lambda item: item[0][0]):
-            colour = "alone" if kind == "alone" else line_style(devices.index(device))[0]
-            said = False
-            for number, rows in by_round.items():
-                x = [number - 1 + step / len(rows) for step, _ in rows]
-                axes.plot(x, [loss for _, loss in rows], color=LIGHT[colour],
-                          linewidth=2.0 if kind == "alone" else 1.4,
-                          linestyle=(0, (3, 1.5)) if kind == "alone" else "-",
-                          label=None if said else f"{device} alone" if kind == "alone" else device,
-                          marker="o" if len(rows) == 1 else None, markersize=4)  # fmt: skip
-                said = True
-        begin = numbered[0] - 1 if numbered else 0
-        points = [(n, loss) for n, loss in versions if numbered and begin <= n <= numbered[-1]]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=LIGHT["ink"], linewidth=2.4, zorder=4,
-                      marker="o", markersize=5, label="the federation, all examples")  # fmt: skip
-        _losses(axes)
-        axes.grid(visible=True, axis="x")
-        axes.margins(x=0.01)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("Round: its steps from left to right")
-        axes.set_ylabel("Loss")
-
-    return draw, devices, numbered
-
-
-def losses(run: Result) -> Draw:
-    """Mean loss of training by round: devices in the fleet, devices alone, and the federation."""
-
-    def draw(axes: Axes) -> None:
-        for kind, colour, label in (
-            ("alone", "alone", "alone"),
-            ("device", "laconic", "devices, while they train"),
-            ("federation", "ink", "the federation, all examples"),
-        ):
-            by_round: dict[int, dict[str, list[float]]] = {}
-            for r in run.losses:
-                if r.kind == kind and r.loss is not None:
-                    by_round.setdefault(r.round, {}).setdefault(r.device, []).append(r.loss)
-            points = []
-            for number, found in sorted(by_round.items()):
-                means = [sum(v) / len(v) for v in found.values()]
-                points.append(_Point(number, sum(means) / len(means), min(means), max(means)))
-            _line(axes, points, colour, "-", label)
-        _losses(axes)
-        axes.set_xlim(left=0)
-        axes.margins(x=0)
-        ticks.numbers(axes, whole=True)
-        axes.set_xlabel("Round")
-        axes.set_ylabel("Loss")
-
-    return draw
 
 
 # --- each device's own

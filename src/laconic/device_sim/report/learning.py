@@ -6,6 +6,7 @@ import numpy as np
 
 from laconic.device_sim.report import cards, curves, figures
 from laconic.device_sim.report.curves import Curve
+from laconic.device_sim.report.losses import by_rounds, within_rounds
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import escape
 from laconic.quantities import format_count, format_hours, plural
@@ -87,7 +88,7 @@ def losses(run: Result) -> str:
     """Losses of training; nothing where they were not written down."""
     if not run.losses:
         return ""
-    draw, devices, numbered = curves.teeth(run)
+    draw, devices, numbered = within_rounds(run)
     keys = [(figures.line_style(i)[0], name, "") for i, name in enumerate(devices)]
     alone = next((r.device for r in run.losses if r.kind == "alone"), None)
     if alone is not None:
@@ -107,6 +108,6 @@ def losses(run: Result) -> str:
         means.insert(1, ("alone", "alone", ""))
     by_round = cards.card(
         "Loss by round", "Mean over a round's steps; the band is from the least device to the most.", means,
-        cards.wide_svg(curves.losses(run), "losses", "Loss by round", height=320), alone=True,
+        cards.wide_svg(by_rounds(run), "losses", "Loss by round", height=320), alone=True,
     )  # fmt: skip
     return teeth + by_round

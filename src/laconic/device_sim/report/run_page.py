@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from laconic.device_sim.report import cards, costs, curves, figures, labels, learning, timeline
-from laconic.device_sim.scenario.comparing import flat
+from laconic.device_sim.report import cards, costs, curves, figures, given, labels, learning, timeline
 from laconic.device_sim.scenario.results import Result
-from laconic.device_sim.scenario.settings import BatterySection, DevicesSection, ScenarioSettings
 from laconic.pages import element, escape, page
 from laconic.quantities import (
     format_bytes,
@@ -38,7 +34,7 @@ def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
         _fleet(run),
         *(_round(run, n) for n in timeline.shown(run, number)),
         _classes_table(run),
-        _settings_table(run),
+        given.table(run),
         f"<footer>laconic {escape(run.version)}, run {escape(run.digest)}. Joules are modelled, not measured:"
         " docs/simulator.md has each formula, docs/profiles.md each constant.</footer>",
     ]
@@ -258,51 +254,8 @@ def _classes_table(run: Result) -> str:
     )
 
 
-def _settings_table(run: Result) -> str:
-    standard = _standard(run)
-    given = [
-        (k, v)
-        for k, v in flat(run.settings)
-        if k not in standard or standard[k] != v or k.rpartition(".")[2] in _TELLING
-    ]
-    rows = "".join(
-        f'<tr><th scope="row">{_key(k)}</th>{element("td", _value(v))}</tr>'
-        for k, v in given
-        if v is not None and k != "name"
-    )
-    return (
-        '<section class="card alone"><h2>Settings</h2><p class="says">Those that are not as they are by'
-        ' default, and some that always matter.</p><table class="facts"><tbody>'
-        + rows
-        + "</tbody></table></section>"
-    )
-
-
-def _key(key: str) -> str:
-    """A key that may go on in a second line after its dots."""
-    return escape(key).replace(".", ".<wbr>")
-
-
-_TELLING: Final = frozenset({"seed", "built_in", "source", "division", "board", "radio", "charger"})
-"""Settings that are told even where they are as by default."""
-
-
-def _standard(run: Result) -> dict[str, Any]:
-    """What all keys are by default, in classes of devices of the same names."""
-    named = [d for d in run.settings.get("devices", ()) if isinstance(d, dict) and "name" in d]
-    devices = tuple(
-        DevicesSection(name=str(d["name"]), battery=BatterySection() if d.get("battery") else None)
-        for d in named
-    )
-    return dict(flat(msgspec.to_builtins(ScenarioSettings(name="", devices=devices))))
-
-
 def _class_keys(run: Result) -> list[tuple[str, str, str]]:
     return [
         (figures.line_style(i)[0], kind, format_count(sum(d.committed for d in ds)))
         for i, (kind, ds) in enumerate(figures.classes(run).items())
     ]
-
-
-def _value(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

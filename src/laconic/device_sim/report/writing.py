@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from laconic import drawing
-from laconic.device_sim.report import curves, figures, timeline
+from laconic.device_sim.report import curves, figures, losses, timeline
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.report.run_page import run_page
 from laconic.device_sim.report.sweep_page import groups, sweep_page
@@ -61,8 +61,8 @@ def _pictures(run: Result, number: int | None) -> dict[str, list[tuple[str, Draw
         found["energy.png"].append(("Who took part", figures.participation(run)))
     if run.losses:
         found["losses.png"] = [
-            ("Loss within rounds", curves.teeth(run)[0]),
-            ("Loss by round", curves.losses(run)),
+            ("Loss within rounds", losses.within_rounds(run)[0]),
+            ("Loss by round", losses.by_rounds(run)),
         ]
     if run.scores:
         found["scores.png"] = [("Scores by device", curves.scores(run.scores))]
