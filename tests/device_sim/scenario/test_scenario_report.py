@@ -70,9 +70,13 @@ def test_a_page_is_whole_and_always_the_same() -> None:
 def test_a_hostile_name_stays_text() -> None:
     bad = "<script>alert(1)</script>"
     result = played()
-    named = {**result.settings, "name": bad}
-    html = run_page(msgspec.structs.replace(result, settings=named, digest=bad))
+    named = {**result.settings, "name": bad, bad: bad}
+    totals = msgspec.structs.replace(result.totals, failures={bad: 2})
+    hostile = msgspec.structs.replace(result, settings=named, digest=bad, totals=totals)
+    html = run_page(hostile, f"{bad}=1,seed=0")
     assert bad not in html
+    assert "Work that came to nothing, 2 times: &lt;script&gt;" in html
+    assert bad not in sweep_page([Run(f"{bad}={i}", Path(), hostile) for i in range(2)], "report.html")
 
 
 def test_a_fleet_without_batteries_rounds_or_steps_has_a_page() -> None:
@@ -120,9 +124,10 @@ def test_a_run_without_versions_says_so_in_the_place_of_curves() -> None:
     assert "No update was committed." in html
     for title in ("Accuracy by", "best 1", ">NaN", "1e-1"):
         assert title not in html
-    page = sweep_page([Run(f"seed={i}", Path(), result) for i in (0, 1)], "report.html")
+    page = sweep_page([Run(f"data.samples={i}", Path(), result) for i in (0, 1)], "report.html")
     whole(page)
     assert "No version was made." in page
+    assert "Which settings" not in page
     assert "Accuracy by" not in page
 
 
@@ -257,9 +262,9 @@ def test_every_row_of_the_page_is_full(phones: int, committed: int) -> None:
     for row in rows:
         assert len(re.findall('<figure class="card">.*?</figure>', row, re.DOTALL)) == 2
     for wide in re.findall('<figure class="card alone">.*?</figure>', html, re.DOTALL):
-        assert wide.count('<div class="wide"><svg') == wide.count('<div class="narrow"><svg')
+        assert wide.count('<div class="wide whole"><svg') == wide.count('<div class="narrow whole"><svg')
         if "Who took part" not in wide:
-            assert wide.count('<div class="wide"><svg') == 1
+            assert wide.count('<div class="wide whole"><svg') == 1
 
 
 def test_names_break_between_words_alone() -> None:

@@ -48,10 +48,11 @@ def svg(draw: Draw, name: str, label: str, *, height: int = _HIGH) -> str:
 def wide_svg(draw: Draw, name: str, label: str, *, height: int) -> str:
     """A drawing as it stands in a card alone: on a phone another one with larger words."""
     both = {"wide": (name, _WHOLE), "narrow": (f"{name}-narrow", _HALF)}
-    return "".join(
-        f'<div class="{which}">{drawing.svg(draw, name=id_, label=label, width=width, height=height)}</div>'
+    drawn = [
+        (which, drawing.svg(draw, name=id_, label=label, width=width, height=height))
         for which, (id_, width) in both.items()
-    )
+    ]
+    return "".join(f'<div class="{which} whole">{words}</div>' for which, words in drawn)
 
 
 def table(title: str, says: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:

@@ -58,11 +58,16 @@ class Choices(NamedTuple):
 
 def choices(grouped: Sequence[Curve]) -> Choices | None:
     """Compares settings; None where there is nothing to compare: one setting, or runs without versions."""
-    measure = curves.measured([run for curve in grouped for run in curve.runs])
+    runs = [run for curve in grouped for run in curve.runs]
+    measure = curves.measured(runs)
     sign = 1.0 if measure == "accuracy" else -1.0
     ends = [[curves.last(run, measure) for run in curve.runs] for curve in grouped]
     known = [[value for value in found if value is not None] for found in ends]
-    if len(grouped) < 2 or any(len(a) < len(b) for a, b in zip(known, ends, strict=True)):
+    if (
+        len(grouped) < 2
+        or not curves.made(runs)
+        or any(len(a) < len(b) for a, b in zip(known, ends, strict=True))
+    ):
         return None
     means = [sum(found) / len(found) for found in known]
     best = max(range(len(means)), key=lambda i: sign * means[i])

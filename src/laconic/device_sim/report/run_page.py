@@ -157,6 +157,8 @@ def _outcomes(run: Result) -> str:
         "Computing and transfers. Wasted: no update was committed. Silent: the gate was shut. Upkeep: models,"
         f" offers, pings. {_EACH}"
     )
+    for why, times in run.totals.failures.items():
+        says += f" Work that came to nothing, {times} times: {why}."
     return cards.card(
         "What work became",
         says,
