@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 from typing import Final
@@ -31,8 +32,13 @@ def refuse_diverged(scenario: Scenario, runs: Sequence[Run]) -> None:
     classes may have a larger loss, if it is right more often.
     """
     rate = scenario.settings.coordinator.training.learning_rate
+    failures: Counter[str] = Counter()
+    for run in runs:
+        failures.update(run.result.totals.failures)
+    for why, times in failures.most_common(1):
+        raise _diverged(f"work came to nothing {plural(times, 'time')} ({why})", rate)
     if failed := sum(_failed(run.result) for run in runs):
-        raise _diverged(f"{plural(failed, 'training')} failed", rate)
+        raise _diverged(f"{plural(failed, 'training')} of those alone or pooled failed", rate)
     most = max(run.result.totals.devices for run in runs)
     for (_, one), run in zip(scenario.swept({}), runs, strict=True):
         _refuse_infinite(run.result, rate)
@@ -54,10 +60,9 @@ def untrained(scenario: Scenario) -> tuple[float, float | None]:
 
 
 def _failed(result: Result) -> int:
-    """Trainings of devices, in the federation or not, that failed: their models stayed as they were."""
-    # Baselines' rows count from the beginning.
-    by_kind = {row.kind: row.failed for row in result.baselines}
-    return sum(d.failed for d in result.devices) + sum(by_kind.values())
+    """Trainings without the federation that failed: their models stayed as they were."""
+    # Rows count from the beginning.
+    return sum({row.kind: row.failed for row in result.baselines}.values())
 
 
 def _refuse_infinite(result: Result, rate: float) -> None:
