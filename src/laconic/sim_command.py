@@ -199,7 +199,7 @@ def show(runs: Sequence[Run], title: str) -> None:
                 tables.size(t.bytes_down),
                 format_joules(t.useful_j + t.silent_j + t.wasted_j + t.upkeep_j),
                 format_joules(t.wasted_j),
-                f"{t.jain:.2f}",
+                f"{t.jain:.2f}" if t.committed else "-",
             )
         )
     tables.show(f"{title}, {', '.join(same)}" if same else title, head, rows, right=range(1, 9))
