@@ -108,6 +108,14 @@ def test_the_command_writes_pages_and_pictures(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "seed=1" / "report.html").exists()
 
 
+@pytest.mark.parametrize("key", ["end.accuracy", "coordinator.schedule.until_accuracy"])
+def test_a_page_says_that_a_goal_was_reached_wherever_it_stands(key: str) -> None:
+    assert "Ended by its rounds" in run_page(run(tiny(end__rounds=1)))
+    result = run(tiny(end__rounds=50).replaced({key: 0.05}))
+    assert result.totals.rounds < 50
+    assert "Ended by its goal" in run_page(result)
+
+
 def test_a_run_without_versions_says_so_in_the_place_of_curves() -> None:
     closed = {"start": "22:00", "end": "23:00"}
     result = run(tiny(coordinator__schedule=closed, end__hours=2, baselines__pooled=True))
@@ -118,6 +126,9 @@ def test_a_run_without_versions_says_so_in_the_place_of_curves() -> None:
     assert "No version was made in 2.0\xa0h: no round was opened." in html
     tried = msgspec.structs.replace(result, totals=msgspec.structs.replace(result.totals, opened=3))
     assert "No version was made in 2.0\xa0h: none of 3 rounds made one." in run_page(tried)
+    # However many were closed.
+    held = msgspec.structs.replace(result.totals, opened=3, rounds=3)
+    assert "No version was made" in run_page(msgspec.structs.replace(result, totals=held))
     assert result.baselines[-1].accuracy is not None
     assert f"pooled <b>{format_percent(result.baselines[-1].accuracy)}</b>" in html
     assert "<dd>–</dd><dd>0 updates</dd>" in html

@@ -85,7 +85,7 @@ def measured(runs: Sequence[Result]) -> str:
 
 def made(runs: Sequence[Result]) -> bool:
     """Whether any version was made after the first, which nobody has trained."""
-    return any(run.totals.rounds for run in runs)
+    return any(r.version for run in runs for r in run.rounds)
 
 
 def personal(run: Result) -> bool:

@@ -47,7 +47,8 @@ def run_page(run: Result, label: str = "", *, number: int | None = None) -> str:
 def _head(run: Result, name: str, label: str) -> str:
     t = run.totals
     measure = curves.measured([run])
-    goal = run.settings["end"]["accuracy"]
+    # As the run had it: the scenario's own end goes before its coordinator's.
+    goal = run.settings["end"]["accuracy"] or run.settings["coordinator"]["schedule"]["until_accuracy"]
     reached = goal is not None and t.accuracy is not None and t.accuracy >= goal
     ended = "its hours" if t.ended != "finished" else "its goal" if reached else "its rounds"
     shown, _ = labels.short([label])
