@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ def niceness() -> dict[int, int]:
     """Niceness of this process's threads (proc_pid_stat(5), field 19)."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        found[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[16])
+        # A thread of the test before may be ending at this moment.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[16])
     return found
 
 
