@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Read, run, answer; returns the exit code."""
     from laconic.device_sim.advice.answer import answer, verdict
-    from laconic.device_sim.advice.diverging import refuse_diverged
+    from laconic.device_sim.advice.diverging import doubts
     from laconic.device_sim.advice.question import Question, asked, has_newcomers, manifest_of
     from laconic.device_sim.advice.reading import Labels, read
     from laconic.device_sim.scenario.display import display
@@ -80,10 +80,14 @@ def run(options: argparse.Namespace) -> int:
     scenario = asked(given, question, options.output)
     with display(watched=sys.stderr.isatty() and not options.json) as view:
         threads = (os.cpu_count() or 1) if options.threads is None else options.threads
-        runs = run_all(scenario, options.output, threads=threads, begin=view.begin)
-    refuse_diverged(scenario, runs)
+        try:
+            runs = run_all(scenario, options.output, threads=threads, begin=view.begin)
+        except KeyboardInterrupt:
+            print("interrupted: runs that had ended are kept, the same command goes on", file=sys.stderr)
+            raise
+    said = doubts(scenario, runs)
     found = answer(runs, newcomers=has_newcomers(given.names))
-    words = verdict(found, question.board)
+    words = [*verdict(found, question.board), *said]
     if options.json:
         print(json.dumps({"sizes": [asdict(s) for s in found.sizes], "verdict": words}, indent=2))
         return OK

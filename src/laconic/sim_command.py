@@ -18,7 +18,7 @@ from laconic.exit_codes import OK
 
 if TYPE_CHECKING:
     from laconic.device_sim.cluster import Engine
-    from laconic.device_sim.scenario.results import Result, Totals
+    from laconic.device_sim.scenario.results import Result
     from laconic.device_sim.scenario.sweep import Run
 
 
@@ -108,7 +108,8 @@ def _run(options: argparse.Namespace) -> int:
                 begin=view.begin,
             )
         except KeyboardInterrupt:
-            print("interrupted: runs that had ended are kept, the same command goes on", file=sys.stderr)
+            kept = "runs that had ended are kept, the same command goes on" if swept else "it begins anew"
+            print(f"interrupted: {kept}", file=sys.stderr)
             raise
     if options.json:
         print(json.dumps([_summary(r) for r in runs], indent=2))
@@ -180,7 +181,7 @@ def _plain(value: object) -> str:
 
 def show(runs: Sequence[Run], title: str) -> None:
     """Print a row for each run."""
-    from laconic.device_sim.report import labels
+    from laconic.device_sim.report import labels, remarks
     from laconic.quantities import format_hours, format_joules
 
     names, same = labels.short([r.label for r in runs])
@@ -204,24 +205,13 @@ def show(runs: Sequence[Run], title: str) -> None:
         )
     tables.show(f"{title}, {', '.join(same)}" if same else title, head, rows, right=range(1, 9))
     for r, name in zip(runs, names, strict=True):
-        for remark in _remarks(r.result.totals):
+        for remark in remarks.of(r.result.totals):
             print(f"{name}: {remark}" if name else remark)
     if there := sum(r.cached for r in runs):
         print(f"{there} of {len(runs)} had been run before")
     if gone := sum(r.replaced for r in runs):
         which = f"{gone} of {len(runs)} " if len(runs) > 1 else ""
         print(f"{which}took the place of results of other settings, files or versions")
-
-
-def _remarks(t: Totals) -> Iterator[str]:
-    """What a row of figures does not say of a run that went wrong."""
-    from laconic.quantities import format_hours
-
-    if not t.versions:
-        opened = f"none of {t.opened} rounds made one" if t.opened else "no round was opened"
-        yield f"no version was made in {format_hours(t.hours)}: {opened}"
-    for why, times in t.failures.items():
-        yield f"work that came to nothing, {times} times: {why}"
 
 
 def _summary(r: Run) -> dict[str, Any]:
@@ -247,7 +237,9 @@ def _set(text: str, sweep: Container[str]) -> tuple[str, Any]:
 def _unswept(option: str, key: str, value: Any, sweep: Container[str]) -> tuple[str, Any]:
     """A value for a key that has one only."""
     if key in sweep:
-        raise ConfigError(option, value=key, limit="no key of the sweep", remedy=f"--sweep {key}={value}")
+        raise ConfigError(
+            option, value=f"{key}={value}", limit="no key of the sweep", remedy=f"--sweep {key}={value}"
+        )
     return key, value
 
 

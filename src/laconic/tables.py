@@ -14,7 +14,9 @@ def show(title: str, head: Row, rows: Sequence[Row], *, right: Sequence[int] = (
     """Print a table to standard output; the columns in `right` are numbers."""
     if sys.stdout.isatty():
         named = list(right) == list(range(1, len(head)))
-        if named and max(map(len, _lines(head, rows, right))) > shutil.get_terminal_size().columns:
+        # Rich has a line between columns, too.
+        wide = max(map(len, _lines(head, rows, right))) + len(head) - 1
+        if named and wide > shutil.get_terminal_size().columns:
             # Beside its numbers a long name would stand letter by letter: each has a line to itself.
             below = iter(_lines(("", *head[1:]), [("", *row[1:]) for row in rows], right))
             print(title, next(below), sep="\n")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from laconic.cli import main
-from laconic.device_sim.advice.answer import answer
-from laconic.device_sim.advice.diverging import refuse_diverged
+from laconic.device_sim.advice.answer import answer, verdict
+from laconic.device_sim.advice.diverging import doubts
 from laconic.device_sim.advice.question import Question, asked
 from laconic.device_sim.advice.reading import Given, Labels, read
 from laconic.device_sim.scenario.examples import examples_of
@@ -150,17 +152,62 @@ def test_training_that_diverged_is_no_verdict(
     assert "orth it" in capsys.readouterr().out
 
 
+def advised(folder: Path, rng: np.random.Generator, weights: Callable[[], Any], noise: float) -> list[str]:
+    """The lines of an answer on six devices' straight lines, each with weights of its own."""
+    for i in range(6):
+        x = rng.normal(size=(60, 8)).astype(np.float32)
+        y = (x @ weights() + noise * rng.normal(size=60)).astype(np.float32)
+        np.savez(folder / f"d{i}.npz", x=x, y=y)
+    scenario = asked(
+        read(folder, Labels(), None), Question("linear", rounds=5, devices=(1, 4)), folder / "out"
+    )
+    runs = run_all(scenario, folder / "out")
+    said = doubts(scenario, runs)
+    return [*verdict(answer(runs, newcomers=False), "rpi_4b"), *said]
+
+
+def test_devices_that_contradict_one_another_have_not_diverged(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = advised(tmp_path, rng, lambda: rng.normal(size=8), 0.1)
+    assert any("better off alone" in line for line in words)
+    assert not any("learnt" in line for line in words)
+
+
+def test_where_there_is_nothing_to_be_learnt_a_verdict_says_so(tmp_path: Path) -> None:
+    words = advised(tmp_path, np.random.default_rng(0), lambda: np.zeros(8), 1.0)
+    assert any(line.startswith("Not worth it") for line in words)
+    assert words[-1].startswith("Nothing was learnt")
+
+
+def test_few_trainings_that_failed_leave_a_verdict_and_many_none(tmp_path: Path) -> None:
+    data = read(Path(regressed(tmp_path / "data", 2, 1.0)), Labels(), None)
+    scenario = asked(data, Question("linear", rounds=10, devices=(2,)), tmp_path / "out")
+    (run,) = run_all(scenario, tmp_path / "out")
+    for times, refused in ((2, False), (3, True)):
+        totals = msgspec.structs.replace(run.result.totals, failures={"too large": times})
+        failing = [Run(run.label, run.folder, msgspec.structs.replace(run.result, totals=totals))]
+        if refused:
+            with pytest.raises(
+                ConfigError, match="3 of 20 of the fleet's trainings came to nothing: too large"
+            ):
+                doubts(scenario, failing)
+        else:
+            assert doubts(scenario, failing) == [
+                "2 of 20 of the fleet's trainings came to nothing: too large."
+            ]
+
+
 def test_a_loss_that_is_not_finite_is_no_score(tmp_path: Path) -> None:
     data = read(Path(regressed(tmp_path / "data", 2, 1.0)), Labels(), None)
     scenario = asked(data, Question("linear", rounds=1, devices=(2,)), tmp_path / "out")
     (run,) = run_all(scenario, tmp_path / "out")
-    refuse_diverged(scenario, [run])
+    doubts(scenario, [run])
     # None is what becomes of infinity in a file.
     for loss in (float("inf"), float("nan"), None):
         last = msgspec.structs.replace(run.result.scores[-1], alone_loss=loss)
         result = msgspec.structs.replace(run.result, scores=[*run.result.scores[:-1], last])
         with pytest.raises(ConfigError, match=r"diverged.*finite"):
-            refuse_diverged(scenario, [Run(run.label, run.folder, result)])
+            doubts(scenario, [Run(run.label, run.folder, result)])
 
 
 def test_a_day_costs_much_the_same_by_one_round_as_by_four(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_hostile_name_stays_text() -> None:
     hostile = msgspec.structs.replace(result, settings=named, digest=bad, totals=totals)
     html = run_page(hostile, f"{bad}=1,seed=0")
     assert bad not in html
-    assert "Work that came to nothing, 2 times: &lt;script&gt;" in html
+    assert "Work that came to nothing 2 times: &lt;script&gt;" in html
     assert bad not in sweep_page([Run(f"{bad}={i}", Path(), hostile) for i in range(2)], "report.html")
 
 
@@ -191,6 +191,27 @@ def test_where_layers_are_devices_own_the_headline_is_a_newcomers_beside_the_mea
     assert "newcomer" not in run_page(played())
     swept = sweep_page([Run(f"seed={s}", Path(), compared(s)) for s in (0, 1)], "report.html")
     assert 'scope="col">Accuracy of a newcomer</th>' in swept
+
+
+def test_scores_that_are_no_numbers_are_compared_with_nothing() -> None:
+    result = compared()
+    # Of a regression, whose losses may be infinite.
+    scores = [msgspec.structs.replace(s, federated_accuracy=None, alone_accuracy=None) for s in result.scores]
+    scores[0] = msgspec.structs.replace(scores[0], federated_loss=None)
+    html = learning.scores(msgspec.structs.replace(result, scores=scores))
+    assert f"of {len(scores) - 1}" in html
+
+
+def test_a_model_that_has_diverged_leaves_the_axis_to_the_others() -> None:
+    figure = Figure()
+    axes = figure.add_subplot()
+    for ends in ((5.0, 1.0, 0.9), (5.0, 1e7, 1e12)):
+        curves.line(axes, [curves.Point(x, y, y, y) for x, y in enumerate(ends)], "laconic", "-", "")
+    curves.losses_axis(axes)
+    bottom, top = axes.get_ylim()
+    assert bottom < 0.9
+    assert 5.0 < top < 1e3
+    assert all(drawn.get_clip_on() for drawn in axes.lines)
 
 
 def test_a_regressions_page_shows_losses_in_the_place_of_accuracies() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiny_scenario import tiny
 
 from laconic.device_sim import Result, Scenario, run
+from laconic.device_sim.scenario import recorder
 from laconic.device_sim.scenario.display import done
 from laconic.device_sim.scenario.running import Progress
 
@@ -123,6 +124,15 @@ def test_who_watches_sees_every_round() -> None:
     run(tiny(devices__phone__count=0), watch=seen.append)
     assert {p.rounds for p in seen} >= {0, 1, 2, 3, 4}
     assert all(a.hours <= b.hours for a, b in pairwise(seen))
+
+
+def test_errors_are_told_apart_by_what_they_are_not_by_what_was_found() -> None:
+    for why in (
+        "size, found (3, 4), allowed (3, 5); train again",
+        "size, found 7, allowed (3, 5); train again",
+    ):
+        assert recorder._FOUND.sub("", why) == "size, allowed (3, 5); train again"
+    assert recorder._FOUND.sub("", "loss, found nan") == "loss"
 
 
 def test_rounds_of_which_nothing_came_count_everywhere() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from laconic.device_sim.report import ticks
-from laconic.device_sim.report.figures import HOUR_S, VIRTUAL, line_style
+from laconic.device_sim.report.figures import VIRTUAL, line_style
 from laconic.device_sim.scenario.results import Result, RoundRow, ScoreRow
+from laconic.device_sim.signals import HOUR_S
 from laconic.drawing import LIGHT, Draw, accuracy_axis, bytes_axis
 from laconic.quantities import format_bytes, format_joules, format_percent
 
@@ -25,7 +27,6 @@ SCORES: Final = {
     "pooled": "pooled",
 }
 NO_VERSION: Final = "No version was made."
-_WHOLE: Final = ("Round", "All devices, up plus down")
 _FAR: Final = 20.0
 _FARTHEST: Final = 1e4
 
@@ -42,17 +43,22 @@ class Cost:
     """Of a logarithmic axis's values."""
     known: bool = False
     """Whether training without communication has it, too: its rounds are when the federation's are."""
+    whole: bool = False
+    """Whether there is nothing between whole numbers."""
 
 
+_ROUND: Final = Cost("by round", lambda r: r.round, "Round", known=True, whole=True)
+_TIME: Final = Cost("by time", lambda r: r.hours, "", known=True)
 COSTS: Final = (
-    Cost("by round", lambda r: r.round, "Round", known=True),
-    Cost("by time", lambda r: r.hours, "Virtual time", known=True),
+    _ROUND,
+    _TIME,
     Cost(
         "by bytes",
         lambda r: r.bytes_up + r.bytes_down,
         "All devices, up plus down",
         ticks.BYTES,
         format_bytes,
+        whole=True,
     ),
     Cost(
         "by work", lambda r: r.work_joules, "Joules of computing and transfers", ticks.JOULES, format_joules
@@ -160,10 +166,10 @@ def quality(cost: Cost, curves: Sequence[Curve], *, baselines: bool = True) -> D
             return
         axes.set_xlim(left=0)
         axes.margins(x=0)
-        if cost.label == "Virtual time":
+        if cost is _TIME:
             ticks.times(axes, VIRTUAL, each_s=HOUR_S)
         else:
-            ticks.numbers(axes, cost.units, whole=cost.label in _WHOLE)
+            ticks.numbers(axes, cost.units, whole=cost.whole)
             axes.set_xlabel(cost.label)
 
     return draw
@@ -217,7 +223,7 @@ def _carried(
 
 
 def _mean_cost(cost: Cost, number: int, rows: Sequence[RoundRow]) -> float:
-    return float(number) if cost.label == "Round" else sum(map(cost.of, rows)) / len(rows)
+    return float(number) if cost is _ROUND else sum(map(cost.of, rows)) / len(rows)
 
 
 def line(axes: Axes, points: Sequence[Point], colour: str, dashes: object, label: str) -> None:
@@ -232,12 +238,21 @@ def line(axes: Axes, points: Sequence[Point], colour: str, dashes: object, label
 
 
 def losses_axis(axes: Axes) -> None:
-    """The y axis for losses that are drawn: by powers where they go far apart."""
+    """The y axis for losses that are drawn: by powers where they go far apart.
+
+    What leaves it is cut: of a model that has diverged the way up, rather than all others below.
+    """
     least, most = axes.dataLim.minposy, axes.dataLim.y1
     axes.grid(visible=False, axis="x")
     if axes.has_data() and 0 < least < most / _FAR:
+        began = max(float(np.asarray(line.get_ydata(), float)[0]) for line in axes.lines)
+        top = min(most, _FAR * began) if began > 0 else most
+        bottom = max(least, top / _FARTHEST)
         axes.set_yscale("log")
-        axes.set_ylim(max(least, most / _FARTHEST) / 1.15, most * 1.15)
+        axes.set_ylim(bottom / 1.15, top * 1.15)
+        if least < bottom or top < most:
+            for line in axes.lines:
+                line.set_clip_on(True)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())

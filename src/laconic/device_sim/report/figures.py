@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from laconic.device_sim.report import ticks
 from laconic.device_sim.scenario.results import DeviceRow, Result
+from laconic.device_sim.signals import HOUR_S
 from laconic.drawing import LIGHT, Draw, accuracy_axis
 from laconic.quantities import NBSP, format_bytes, format_joules, format_percent
 
@@ -32,10 +33,7 @@ OUTCOMES: Final = {
     "wasted_j": ("wasted", "fedavg"),
 }
 ORIGINS: Final = {"measured": "pooled", "published": "laconic", "derived": "gold", "assumed": "fedavg"}
-
-
 VIRTUAL: Final = "virtual {}"
-HOUR_S: Final = 3600.0
 
 
 def line_style(i: int) -> tuple[str, object]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from laconic.device_sim.report import cards, curves, figures
+from laconic.device_sim.report import cards, curves, figures, remarks
 from laconic.device_sim.report.curves import Curve
 from laconic.device_sim.report.losses import by_rounds, within_rounds
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import escape
-from laconic.quantities import format_count, format_hours, plural
+from laconic.quantities import format_count, plural
 
 
 def qualities(run: Result) -> str:
@@ -40,9 +40,8 @@ def qualities(run: Result) -> str:
 
 
 def _unmade(run: Result) -> str:
-    t = run.totals
-    opened = f"none of {plural(t.opened, 'round')} made one" if t.opened else "no round was opened"
-    return f"No version was made in {format_hours(t.hours)}: {opened}. The model is what it began as."
+    why = remarks.unmade(run.totals)
+    return f"{why[:1].upper()}{why[1:]}. The model is what it began as."
 
 
 def scores(run: Result) -> str:
@@ -78,7 +77,7 @@ def _better(run: Result, model: str, measure: str) -> str:
     pairs = [
         (getattr(r, f"federated_{measure}"), getattr(r, f"{model}_{measure}"))
         for r in run.scores
-        if getattr(r, f"{model}_{measure}") is not None
+        if None not in (getattr(r, f"federated_{measure}"), getattr(r, f"{model}_{measure}"))
     ]
     better = sum(a > b if measure == "accuracy" else a < b for a, b in pairs)
     return f"for {better} of {len(pairs)}"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from laconic.device_sim.report import cards, costs, curves, figures, given, labels, learning, timeline
+from laconic.device_sim.report import (
+    cards,
+    costs,
+    curves,
+    figures,
+    given,
+    labels,
+    learning,
+    remarks,
+    timeline,
+)
 from laconic.device_sim.scenario.results import Result
 from laconic.pages import element, escape, page
 from laconic.quantities import (
@@ -158,8 +168,8 @@ def _outcomes(run: Result) -> str:
         "Computing and transfers. Wasted: no update was committed. Silent: the gate was shut. Upkeep: models,"
         f" offers, pings. {_EACH}"
     )
-    for why, times in run.totals.failures.items():
-        says += f" Work that came to nothing, {times} times: {why}."
+    for remark in remarks.failures(run.totals):
+        says += f" {remark[:1].upper()}{remark[1:]}."
     return cards.card(
         "What work became",
         says,

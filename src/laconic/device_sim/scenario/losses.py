@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laconic.device_sim.scenario.examples import Part
-from laconic.device_sim.scenario.results import LossRow
-from laconic.device_sim.scenario.scores import BATCH, finite, loss_rows, pooled
+from laconic.device_sim.scenario.results import LossRow, finite
+from laconic.device_sim.scenario.scores import BATCH, loss_rows, pooled
 from laconic.edge_sdk.learner import Interrupted, Learner, Measured, Trained
 from laconic.edge_sdk.work import seed_of
 from laconic.protocol.messages import Training

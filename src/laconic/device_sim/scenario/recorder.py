@@ -16,8 +16,7 @@ from laconic.device_sim.body import Body
 from laconic.device_sim.energy import Part, shares, spent_and_worked
 from laconic.device_sim.host import Host
 from laconic.device_sim.scenario.losses import Losses
-from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals
-from laconic.device_sim.scenario.scores import finite
+from laconic.device_sim.scenario.results import ClassRow, DeviceRow, RoundRow, StepRow, Totals, finite
 from laconic.device_sim.scenario.stepping import Steps
 from laconic.device_sim.signals import HOUR_S
 from laconic.device_sim.world import World
@@ -31,7 +30,7 @@ _BEGINS = ("training", "training on", "measuring")
 _STEPS = ("model", *_BEGINS, "sending", "skipped", "failed", "rejected")
 _FAILURES = 20
 """Different errors that are told apart."""
-_FOUND = re.compile(r", found [^,;]*")
+_FOUND = re.compile(r", found .*?(?=, allowed |; |$)", re.DOTALL)
 """The value in an error, of which each failure has its own."""
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import msgspec
+
+
+def finite(value: float | None) -> float | None:
+    """What a file can say of it: a model that has diverged may have a loss that is no number."""
+    return value if value is not None and isfinite(value) else None
 
 
 class RoundRow(msgspec.Struct, frozen=True):
@@ -197,9 +203,9 @@ class Totals(msgspec.Struct, frozen=True):
     imbalance: float
     """The worst device's: what its energy is off by, relative to what has passed through it."""
     events: int
-    opened: int = 0
-    """Rounds that were opened."""
-    versions: int = 0
+    opened: int | None = None
+    """Rounds that were opened. None, as of versions: an earlier release did not count them."""
+    versions: int | None = None
     """Of the model, that they made."""
     failures: dict[str, int] = {}
     """Work that ended in an error, by the error."""

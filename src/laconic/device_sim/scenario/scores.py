@@ -14,7 +14,7 @@ import numpy as np
 from laconic.device_sim.learning.workshop import Workshop
 from laconic.device_sim.scenario.baselines import Model, Practice, practised
 from laconic.device_sim.scenario.examples import Examples, Part
-from laconic.device_sim.scenario.results import BaselineRow, LossRow, ScoreRow
+from laconic.device_sim.scenario.results import BaselineRow, LossRow, ScoreRow, finite
 from laconic.device_sim.scenario.settings import BaselinesSection
 from laconic.edge_sdk.learner import OnnxLearner
 from laconic.edge_sdk.work import seed_of
@@ -165,11 +165,6 @@ def pooled(parts: Sequence[Part]) -> Part:
 def loss_rows(kind: str, number: int, device: str, losses: Iterable[float]) -> list[LossRow]:
     """A row for each step of a round."""
     return [LossRow(kind, number, device, step, finite(float(loss))) for step, loss in enumerate(losses)]
-
-
-def finite(value: float | None) -> float | None:
-    """What a file can say of it: a model that has diverged may have a loss that is no number."""
-    return value if value is not None and isfinite(value) else None
 
 
 def _drawn(devices: int, count: int, seed: int) -> list[int]:

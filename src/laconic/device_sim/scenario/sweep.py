@@ -67,12 +67,14 @@ def run_all(
     runs = []
     for number, (label, one) in enumerate(combinations, 1):
         folder = output / label if label else output
-        result = there = _there(folder, one.digest(), with_models=one.settings.record.models)
+        digest = one.digest()
+        result = there = _there(folder, digest, with_models=one.settings.record.models)
         replaced = False
         if result is None:
             # What cannot be written is said before hours of computing, not after them.
             storing.make(folder)
-            replaced = any((folder / name).exists() for name in (storing.RUN, _INDEX))
+            # Of the same digest they are damaged, or lack something.
+            replaced = storing.digest_in(folder) not in (None, digest) or (folder / _INDEX).exists()
             watch = begin(label, number, len(combinations))
             result, models = play(one, threads=threads, engine=engine, watch=watch)
             if one.settings.record.models:
