@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from laconic.compression import native
 from laconic.errors import TransportError
 
 _POLITE_S = 5.0
@@ -93,7 +94,8 @@ def children(logs: Path) -> Iterator[Children]:
 
 def _environment() -> dict[str, str]:
     """The user's environment without what would override our configuration files."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith("LACONIC_")}
+    # Which kernels code the updates is no setting of these files.
+    own = {k: v for k, v in os.environ.items() if not k.startswith("LACONIC_") or k == native.VARIABLE}
     return {**own, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
