@@ -58,15 +58,11 @@ def load(kind: type[T], path: Path, environment: Mapping[str, str], *, who: str)
 
     Raises `ConfigError` that names the file, the key, the value and what was expected.
     """
-    text = read_file(path, "configuration").decode(errors="replace")
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ConfigError(f"{path} is not TOML ({e})", remedy="see docs/configuration.md") from e
+    table = read_toml(path, "configuration", remedy="see docs/configuration.md")
     for name, keys, string in _variables(kind, ()):
         name = _PREFIX + (name if len(keys) > 1 else f"{who}_{name}").upper()
         if name in environment:
-            _put(table, keys, environment[name] if string else _value(environment[name]), path)
+            _put(table, keys, environment[name] if string else toml_value(environment[name]), path)
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as e:
@@ -134,6 +130,23 @@ def opened(path: Path, what: str, *, limit_bytes: int) -> Iterator[BinaryIO]:
             raise ConfigError(f"cannot read the {what} {path} ({e.strerror})", remedy="check the path") from e
 
 
+def read_toml(path: Path, what: str, *, remedy: str, limit_bytes: int = 2**31) -> dict[str, Any]:
+    """The table of a TOML file. Raises `ConfigError` as `read_file`, with `remedy` for what is no TOML."""
+    text = read_file(path, what, limit_bytes=limit_bytes).decode(errors="replace")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ConfigError(f"{path} is not TOML ({e})", remedy=remedy) from e
+
+
+def toml_value(text: str) -> Any:
+    """A number, truth value or list as TOML writes it; the text itself, if it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
 def read_secret(path: Path, what: str) -> bytes:
     """A secret: a file's content without the white space at its end.
 
@@ -160,14 +173,6 @@ def _variables(kind: type, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[s
         else:
             string = hint is str or str in getattr(hint, "__args__", ())
             yield "_".join(keys), keys, string
-
-
-def _value(text: str) -> Any:
-    """A number, truth value or list as TOML writes it."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
 
 
 def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any, path: Path) -> None:

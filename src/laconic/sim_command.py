@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laconic import advise_command, tables
+from laconic.config import toml_value
 from laconic.errors import ConfigError
 from laconic.exit_codes import OK
 
@@ -231,7 +231,7 @@ def _set(text: str, sweep: Container[str]) -> tuple[str, Any]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ConfigError("--set", value=text, limit="KEY=VALUE")
-    return _unswept("--set", key, _value(value), sweep)
+    return _unswept("--set", key, toml_value(value), sweep)
 
 
 def _unswept(option: str, key: str, value: Any, sweep: Container[str]) -> tuple[str, Any]:
@@ -248,11 +248,4 @@ def _swept(text: str) -> tuple[str, list[Any]]:
     key, equals, values = text.partition("=")
     if not (key and equals and values):
         raise ConfigError("--sweep", value=text, limit="KEY=A,B,C")
-    return key.strip(), [_value(v.strip()) for v in values.split(",")]
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
+    return key.strip(), [toml_value(v.strip()) for v in values.split(",")]

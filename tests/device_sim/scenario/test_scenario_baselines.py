@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scenario import tiny
+from tiny_scenario import line, tiny
 
-from laconic.device_sim import Result, Scenario
+from laconic.device_sim import Result
 from laconic.device_sim.scenario import storing
 from laconic.device_sim.scenario.examples import examples_of
 from laconic.device_sim.scenario.running import Models, Progress, play
@@ -113,24 +113,16 @@ def test_baselines_are_written_and_read(tmp_path: Path) -> None:
 
 
 def test_a_baseline_that_diverges_is_written_and_read(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(200, 4)).astype(np.float32)
-    np.savez(tmp_path / "line.npz", x=x, y=(x @ rng.normal(size=4)).astype(np.float32))
-    table = {
-        "name": "wild",
-        "end": {"rounds": 60},
-        "model": {"built_in": "linear"},
-        "data": {"source": "npz", "path": "line.npz"},
-        # The server's small steps hold the federation where all data in one place go astray.
-        "coordinator": {
-            "training": {"learning_rate": 2.0, "batch_size": 64},
-            "server": {"learning_rate": 0.02},
-        },
-        "baselines": BOTH,
-        "record": {"losses": True},
-        "devices": [{"name": "pi", "count": 2, "speed": {"sample_s": 0.004}}],
-    }
-    scenario = Scenario.of(table, tmp_path)
+    # The server's small steps hold the federation where all data in one place go astray.
+    training = {"learning_rate": 2.0, "batch_size": 64}
+    scenario = line(
+        tmp_path,
+        2,
+        end={"rounds": 60},
+        coordinator={"training": training, "server": {"learning_rate": 0.02}},
+        baselines=BOTH,
+        record={"losses": True},
+    )
     (one,) = run_all(scenario, tmp_path / "out")
     last = one.result.baselines[-1]
     assert (last.kind, last.loss) == ("pooled", None)

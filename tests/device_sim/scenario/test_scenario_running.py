@@ -7,13 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_scenario import tiny
+from tiny_scenario import line, tiny
 
-from laconic.device_sim import Result, Scenario, run
+from laconic.device_sim import Result, run
 from laconic.device_sim.scenario import recorder
 from laconic.device_sim.scenario.display import done
 from laconic.device_sim.scenario.running import Progress
@@ -147,19 +146,9 @@ def test_rounds_of_which_nothing_came_count_everywhere() -> None:
 
 
 def test_the_loss_at_the_end_is_that_of_the_version_that_was_kept(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(200, 4)).astype(np.float32)
-    np.savez(tmp_path / "line.npz", x=x, y=(x @ rng.normal(size=4)).astype(np.float32))
-    table = {
-        "name": "line",
-        "end": {"rounds": 3},
-        "model": {"built_in": "linear"},
-        "data": {"source": "npz", "path": "line.npz"},
-        # Every step goes too far.
-        "coordinator": {"models": {"margin_loss": 0.0, "min_reports": 5}, "training": {"learning_rate": 2.0}},
-        "devices": [{"name": "pi", "count": 8, "speed": {"sample_s": 0.1}}],
-    }
-    result = run(Scenario.of(table, tmp_path))
+    # Every step goes too far.
+    settings = {"models": {"margin_loss": 0.0, "min_reports": 5}, "training": {"learning_rate": 2.0}}
+    result = run(line(tmp_path, 8, end={"rounds": 3}, coordinator=settings))
     first, last = result.rounds[0], result.rounds[-1]
     assert (first.version, last.version) == (0, None)
     assert first.loss is not None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from laconic.device_sim import Scenario
 
@@ -29,6 +32,20 @@ TABLE: dict[str, Any] = {
     "media": [{"name": "ap", "up_mbps": 5.0, "down_mbps": 5.0}],
     "devices": [PHONES, PIS],
 }
+
+
+def line(folder: Path, devices: int, **more: Any) -> Scenario:
+    """A regression without noise, written to a folder: `devices` of 200 examples; `more`: other tables."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    np.savez(folder / "line.npz", x=x, y=(x @ rng.normal(size=4)).astype(np.float32))
+    table = {
+        "name": "line",
+        "model": {"built_in": "linear"},
+        "data": {"source": "npz", "path": "line.npz"},
+        "devices": [{"name": "pi", "count": devices, "speed": {"sample_s": 0.1}}],
+    }
+    return Scenario.of(table | more, folder)
 
 
 def tiny(**values: Any) -> Scenario:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from laconic.config import explained, read_file
+from laconic.config import explained, read_file, read_toml
 from laconic.device_sim import traces
 from laconic.device_sim.datasets import har
 from laconic.device_sim.scenario.checking import check
@@ -40,11 +39,7 @@ class Scenario:
     def read(cls, path: Path | str) -> Scenario:
         """The scenario in a file. Raises `ConfigError` that names the file, the key and what is allowed."""
         path = Path(path)
-        text = read_file(path, "scenario", limit_bytes=1 << 20).decode(errors="replace")
-        try:
-            table = tomllib.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise ConfigError(f"{path} is not TOML ({e})", remedy=REMEDY) from e
+        table = read_toml(path, "scenario", remedy=REMEDY, limit_bytes=1 << 20)
         return cls.of(table, path.resolve().parent, where=str(path))
 
     @classmethod
